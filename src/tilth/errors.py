@@ -1,0 +1,36 @@
+"""Failures that a person can act on. The command line prints them without a traceback and exits with `exit_status`."""
+
+
+class TilthError(Exception):
+    """Something went wrong that the user can mend. The message says what, where, and what to do."""
+
+    exit_status = 1
+
+
+class UsageError(TilthError):
+    """The command or the recipe is wrong: nothing was started."""
+
+    exit_status = 2
+
+
+class Interrupted(TilthError):
+    """The work was stopped by a signal after saving what it had; `exit_status` is 128 + the signal's number."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_status = 128 + signal_number
+
+
+def import_extra(module: str, extra: str):
+    """Import an optional dependency, or say which extra brings it.
+
+    Raises: TilthError naming the extra when the module is not installed.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise TilthError(
+            f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'"
+        ) from error
