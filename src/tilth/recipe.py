@@ -4,12 +4,13 @@ A recipe is a built-in name (`bert-mini`) or a YAML file, changed by dotted over
 bad value is an error that names the nearest valid one, and all problems are reported at once.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
@@ -52,6 +53,9 @@ class Settings(BaseModel):
     """Base of every part of a recipe: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
 class ModelSettings(Settings):
@@ -158,14 +162,23 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
     Raises: UsageError that lists every problem.
     """
     if isinstance(recipe, Recipe):
-        where, values = "the recipe", recipe.model_dump(mode="json")
-    else:
-        where, values = str(recipe), _read_values(recipe)
+        return load_settings(Recipe, overrides, recipe.model_dump(mode="json"), "the recipe")
+    return load_settings(Recipe, overrides, _read_values(recipe), str(recipe))
+
+
+def load_settings(
+    kind: type[SettingsType], overrides: Sequence[str] = (), values: dict[str, Any] | None = None, where: str = "the settings"
+) -> SettingsType:
+    """Settings of any `kind`: `values` (default: none, so the defaults of `kind`) changed by `key=value` overrides.
+
+    Raises: UsageError that names `where` and lists every problem.
+    """
+    values = copy.deepcopy(values or {})
     problems = [problem for override in overrides if (problem := _apply(values, override))]
     try:
-        checked = Recipe.model_validate(values)
+        checked = kind.model_validate(values)
     except ValidationError as error:
-        problems += [_describe(detail) for detail in error.errors()]
+        problems += [_describe(detail, kind, where) for detail in error.errors()]
     if problems:
         raise UsageError(f"{where} has {len(problems)} problem(s):\n" + "\n".join(f"  - {problem}" for problem in problems))
     return checked
@@ -223,16 +236,16 @@ def _scalar(text: str) -> Any:
     return value
 
 
-def _describe(detail: Any) -> str:
+def _describe(detail: Any, kind: type[Settings], where: str) -> str:
     location = [str(part) for part in detail["loc"]]
     if detail["type"] == "extra_forbidden":
-        settings: Any = Recipe
+        settings: Any = kind
         for part in location[:-1]:
             settings = settings.model_fields[part].annotation
         return f"unknown key {'.'.join(location)}" + _nearest(location[-1], list(settings.model_fields))
     message = detail["msg"].removeprefix("Value error, ")
     given = "" if isinstance(detail["input"], dict) or detail["type"] == "value_error" else f" (got {detail['input']!r})"
-    return f"{'.'.join(location) or 'recipe'}: {message}{given}"
+    return f"{'.'.join(location) or where}: {message}{given}"
 
 
 def _nearest(name: str, candidates: list[str]) -> str:
