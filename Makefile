@@ -1,0 +1,30 @@
+# Works in .venv of the checkout. PYTHON chooses the interpreter the environment is made with (3.11 or later).
+PYTHON ?= $(or $(shell command -v python3.11 2>/dev/null),python3)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: install demo test lint clean
+
+install: $(INSTALLED)
+
+# torch goes first: with the pinned build in place, no other package's looser request can bring another one.
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	$(BIN)/tilth demo
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check --quiet
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/pytest --quiet -m 'not slow'
+
+clean:
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

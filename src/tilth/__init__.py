@@ -1,0 +1,48 @@
+"""Tilth: pre-training from raw data to a model in use. Every verb of the command line is a function here.
+
+Importing this package loads nothing heavy; a verb brings in what it needs when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "__version__",
+    "compare",
+    "corpus_build",
+    "corpus_card",
+    "demo",
+    "evaluate",
+    "finetune",
+    "generate",
+    "predict",
+    "pretrain",
+    "tokenizer_train",
+]
+
+if TYPE_CHECKING:
+    from tilth.api import (
+        compare,
+        corpus_build,
+        corpus_card,
+        demo,
+        evaluate,
+        finetune,
+        generate,
+        predict,
+        pretrain,
+        tokenizer_train,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from tilth import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
