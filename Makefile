@@ -20,11 +20,11 @@ demo: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check --quiet
 	$(BIN)/ruff format --check --quiet
-	$(BIN)/mypy
+	$(BIN)/pyright
 	$(BIN)/lint-imports
 
 test: lint
 	$(BIN)/pytest --quiet -m 'not slow'
 
 clean:
-	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache
