@@ -1,0 +1,57 @@
+"""Cross-entropy over a large vocabulary without holding all logits."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_LOGITS = 8_000_000
+"""Logits held at once (float32): 32 MB, which stays in or near a processor's cache."""
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    """The gradients are computed chunk by chunk in the forward pass, where the logits are at hand, and only scaled after."""
+
+    @staticmethod
+    def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+        weight = weight_VD.to(features_ND.dtype)
+        bias = None if bias_V is None else bias_V.to(features_ND.dtype)
+        needs_gradient = any(ctx.needs_input_grad)
+        loss = torch.zeros((), dtype=torch.float32, device=features_ND.device)
+        features_gradient = torch.empty_like(features_ND) if needs_gradient else None
+        weight_gradient = torch.zeros_like(weight_VD) if needs_gradient else None
+        bias_gradient = torch.zeros_like(bias_V) if needs_gradient and bias_V is not None else None
+        rows = max(1, CHUNK_LOGITS // len(weight_VD))
+        for start in range(0, len(features_ND), rows):
+            chunk = slice(start, start + rows)
+            logits = F.linear(features_ND[chunk], weight, bias).float()
+            targets = targets_N[chunk, None]
+            normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
+            loss += (normalizer - logits.gather(1, targets)).sum()
+            if features_gradient is None or weight_gradient is None:
+                continue
+            gradient = logits.sub_(normalizer).exp_()
+            gradient.scatter_add_(1, targets, torch.full_like(normalizer, -1.0))
+            if bias_gradient is not None:
+                bias_gradient += gradient.sum(0)
+            gradient = gradient.to(features_ND.dtype)
+            features_gradient[chunk] = gradient @ weight
+            weight_gradient += (gradient.T @ features_ND[chunk]).float()
+        ctx.gradients = (features_gradient, weight_gradient, bias_gradient)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (scale,) = output_gradients
+        scaled = tuple(None if gradient is None else gradient * scale.to(gradient.dtype) for gradient in ctx.gradients)
+        return *scaled, None
+
+
+def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+    """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
+
+    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32 scalar.
+    The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models").
+    """
+    return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)

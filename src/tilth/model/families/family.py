@@ -1,0 +1,33 @@
+"""What a family is: data, not a model class."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tilth.model.config import TrunkConfig
+from tilth.model.names import NameMap
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A named choice of trunk options with its Hugging Face form.
+
+    architectures: the heads a model has -> the transformers class that opens it.
+    summary: which token of a text stands for the whole in classification.
+    read_config and write_config translate the family's config.json; read_config raises ValueError for a variant that
+    the trunk does not have.
+    """
+
+    name: str
+    model_type: str
+    architectures: Mapping[tuple[str, ...], str]
+    sizes: Mapping[str, TrunkConfig]
+    summary: Literal["first", "last"]
+    classify_head: Literal["pooled", "linear"]
+    names: NameMap
+    prefix: str
+    """What their class for the bare trunk leaves out of its parameters' names."""
+    read_config: Callable[[Mapping[str, Any]], TrunkConfig]
+    write_config: Callable[[TrunkConfig], dict[str, Any]]
+    residual_scale: bool = False
+    """Start the output projections of blocks smaller by 1/sqrt(2 layers), as GPT-2 does."""

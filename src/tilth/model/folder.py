@@ -1,0 +1,198 @@
+"""A model as a Hugging Face folder: config.json, model.safetensors, tokenizer.json, README.md."""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tilth.errors import TilthError, import_extra
+from tilth.files import read_json, whole_folder, write_json
+from tilth.model.families import FAMILIES, Family
+from tilth.model.model import Model
+from tilth.model.names import to_ours, to_theirs
+from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer
+
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str | None = None) -> None:
+    """Write the model under its native architecture name, float32, with its tokenizer. The folder is whole or absent.
+
+    card: README.md, in Markdown with the hub's metadata.
+    Raises: TilthError when the native architecture cannot hold the model.
+    """
+    family, heads = model.family, tuple(model.heads)
+    kept = ("classify",) if "classify" in heads else heads
+    architecture = family.architectures.get(kept)
+    if architecture is None:
+        raise TilthError(f"no {family.name} architecture of transformers holds the heads {', '.join(heads)}")
+    try:
+        config = family.write_config(model.config)
+    except ValueError as error:
+        raise TilthError(f"cannot write {folder} for transformers: {error}") from None
+    state = {name: tensor for name, tensor in model.state_dict().items() if _is_kept(name, kept)}
+    tensors = to_theirs(state, family.names, model.config)
+    config |= {"architectures": [architecture], "model_type": family.model_type, "dtype": "float32"}
+    config |= _special_ids(family, tokenizer)
+    if "classify" in kept:
+        config["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
+        config["label2id"] = {label: index for index, label in enumerate(model.labels)}
+        config["problem_type"] = "single_label_classification"
+    with whole_folder(Path(folder)) as aside:
+        write_json(aside / "config.json", config)
+        save_file(
+            {name: tensor.detach().float().cpu() for name, tensor in tensors.items()},
+            aside / "model.safetensors",
+            metadata={"format": "pt"},
+        )
+        _save_tokenizer(model, tokenizer, aside)
+        if "causal" in kept:
+            ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
+            write_json(aside / "generation_config.json", ids)
+        if card is not None:
+            (aside / "README.md").write_text(card, encoding="utf-8")
+
+
+def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
+    """Open a model folder (ours, or anyone's of a known architecture) or a name on the Hugging Face hub.
+
+    Weights are read from safetensors only; nothing is unpickled and no remote code runs.
+    Raises: TilthError when it is not there, is incomplete, is of an unknown architecture, or does not fit its tokenizer.
+    """
+    folder = _local_folder(source)
+    config = read_json(folder / "config.json")
+    architecture = (config.get("architectures") or [None])[0]
+    family, heads = _find_family(folder, architecture, config.get("model_type"))
+    try:
+        trunk_config = family.read_config(config)
+    except KeyError as error:
+        raise TilthError(f"{folder / 'config.json'} lacks {error}; download or save the model again") from None
+    except ValueError as error:
+        raise TilthError(f"{folder} is a variant of {family.name} that Tilth does not have: {error}") from None
+    labels = [config["id2label"][key] for key in sorted(config["id2label"], key=int)] if "classify" in heads else []
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.vocab_size > trunk_config.vocab_size:
+        raise TilthError(
+            f"the tokenizer in {folder} has {tokenizer.vocab_size} entries and the model {trunk_config.vocab_size}: "
+            "they do not belong together; restore the tokenizer the model was trained with"
+        )
+    with torch.device("meta"):
+        model = Model(family, trunk_config, heads, labels)
+    state = to_ours(_prefixed(_read_weights(folder), family), family.names, trunk_config)
+    expected = model.state_dict()
+    missing = sorted(expected.keys() - state.keys())
+    misshapen = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
+    if missing or misshapen:
+        raise TilthError(
+            f"the weights in {folder} do not fit its config.json: "
+            + "; ".join(f"{what} {', '.join(names[:5])}" for what, names in (("missing", missing), ("wrong shape of", misshapen)) if names)
+        )
+    model.load_state_dict({name: state[name].float() for name in expected}, assign=True)
+    for parameter in model.parameters():
+        parameter.requires_grad_(True)
+    return model.eval(), tokenizer
+
+
+def _is_kept(name: str, heads: tuple[str, ...]) -> bool:
+    return not name.startswith("heads.") or name.split(".")[1] in heads
+
+
+def _special_ids(family: Family, tokenizer: TextTokenizer) -> dict[str, int]:
+    special = tokenizer.special
+    if family.summary == "first":
+        ids = {"pad_token_id": special.pad, "bos_token_id": special.cls, "eos_token_id": special.sep}
+        if family.name == "bert":
+            ids = {"pad_token_id": special.pad}
+    else:
+        pad = special.pad if special.pad is not None else special.eot
+        ids = {"pad_token_id": pad, "bos_token_id": special.eot, "eos_token_id": special.eot}
+    return {name: value for name, value in ids.items() if value is not None}
+
+
+def _save_tokenizer(model: Model, tokenizer: TextTokenizer, folder: Path) -> None:
+    template = model.family.name if model.family.summary == "first" else None
+    tokenizer.with_template(template).save(folder / "tokenizer.json")
+    special = tokenizer.special
+    if model.family.summary == "first":
+        roles = {"cls_token": special.cls, "sep_token": special.sep, "mask_token": special.mask, "pad_token": special.pad}
+        if model.family.name == "roberta":
+            roles |= {"bos_token": special.cls, "eos_token": special.sep}
+    else:
+        pad = special.pad if special.pad is not None else special.eot
+        roles = {"bos_token": special.eot, "eos_token": special.eot, "pad_token": pad}
+    roles["unk_token"] = special.unk
+    names = {role: tokenizer.backend.id_to_token(index) for role, index in roles.items() if index is not None}
+    has_types = model.config.token_types > 1
+    settings: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.config.max_length,
+        "model_input_names": ["input_ids", *(["token_type_ids"] if has_types else []), "attention_mask"],
+        "clean_up_tokenization_spaces": False,
+        **names,
+    }
+    write_json(folder / "tokenizer_config.json", settings)
+    write_json(folder / "special_tokens_map.json", names)
+
+
+def _local_folder(source: str | Path) -> Path:
+    folder = Path(source)
+    if folder.is_dir():
+        if (folder / "config.json").is_file():
+            return folder
+        if (folder / "model" / "config.json").is_file():
+            return folder / "model"
+        raise TilthError(f"{folder} is not a model folder: it has no config.json")
+    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) or os.sep in str(source).strip("/").replace("/", "", 1):
+        raise TilthError(f"no model folder at {source}")
+    hub = import_extra("huggingface_hub", "hub")
+    try:
+        return Path(hub.snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise TilthError(f"{source} is neither a model folder here nor to be had from the Hugging Face hub: {reason}") from None
+
+
+def _find_family(folder: Path, architecture: str | None, model_type: str | None) -> tuple[Family, tuple[str, ...]]:
+    for family in FAMILIES.values():
+        for heads, name in family.architectures.items():
+            if name == architecture:
+                return family, heads
+    for family in FAMILIES.values():
+        if family.model_type == model_type:
+            return family, ()
+    known = sorted(name for family in FAMILIES.values() for name in family.architectures.values())
+    raise TilthError(f"{folder} holds a {architecture or model_type or 'model without a name'}; Tilth opens {', '.join(known)}")
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    index_path = folder / "model.safetensors.index.json"
+    names = sorted(set(read_json(index_path)["weight_map"].values())) if index_path.is_file() else ["model.safetensors"]
+    tensors: dict[str, Tensor] = {}
+    for name in names:
+        if Path(name).name != name:
+            raise TilthError(f"{index_path} names a file outside its folder: {name}")
+        try:
+            tensors |= load_file(folder / name)
+        except FileNotFoundError:
+            pickled = sorted(path.name for path in folder.glob("*.bin"))
+            hint = f" ({pickled[0]} is a pickle, which Tilth never opens: convert it to safetensors)" if pickled else ""
+            raise TilthError(f"{folder} has no {name}{hint}") from None
+        except (SafetensorError, json.JSONDecodeError, OSError) as error:
+            raise TilthError(f"{folder / name} is damaged: {error}; restore it or save the model again") from None
+    return tensors
+
+
+def _prefixed(state: dict[str, Tensor], family: Family) -> dict[str, Tensor]:
+    """Names as transformers writes them today: TensorFlow-era norm names mended, a bare trunk's prefix added."""
+    state = {
+        re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)): tensor for name, tensor in state.items()
+    }
+    if any(name.startswith(family.prefix) for name in state):
+        return state
+    return {f"{family.prefix}{name}": tensor for name, tensor in state.items()}

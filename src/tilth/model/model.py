@@ -1,0 +1,101 @@
+"""A trunk with heads."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tilth.key import Key
+from tilth.model.config import TrunkConfig
+from tilth.model.families import Family
+from tilth.model.heads import CausalHead, LinearHead, MaskedHead, PooledHead
+from tilth.model.inputs import Inputs
+from tilth.model.trunk import Trunk
+
+INITIAL_DEVIATION = 0.02
+"""Standard deviation of fresh weights (Devlin et al. 2019; Radford et al. 2019)."""
+
+
+class Model(nn.Module):
+    """A family's trunk and the heads on it. Parameters are float32; `encode` says in which type to compute.
+
+    labels: class names of the `classify` head, in the order of its logits; empty without one.
+    """
+
+    def __init__(self, family: Family, config: TrunkConfig, heads: Sequence[str], labels: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.family = family
+        self.config = config
+        self.labels = list(labels)
+        self.trunk = Trunk(config)
+        self.heads = nn.ModuleDict({name: self._make_head(name) for name in heads})
+
+    def encode(self, inputs: Inputs, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Contextual vectors (B, S, D), computed and returned in `dtype`."""
+        return self.trunk(inputs, dtype)
+
+    def add_head(self, name: str, labels: Sequence[str] = (), seed: int = 0) -> None:
+        """Add or replace a head with fresh weights. A `classify` head takes over the pooler that next-sentence prediction trained."""
+        if name == "classify":
+            self.labels = list(labels)
+        head = self._make_head(name).to(self.trunk.embeddings.tokens.weight.device)
+        self.heads[name] = head
+        _initialise(head, f"heads.{name}.", seed)
+        if name == "classify" and "next_sentence" in self.heads:
+            head.pooler.load_state_dict(self.heads["next_sentence"].pooler.state_dict())
+
+    def set_dropout(self, rate: float) -> None:
+        """Set the dropout of every layer; it acts in training mode only."""
+        for module in self.modules():
+            if isinstance(getattr(module, "dropout", None), float):
+                module.dropout = rate
+
+    def num_parameters(self) -> int:
+        """Parameters, the tied output table counted once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12 layers x inner x length.
+
+        Kaplan et al. 2020 (section 2.1) with the attention term of Chowdhery et al. 2022 (appendix B).
+        """
+        matrices = sum(parameter.numel() for parameter in self.trunk.blocks.parameters() if parameter.dim() == 2)
+        inner = self.config.heads * self.config.head_size
+        return 6 * matrices + 12 * self.config.layers * inner * length
+
+    def _make_head(self, name: str) -> nn.Module:
+        table, width = self.trunk.embeddings.tokens, self.config.width
+        if name == "masked":
+            return MaskedHead(table, self.config)
+        if name == "causal":
+            return CausalHead(table)
+        if name == "next_sentence":
+            return PooledHead(width, 2)
+        assert name == "classify", f"no head is called {name}"
+        return (PooledHead if self.family.classify_head == "pooled" else LinearHead)(width, len(self.labels))
+
+
+def build_model(family: Family, config: TrunkConfig, heads: Sequence[str], seed: int, labels: Sequence[str] = ()) -> Model:
+    """A model with fresh weights that depend on nothing but the seed and each parameter's name."""
+    model = Model(family, config, heads, labels)
+    _initialise(model, "", seed)
+    if family.residual_scale:
+        with torch.no_grad():
+            for block in model.trunk.blocks:
+                for layer in (block.attention.out, block.mlp.down):
+                    layer.weight.mul_((2 * config.layers) ** -0.5)
+    return model
+
+
+@torch.no_grad()
+def _initialise(module: nn.Module, prefix: str, seed: int) -> None:
+    """Matrices and tables from a normal distribution, biases 0, norms 1."""
+    for name, parameter in module.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif parameter.dim() == 1:
+            parameter.fill_(1.0)
+        else:
+            generator = torch.Generator().manual_seed(Key(seed, 0, f"initial {prefix}{name}").torch_seed())
+            fresh = torch.empty(parameter.shape).normal_(0.0, INITIAL_DEVIATION, generator=generator)
+            parameter.copy_(fresh)

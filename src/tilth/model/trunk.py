@@ -1,0 +1,71 @@
+"""The network body: one stack of blocks for every family."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tilth.errors import TilthError
+from tilth.model.config import TrunkConfig
+from tilth.model.inputs import Inputs
+from tilth.model.layers import Block, Cache, LayerNorm, attention_bias
+
+
+class Embeddings(nn.Module):
+    """Token, position and (for BERT) token-type tables, summed."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.Embedding(config.max_length + config.position_offset, config.width)
+        self.token_types = nn.Embedding(config.token_types, config.width) if config.token_types else None
+        self.norm = LayerNorm(config.width, eps=config.norm_eps) if config.norm_placement == "after" else None
+        self.position_offset = config.position_offset
+        self.dropout = 0.0
+
+    def forward(self, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+        hidden_BSD = self.tokens(inputs.tokens) + self.positions(inputs.positions + self.position_offset)
+        if self.token_types is not None:
+            if inputs.token_types is None:
+                hidden_BSD = hidden_BSD + self.token_types.weight[0]
+            else:
+                hidden_BSD = hidden_BSD + self.token_types(inputs.token_types)
+        hidden_BSD = hidden_BSD.to(dtype)
+        if self.norm is not None:
+            hidden_BSD = self.norm(hidden_BSD)
+        return F.dropout(hidden_BSD, self.dropout, training=self.training and self.dropout > 0)
+
+
+class Trunk(nn.Module):
+    """Embeddings, blocks, and a final normalisation where the blocks normalise before."""
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
+        self.final_norm = LayerNorm(config.width, eps=config.norm_eps) if config.norm_placement == "before" else None
+
+    def forward(self, inputs: Inputs, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
+        """Contextual vectors of all tokens.
+
+        dtype: the type to compute in. cache: tokens read before, for causal generation; it is extended.
+        Returns (B, S, D) of `dtype`.
+        Raises: TilthError when a row is longer than the model.
+        """
+        past = cache.length if cache is not None else 0
+        length = past + inputs.tokens.shape[1]
+        if length > self.config.max_length and int(inputs.positions.max()) >= self.config.max_length:
+            raise TilthError(
+                f"the input has {length} tokens and the model reads at most {self.config.max_length}; "
+                "shorten the text, or pre-train with a larger data.length"
+            )
+        key_documents = F.pad(inputs.documents, (past, 0))
+        causal = self.config.attention == "causal"
+        biases = {
+            window: attention_bias(inputs.documents, key_documents, causal, window, dtype)
+            for window in set(self.config.windows)
+        }
+        hidden_BSD = self.embeddings(inputs, dtype)
+        for layer, block in enumerate(self.blocks):
+            hidden_BSD = block(hidden_BSD, biases[self.config.window(layer)], cache)
+        return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
