@@ -1,0 +1,298 @@
+"""Shards: the token ids of a corpus in memory-mapped files, with the boundaries of its documents and sentences.
+
+    SHARDS/manifest.json              format, fingerprints, counts, and the size and SHA-256 of every other file
+    SHARDS/train-00000.ids ...        token ids end to end, uint16 or uint32; documents may continue in the next file
+    SHARDS/train.offsets              int64 (documents + 1,): where each document's tokens start
+    SHARDS/train.bytes                int64 (documents,): length of each document's raw UTF-8 text
+    SHARDS/train.sentences            int64 (sentences,): positions of the tokens that start a sentence
+    SHARDS/train.names                each document's id as a JSON string, one a line
+and the same for validation. All numbers are little-endian; a position counts tokens from the start of the split.
+"""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+
+from tilth.errors import TilthError
+from tilth.files import read_json, sha256_file, whole_folder, write_json
+from tilth.progress import progress_bar
+from tilth.tokens.sentences import sentence_starts
+from tilth.tokens.text import TextTokenizer
+
+if TYPE_CHECKING:
+    from tilth.corpus.reader import Corpus
+
+FORMAT_VERSION = 1
+SHARD_TOKENS = 1 << 26
+SplitName = Literal["train", "validation"]
+SPLITS: tuple[SplitName, ...] = ("train", "validation")
+_BATCH_CHARACTERS = 1 << 21
+_BATCH_DOCUMENTS = 1 << 13
+
+
+def write_shards(
+    corpus: "Corpus", tokenizer: TextTokenizer, out: Path | str, progress: bool = True, shard_tokens: int = SHARD_TOKENS
+) -> "Shards":
+    """Tokenize both splits of a corpus into the folder `out`, which appears only when it is whole.
+
+    Documents are streamed in batches, so memory does not grow with the corpus. Documents without any token are left out
+    and counted in the manifest. Raises: TilthError when the training split has no tokens.
+    """
+    out = Path(out)
+    dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
+    with whole_folder(out) as folder, progress_bar("Tokenizing", None, "tokens", shown=progress) as update:
+        splits = {}
+        done = 0
+        for split in SPLITS:
+            writer = _SplitWriter(folder, split, dtype, shard_tokens)
+            for batch in _batches(corpus, split):
+                texts = [text for _, text in batch]
+                for (name, text), (ids, ends) in zip(batch, tokenizer.encode_with_ends(texts), strict=True):
+                    writer.add(name, text, ids, ends)
+                update(done + writer.counts["tokens"])
+            splits[split] = writer.close()
+            done += writer.counts["tokens"]
+        if splits["train"]["tokens"] == 0:
+            raise TilthError(
+                f"the training split of {corpus.path} has no tokens; add documents with text to the corpus"
+            )
+        manifest = {
+            "format": "tilth shards",
+            "version": FORMAT_VERSION,
+            "corpus": corpus.fingerprint,
+            "tokenizer": tokenizer.fingerprint,
+            "vocab_size": tokenizer.vocab_size,
+            "dtype": dtype,
+            "shard_tokens": shard_tokens,
+            "splits": splits,
+        }
+        write_json(folder / "manifest.json", manifest)
+    return open_shards(out)
+
+
+def open_shards(
+    path: Path | str,
+    corpus_fingerprint: str | None = None,
+    tokenizer_fingerprint: str | None = None,
+    verify: bool = False,
+) -> "Shards":
+    """Open a folder of shards; nothing but its manifest is read.
+
+    The size of every file is checked; verify: also its SHA-256, which reads everything.
+    Raises: TilthError when the folder is missing or damaged, of another format, or made from another corpus or
+    tokenizer than the ones given; the message says which.
+    """
+    path = Path(path)
+    if not (path / "manifest.json").is_file():
+        raise TilthError(f"no shards at {path}: it has no manifest.json")
+    manifest = read_json(path / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.get("format") != "tilth shards":
+        raise TilthError(f"{path} is not a folder of shards: its manifest.json says otherwise")
+    if manifest.get("version") != FORMAT_VERSION:
+        raise TilthError(
+            f"the shards in {path} differ in format: version {manifest.get('version')}, and this Tilth reads"
+            f" version {FORMAT_VERSION}; make them again"
+        )
+    expected = {"corpus": corpus_fingerprint, "tokenizer": tokenizer_fingerprint}
+    differ = [name for name, value in expected.items() if value is not None and value != manifest[name]]
+    if differ:
+        was = ", ".join(f"{name} {manifest[name]} instead of {expected[name]}" for name in differ)
+        raise TilthError(
+            f"the shards in {path} were made from another {' and another '.join(differ)} ({was});"
+            " make them again, or give what they were made from"
+        )
+    for split in manifest["splits"].values():
+        for name, entry in split["files"].items():
+            _check_file(path / name, entry, verify)
+    return Shards(path, manifest)
+
+
+class Shards:
+    """An opened folder of shards."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    def split(self, name: SplitName) -> "ShardSplit":
+        """One split, `train` or `validation`."""
+        return ShardSplit(self.path, name, self.manifest)
+
+
+class ShardSplit:
+    """The documents of one split, end to end: a position counts tokens from the split's start.
+
+    Every array is mapped, not loaded: only the pages that are read take memory.
+    """
+
+    def __init__(self, path: Path, name: str, manifest: dict[str, Any]) -> None:
+        counts = manifest["splits"][name]
+        self.path = path
+        self.name = name
+        self.num_documents: int = counts["documents"]
+        self.num_tokens: int = counts["tokens"]
+        self.num_bytes: int = counts["bytes"]
+        self._shard_tokens: int = manifest["shard_tokens"]
+        names = sorted(file for file in counts["files"] if file.endswith(".ids"))
+        self._shards = [_map(path / file, manifest["dtype"]) for file in names]
+
+    @cached_property
+    def document_starts(self) -> np.ndarray:
+        """int64 (documents + 1,): the position of each document's first token, and the end of the last."""
+        return _map(self.path / f"{self.name}.offsets", "<i8")
+
+    @cached_property
+    def document_bytes(self) -> np.ndarray:
+        """int64 (documents,): the length of each document's raw UTF-8 text."""
+        return _map(self.path / f"{self.name}.bytes", "<i8")
+
+    @cached_property
+    def _sentences(self) -> np.ndarray:
+        return _map(self.path / f"{self.name}.sentences", "<i8")
+
+    def tokens(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Token ids of many ranges, end to end.
+
+        starts, lengths: int64 (N,), positions and counts within the split. Returns int64 (sum of lengths,).
+        """
+        positions = ranges(starts, lengths)
+        if len(self._shards) == 1:
+            return self._shards[0][positions].astype(np.int64)
+        shards, within = np.divmod(positions, self._shard_tokens)
+        ids = np.empty(len(positions), dtype=np.int64)
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            ids[chosen] = self._shards[shard][within[chosen]]
+        return ids
+
+    def sentence_starts(self, start: int, length: int) -> np.ndarray:
+        """Where sentences start in the range, counted from its first token: int64, increasing, in [0, length)."""
+        first, last = np.searchsorted(self._sentences, [start, start + length])
+        return self._sentences[first:last] - start
+
+    def document_names(self, documents: Sequence[int]) -> list[str]:
+        """The corpus ids of a few documents, for messages: it reads the list of names from its start."""
+        wanted = set(documents)
+        with open(self.path / f"{self.name}.names", encoding="utf-8") as file:
+            lines = itertools.islice(file, max(wanted, default=-1) + 1)
+            found = {number: json.loads(line) for number, line in enumerate(lines) if number in wanted}
+        return [found[document] for document in documents]
+
+
+def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The integers of many ranges, end to end: int64 (sum of lengths,)."""
+    ends = np.cumsum(lengths)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
+
+
+def _batches(corpus: "Corpus", split: SplitName) -> Iterator[list[tuple[str, str]]]:
+    """The (id, text) of a split's documents, in batches of bounded size."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for document in corpus.documents(split):
+        batch.append((document.id, document.text))
+        size += len(document.text)
+        if size >= _BATCH_CHARACTERS or len(batch) >= _BATCH_DOCUMENTS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+class _Output:
+    """A file that is hashed while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115
+        self._hash = hashlib.sha256()
+
+    def write(self, content: bytes) -> None:
+        self._file.write(content)
+        self._hash.update(content)
+        self.size += len(content)
+
+    def close(self) -> dict[str, Any]:
+        self._file.close()
+        return {"bytes": self.size, "sha256": self._hash.hexdigest()}
+
+
+class _SplitWriter:
+    """Appends documents to the files of one split."""
+
+    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
+        self._folder = folder
+        self._split = split
+        self._dtype = np.dtype(dtype)
+        self._shard_tokens = shard_tokens
+        self._outputs = {name: self._open(f"{split}.{name}") for name in ("offsets", "bytes", "sentences", "names")}
+        self._shard = self._open(f"{split}-00000.ids")
+        self._finished: dict[str, dict[str, Any]] = {}
+        self._outputs["offsets"].write(np.int64(0).astype("<i8").tobytes())
+        self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "sentences": 0, "empty_documents": 0, "empty_bytes": 0}
+
+    def _open(self, name: str) -> _Output:
+        return _Output(self._folder / name)
+
+    def add(self, name: str, text: str, ids: np.ndarray, ends: np.ndarray) -> None:
+        counts = self.counts
+        size = len(text.encode())
+        if len(ids) == 0:
+            counts["empty_documents"] += 1
+            counts["empty_bytes"] += size
+            return
+        sentences = sentence_starts(text, ends) + counts["tokens"]
+        self._add_ids(ids)
+        counts["documents"] += 1
+        counts["tokens"] += len(ids)
+        counts["bytes"] += size
+        counts["sentences"] += len(sentences)
+        self._outputs["offsets"].write(np.array([counts["tokens"]], dtype="<i8").tobytes())
+        self._outputs["bytes"].write(np.array([size], dtype="<i8").tobytes())
+        self._outputs["sentences"].write(sentences.astype("<i8").tobytes())
+        self._outputs["names"].write(json.dumps(name).encode() + b"\n")
+
+    def _add_ids(self, ids: np.ndarray) -> None:
+        content = ids.astype(self._dtype)
+        while len(content):
+            room = self._shard_tokens - self._shard.size // self._dtype.itemsize
+            if room == 0:
+                self._finish(self._shard)
+                number = sum(name.endswith(".ids") for name in self._finished)
+                self._shard = self._open(f"{self._split}-{number:05d}.ids")
+                room = self._shard_tokens
+            self._shard.write(content[:room].tobytes())
+            content = content[room:]
+
+    def _finish(self, output: _Output) -> None:
+        self._finished[output.path.name] = output.close()
+
+    def close(self) -> dict[str, Any]:
+        """Close the files; returns the split's entry of the manifest."""
+        for output in (*self._outputs.values(), self._shard):
+            self._finish(output)
+        return self.counts | {"files": dict(sorted(self._finished.items()))}
+
+
+def _map(path: Path, dtype: str) -> np.ndarray:
+    """A read-only mapping of a raw array; an empty file, which cannot be mapped, gives an empty array."""
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
+
+
+def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
+    size = path.stat().st_size if path.is_file() else None
+    if size != entry["bytes"]:
+        found = "is missing" if size is None else f"has {size} bytes, not {entry['bytes']}"
+        raise TilthError(f"{path} {found}: the shards are damaged; make them again")
+    if verify and sha256_file(path) != entry["sha256"]:
+        raise TilthError(f"{path} does not match its SHA-256 in manifest.json: the shards are damaged; make them again")
