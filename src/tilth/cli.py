@@ -1,0 +1,348 @@
+"""The `tilth` command: one verb per need, each a thin layer over the Python function of the same name.
+
+Standard output carries the result (with `--json`, one JSON object and nothing else there); progress and messages go to
+standard error. Exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by signal n.
+"""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Annotated, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+import tilth
+from tilth import render
+from tilth.errors import Interrupted, TilthError, UsageError
+
+
+class Verbs(TyperGroup):
+    """Turns failures into a message and an exit status, and takes `--debug` before or after the verb."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        path = ("demo", "corpus", "tokenizer", "pretrain", "finetune", "evaluate", "compare", "predict", "generate")
+        return sorted(self.commands, key=path.index)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = args[: args.index("--")] if "--" in args else args
+        if "--debug" in options:
+            args.remove("--debug")
+            args.insert(0, "--debug")
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (TyperException, typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.params["debug"]:
+                import traceback
+
+                traceback.print_exc()
+            else:
+                render.error(_message(error))
+            raise typer.Exit(error.exit_status if isinstance(error, TilthError) else 1) from None
+
+
+def _message(error: Exception) -> str:
+    """What to tell a person about a failure. The machine's own failures are put in words here, once for all verbs."""
+    if isinstance(error, TilthError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "out of memory; lower the batch, the model's size or the length of a row"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return f"{type(error).__name__}: {error}; this is a fault of Tilth's: please report it with what --debug shows"
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+corpus_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+tokenizer_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(corpus_app, name="corpus", help="Make a corpus of clean documents, or show what is in one.")
+app.add_typer(tokenizer_app, name="tokenizer", help="Train a tokenizer.")
+
+
+def main() -> NoReturn:
+    """Run the command line and exit with its status."""
+    signal.signal(signal.SIGTERM, _terminate)
+    app(prog_name="tilth")
+    raise AssertionError("typer exits")
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """Unwind on SIGTERM, so that temporary files go; a training run puts its own handler in place of this one."""
+    raise Interrupted("stopped by SIGTERM", number)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tilth {tilth.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of a failure.")] = False,
+) -> None:
+    """From raw data to a pre-trained, fine-tuned, proven and usable model."""
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model folder, ours or from the Hugging Face hub.", show_default=False)
+]
+
+
+@contextlib.contextmanager
+def _working() -> Iterator[None]:
+    """Send what libraries print to standard error: standard output is for the result."""
+    with contextlib.redirect_stdout(sys.stderr):
+        yield
+
+
+@corpus_app.command("build")
+def corpus_build(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE", help="Folders, globs or files of text; or installed-docs.", show_default=False
+        ),
+    ],
+    out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
+    validation: Annotated[float, typer.Option(help="Share of the documents to hold out.")] = 0.05,
+    max_rejected: Annotated[float, typer.Option(help="Share of broken records at which to stop.")] = 0.01,
+    text_column: Annotated[str, typer.Option(help="The column of tables and JSON lines that holds the text.")] = "text",
+    as_json: Json = False,
+) -> None:
+    """Read, de-duplicate and split documents into a corpus."""
+    with _working():
+        card = tilth.corpus_build(
+            sources, out, validation=validation, max_rejected=max_rejected, text_column=text_column
+        )
+    render.result(card, as_json)
+
+
+@corpus_app.command("card")
+def corpus_card(
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus folder.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show what is in a corpus, what was dropped and why."""
+    with _working():
+        card = tilth.corpus_card(corpus)
+    render.result(card, as_json)
+
+
+@tokenizer_app.command("train")
+def tokenizer_train(
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus folder.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The tokenizer.json to write.", show_default=False)],
+    kind: Annotated[str, typer.Option(help="wordpiece, byte_bpe or characters.")] = "wordpiece",
+    vocab_size: Annotated[int, typer.Option(help="Entries, special tokens included.")] = 8192,
+    lowercase: Annotated[bool, typer.Option(help="Fold case and accents (wordpiece only).")] = True,
+    sample_bytes: Annotated[int, typer.Option(help="Bytes of the seeded training sample.")] = 50_000_000,
+    seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a tokenizer on a sample of a corpus."""
+    with _working():
+        summary = tilth.tokenizer_train(
+            corpus, out, kind=kind, vocab_size=vocab_size, lowercase=lowercase, sample_bytes=sample_bytes, seed=seed
+        )
+    render.result(summary, as_json)
+
+
+@app.command()
+def pretrain(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RECIPE", help="A built-in name such as bert-mini, or a YAML file.", show_default=False),
+    ],
+    corpus: Annotated[str, typer.Option(help="A corpus folder, or plain files of text.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The run folder.", show_default=False)],
+    overrides: Overrides = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pre-train a model as a recipe says.
+
+    KEY=VALUE changes a setting of the recipe: train.budget='20 minutes' train.lr=3e-4 data.length=256
+    """
+    with _working():
+        summary = tilth.pretrain(recipe, corpus, out, overrides=overrides or (), resume=resume)
+    render.result(summary, as_json)
+
+
+@app.command()
+def finetune(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Labelled examples to learn from.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The folder of the fine-tuned model.", show_default=False)],
+    overrides: Overrides = None,
+    valid: Annotated[str | None, typer.Option(help="Labelled examples to choose the best model on.")] = None,
+    task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a model on labelled examples.
+
+    KEY=VALUE changes a setting: epochs=5 lr=2e-5 seed=1
+    """
+    with _working():
+        summary = tilth.finetune(model, data, out, valid=valid, task=task, overrides=overrides or ())
+    render.result(summary, as_json)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    data: Annotated[str, typer.Option(help="Labelled examples; with --lm, raw text.", show_default=False)],
+    lm: Annotated[bool, typer.Option("--lm", help="Perplexity and bits per byte instead of a task's metrics.")] = False,
+    stride: Annotated[int | None, typer.Option(help="Tokens between two windows of --lm; default: half.")] = None,
+    out: Annotated[str | None, typer.Option(help="A folder for the report and its pictures.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure a model on data it has not seen."""
+    with _working():
+        metrics = tilth.evaluate(model, data, lm=lm, out=out, stride=stride)
+    render.result(metrics, as_json)
+
+
+@app.command()
+def compare(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task to compare on: classify.", show_default=False)],
+    data: Annotated[str, typer.Option(help="Labelled examples to learn from.", show_default=False)],
+    out: Annotated[str, typer.Option(help="The folder of the comparison and its report.", show_default=False)],
+    overrides: Overrides = None,
+    test: Annotated[
+        str | None, typer.Option(help="Labelled examples to score on; default: held out of --data.")
+    ] = None,
+    models: Annotated[list[str] | None, typer.Option("--from", help="A pre-trained model; may be given again.")] = None,
+    labels: Annotated[str, typer.Option(help="Labelled examples per class, in steps.")] = "8,32,128,all",
+    seeds: Annotated[int, typer.Option(help="Trials of each, with other examples and other random draws.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Show with numbers what pre-training bought.
+
+    Learning curves of each --from model, of the same model from scratch, and of TF-IDF with logistic regression.
+    """
+    budgets = _budgets(labels)
+    with _working():
+        comparison = tilth.compare(
+            task,
+            data,
+            out,
+            test=test,
+            models=models or (),
+            budgets=budgets,
+            seeds=seeds,
+            overrides=overrides or (),
+        )
+    render.result(comparison, as_json)
+
+
+def _budgets(labels: str) -> tuple[int, ...]:
+    """`8,32,all` as (8, 32, 0), where 0 stands for all."""
+    words = [word.strip() for word in labels.split(",")]
+    if not all(word == "all" or (word.isdecimal() and int(word) > 0) for word in words):
+        raise UsageError(f"--labels {labels!r} is not a list of numbers of examples, such as 8,32,128,all")
+    return tuple(0 if word == "all" else int(word) for word in words)
+
+
+@app.command()
+def predict(
+    model: Model,
+    texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False)] = None,
+    data: Annotated[str | None, typer.Option(help="A file with one text a line; default: standard input.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Label texts with a fine-tuned model."""
+    lines = _texts(texts or [], data)
+    with _working():
+        predictions = tilth.predict(model, lines)
+    if as_json:
+        render.result({"predictions": predictions}, as_json)
+    else:
+        render.predictions(predictions)
+
+
+def _texts(texts: list[str], data: str | None) -> list[str]:
+    """The texts given as arguments, in a file, or on standard input; blank lines are no texts."""
+    if texts and data:
+        raise UsageError("give texts or --data, not both")
+    if texts:
+        return texts
+    try:
+        if data:
+            with open(data, encoding="utf-8") as file:
+                lines = file.read().splitlines()
+        elif sys.stdin.isatty():
+            raise UsageError("nothing to label: give texts, --data FILE, or lines on standard input")
+        else:
+            lines = sys.stdin.read().splitlines()
+    except UnicodeDecodeError as error:
+        raise TilthError(f"{data or 'standard input'} is not UTF-8 text ({error})") from None
+    found = [line for line in lines if line.strip()]
+    if not found:
+        raise TilthError(f"{data or 'standard input'} holds no text")
+    return found
+
+
+@app.command()
+def generate(
+    model: Model,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)],
+    max_tokens: Annotated[int, typer.Option(help="Most tokens to add.")] = 128,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.")] = 0.8,
+    top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest tokens only.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest tokens that hold p together.")] = None,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal texts.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="A text to stop before; may be given again.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Continue a text with a causal model."""
+    with _working():
+        generated = tilth.generate(
+            model,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            stop=stop or (),
+        )
+    if as_json:
+        render.result(generated, as_json)
+    else:
+        print(generated["prompt"] + generated["text"])
+
+
+@app.command()
+def demo(
+    out: Annotated[str, typer.Option(help="The folder to work in.")] = "tilth-demo",
+    minutes: Annotated[float | None, typer.Option(help="About how long it may take.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Walk the whole path in minutes, on this machine's own text.
+
+    The text is the documentation of the installed Python packages.
+    """
+    with _working():
+        summary = tilth.demo(out) if minutes is None else tilth.demo(out, minutes=minutes)
+    render.result(summary, as_json)

@@ -1,0 +1,100 @@
+"""Results for people and for programs, on standard output; errors on standard error."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+
+def error(message: str) -> None:
+    """Print a failure in red on standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False).print(
+        f"Error: {message}", style="red"
+    )
+
+
+def result(value: Any, as_json: bool) -> None:
+    """Print a verb's result: one JSON object, or a table of names and values.
+
+    value: a mapping, or an object whose `to_dict()` gives one.
+    """
+    values = value if isinstance(value, Mapping) else value.to_dict()
+    if as_json:
+        print(json.dumps(_plain(values), allow_nan=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    names_and_values = Table(box=None, show_header=False, pad_edge=False)
+    names_and_values.add_column(style="bold", no_wrap=True)
+    names_and_values.add_column(overflow="fold")
+    tables = {}
+    for name, item in values.items():
+        if _is_table(item):
+            tables[name] = item
+        else:
+            for row in _rows(name, item):
+                names_and_values.add_row(*row)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(names_and_values)
+    for name, records in tables.items():
+        table = Table(*(_words(column) for column in records[0]), box=None, pad_edge=False, title=_words(name))
+        table.title_justify = "left"
+        for record in records:
+            table.add_row(*(_figure(record.get(column)) for column in records[0]))
+        console.print()
+        console.print(table)
+
+
+def predictions(items: Sequence[Mapping[str, Any]]) -> None:
+    """Print one line for each text: label, probability, text."""
+    for item in items:
+        print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{item['text']}")
+
+
+def _plain(value: Any) -> Any:
+    """The value as strict JSON can hold it: a figure that is not finite becomes null, a path its string."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(record, Mapping) for record in value)
+
+
+def _rows(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Names with their figures; what is nested comes as `outer: inner`."""
+    if isinstance(value, Mapping) and not _is_interval(value):
+        for inner, item in value.items():
+            yield from _rows(f"{name}: {inner}", item)
+    else:
+        yield _words(name), _figure(value)
+
+
+def _is_interval(value: Any) -> bool:
+    return isinstance(value, Mapping) and {"value", "low", "high"} <= value.keys()
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _figure(value: Any) -> str:
+    if _is_interval(value):
+        return f"{_figure(value['value'])}  ({_figure(value['low'])} to {_figure(value['high'])})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_figure, value))
+    return "-" if value is None else str(value)
