@@ -1,0 +1,130 @@
+"""What a run folder says about its run, whether the run is finished, going on, resumed or broken off."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tilth.errors import TilthError
+from tilth.evidence import human
+from tilth.files import read_json
+
+Event = dict[str, Any]
+
+
+@dataclass
+class RunRecord:
+    """The events of `log.jsonl` by kind, in order, and the files beside it (None where absent).
+
+    After a resumption only what the resumed run kept is listed: the steps past its checkpoint were done again.
+    """
+
+    folder: Path
+    recipe: dict[str, Any]
+    summary: Event | None
+    card: dict[str, Any] | None
+    config: dict[str, Any] | None
+    start: Event = field(default_factory=dict)
+    end: Event | None = None
+    steps: list[Event] = field(default_factory=list)
+    evaluations: list[Event] = field(default_factory=list)
+    samples: list[Event] = field(default_factory=list)
+    warnings: list[Event] = field(default_factory=list)
+    resumes: list[Event] = field(default_factory=list)
+    checkpoints: list[Event] = field(default_factory=list)
+    unreadable_lines: int = 0
+
+    @property
+    def best(self) -> Event | None:
+        """The evaluation of the weights in `model/`: the lowest held-out loss."""
+        scored = [event for event in self.evaluations if human.is_number(event.get("held_out_loss"))]
+        return min(scored, key=lambda event: event["held_out_loss"], default=None)
+
+    @property
+    def objective(self) -> str:
+        return str((self.recipe.get("objective") or {}).get("name", "masked"))
+
+    @property
+    def tokens(self) -> int | None:
+        return self._last("tokens")
+
+    @property
+    def seconds(self) -> float | None:
+        return self._last("seconds")
+
+    @property
+    def parameters(self) -> int | None:
+        return self.start.get("parameters") or (self.summary or {}).get("parameters")
+
+    @property
+    def flops(self) -> float | None:
+        """Estimated training operations so far; see `human.training_flops`."""
+        if self.parameters is None or self.tokens is None:
+            return None
+        return human.training_flops(self.parameters, self.tokens)
+
+    def _last(self, name: str) -> Any:
+        latest = [events[-1] for events in (self.steps, self.evaluations) if events]
+        values = [event[name] for event in (self.end, self.summary, *latest) if event and event.get(name) is not None]
+        return max(values, default=None)
+
+
+def read_run(folder: Path) -> RunRecord:
+    """Read a run folder; a line of the log cut short by a crash is counted, not fatal.
+
+    Raises: TilthError when the folder has no recipe.yaml or no log.jsonl, or one of its files cannot be read.
+    """
+    for name in ("recipe.yaml", "log.jsonl"):
+        if not (folder / name).is_file():
+            raise TilthError(f"{folder} is not a run: it has no {name}; give the folder that tilth pretrain --out wrote")
+    try:
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TilthError(f"{folder / 'recipe.yaml'} is not valid YAML: {error}") from None
+    record = RunRecord(
+        folder=folder,
+        recipe=recipe if isinstance(recipe, dict) else {},
+        summary=_optional(folder / "summary.json"),
+        card=_optional(folder / "corpus" / "card.json"),
+        config=_optional(folder / "model" / "config.json"),
+    )
+    with open(folder / "log.jsonl", encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            _take(record, line)
+    if record.card is None and record.start.get("corpus_card"):
+        path = Path(record.start["corpus_card"])
+        record.card = _optional(path if path.is_absolute() else folder / path)
+    return record
+
+
+def _take(record: RunRecord, line: str) -> None:
+    try:
+        event = json.loads(line)
+        kind = event["event"]
+    except (json.JSONDecodeError, TypeError, KeyError):
+        record.unreadable_lines += bool(line.strip())
+        return
+    lists = {
+        "step": record.steps,
+        "evaluation": record.evaluations,
+        "sample": record.samples,
+        "warning": record.warnings,
+        "checkpoint": record.checkpoints,
+    }
+    if kind in lists:
+        lists[kind].append(event)
+    elif kind == "start":
+        record.start = {**event, "time": record.start.get("time", event.get("time"))}
+    elif kind == "end":
+        record.end = event
+    elif kind == "resume":
+        for events in lists.values():
+            events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
+        record.resumes.append(event)
+        record.end = None
+
+
+def _optional(path: Path) -> Any:
+    return read_json(path) if path.is_file() else None
