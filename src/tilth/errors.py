@@ -31,6 +31,4 @@ def import_extra(module: str, extra: str):
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise TilthError(
-            f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'"
-        ) from error
+        raise TilthError(f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'") from error

@@ -24,8 +24,14 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable (a no-op where folders cannot be opened)."""
+def _sync_file(path: Path) -> None:
+    """Make a file's bytes outlast a power cut."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names inside `folder` outlast a power cut, where the file system lets folders be synced."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -36,14 +42,13 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` only when the block ends without error."""
+    """A temporary path beside `path` to write to; it replaces `path` only when the block ends without error."""
     aside = path.with_name(f".{path.name}.partial")
     try:
         yield aside
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
+        _sync_file(aside)
         os.replace(aside, path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -52,23 +57,29 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; it replaces `path` only when the block ends without error."""
     aside = path.with_name(f".{path.name}.partial")
+    replaced = path.with_name(f".{path.name}.replaced")
+    _bring_back(replaced, path)
+    shutil.rmtree(replaced, ignore_errors=True)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         yield aside
-        for file_path in aside.rglob("*"):
-            if file_path.is_file():
-                with open(file_path, "rb+") as file:
-                    os.fsync(file.fileno())
-        replaced = path.with_name(f".{path.name}.replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
+        for inner in (*aside.rglob("*"), aside):
+            (_sync_folder if inner.is_dir() else _sync_file)(inner)
         if path.exists():
             path.rename(replaced)
         aside.rename(path)
-        sync_folder(path.parent)
+        _sync_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
+        _bring_back(replaced, path)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _bring_back(replaced: Path, path: Path) -> None:
+    """Undo the first of the two renames that replace a folder, when the second did not happen."""
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Randomness without state: every draw is derived from a `Key`, so adding a draw somewhere changes nothing elsewhere."""
+"""Randomness without state: every draw is derived from a `Key`, so that a new draw changes nothing elsewhere."""
 
 import hashlib
 from typing import NamedTuple
@@ -39,8 +39,9 @@ def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:
 
     indexes: int64, any shape, values in [0, size). Returns int64 of the same shape.
     """
+    assert size >= 1 or indexes.size == 0, "no index is in range(0)"
     if size <= 1:
-        return np.zeros_like(indexes, dtype=np.int64)
+        return np.zeros(indexes.shape, np.int64)
     half_bits = max(1, (int(size - 1).bit_length() + 1) // 2)
     half_mask = np.uint64((1 << half_bits) - 1)
     shift = np.uint64(half_bits)
@@ -52,12 +53,12 @@ def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:
             left, right = right, left ^ (_mix(right ^ round_key) & half_mask)
         return (left << shift) | right
 
-    values = encrypt(np.asarray(indexes, dtype=np.uint64))
+    values = encrypt(indexes.astype(np.uint64).ravel())
     outside = values >= size
     while outside.any():
         values[outside] = encrypt(values[outside])
         outside = values >= size
-    return values.astype(np.int64)
+    return values.astype(np.int64).reshape(indexes.shape)
 
 
 def _mix(values: np.ndarray) -> np.ndarray:

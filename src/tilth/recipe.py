@@ -1,46 +1,52 @@
 """The settings of a pre-training run: typed, complete, and checked before anything is spent.
 
-A recipe is a built-in name (`bert-mini`) or a YAML file, changed by dotted overrides (`train.lr=3e-4`). An unknown key or a
-bad value is an error that names the nearest valid one, and all problems are reported at once.
+A recipe is a built-in name (`bert-mini`) or a YAML file, changed by dotted overrides (`train.lr=3e-4`). An unknown key
+or a bad value is an error that names the nearest valid one, and all problems are reported at once.
 """
 
-import copy
-import difflib
+import math
 import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 from tilth.errors import UsageError
+from tilth.settings import Settings, load_settings, nearest, read_yaml
 
-BUDGET_UNITS = ("tokens", "steps", "epochs", "minutes")
+_BUDGET = re.compile(
+    r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([KMB]?)\s*(token|step|epoch|minute)s?\s*"
+)
 _MULTIPLIERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 class Budget(BaseModel):
     """How much to train: an amount and its unit (`20 minutes`, `1000 steps`, `3 epochs`, `10M tokens`)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True)
     amount: float = Field(gt=0)
     unit: Literal["tokens", "steps", "epochs", "minutes"]
 
     @classmethod
-    def parse(cls, text: object) -> object:
-        """Read `<amount>[K|M|B] <unit>`; anything that is not a string is left to pydantic."""
-        if not isinstance(text, str):
+    def parse(cls, text: object) -> "Budget":
+        """Read `<amount>[K|M|B] <unit>`.
+
+        Raises: ValueError that says what a budget looks like.
+        """
+        if isinstance(text, Budget):
             return text
-        match = re.fullmatch(r"\s*([0-9_]*\.?[0-9]+(?:e[0-9]+)?)\s*([KMB]?)\s*(token|step|epoch|minute)s?\s*", text)
-        if match is None:
-            units = ", ".join(BUDGET_UNITS)
-            raise ValueError(f"{text!r} is not a budget: write an amount and a unit ({units}), such as '20 minutes'")
-        return {
-            "amount": float(match[1].replace("_", "")) * _MULTIPLIERS[match[2]],
-            "unit": match[3] + "s",
-        }
+        if isinstance(text, str) and (match := _BUDGET.fullmatch(text)):
+            number, exponent, multiplier, unit = match.groups(default="")
+            amount = float(number.replace("_", "") + exponent) * _MULTIPLIERS[multiplier]
+            if 0 < amount < math.inf:
+                return cls.model_validate({"amount": amount, "unit": f"{unit}s"})
+        raise ValueError(
+            f"{text!r} is not a budget; write an amount above 0 (K, M and B multiply it) and a unit "
+            "(tokens, steps, epochs, minutes), such as '20 minutes' or '10M tokens'"
+        )
 
     def __str__(self) -> str:
         return f"{self.amount:.15g} {self.unit}"
@@ -49,25 +55,16 @@ class Budget(BaseModel):
 BudgetSetting = Annotated[Budget, BeforeValidator(Budget.parse), PlainSerializer(str, return_type=str)]
 
 
-class Settings(BaseModel):
-    """Base of every part of a recipe: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-SettingsType = TypeVar("SettingsType", bound=Settings)
-
-
 class ModelSettings(Settings):
     """Changes to the family's size, and how the weights start."""
 
-    layers: int | None = Field(None, ge=1, description="number of blocks; default: the size's")
-    width: int | None = Field(None, ge=1, description="hidden width; default: the size's")
-    heads: int | None = Field(None, ge=1, description="attention heads; default: the size's")
-    max_length: int | None = Field(None, ge=8, description="longest input in tokens; default: the size's")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout while pre-training")
+    layers: int | None = Field(default=None, ge=1, description="number of blocks; default: the size's")
+    width: int | None = Field(default=None, ge=1, description="hidden width; default: the size's")
+    heads: int | None = Field(default=None, ge=1, description="attention heads; default: the size's")
+    max_length: int | None = Field(default=None, ge=8, description="longest input in tokens; default: the size's")
+    dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout while pre-training")
     embeddings: Literal["random", "cooccurrence"] = Field(
-        "cooccurrence", description="start token embeddings at random, or from the corpus's own co-occurrence"
+        default="cooccurrence", description="start token embeddings at random, or from the corpus's own co-occurrence"
     )
 
 
@@ -75,56 +72,74 @@ class TokenizerSettings(Settings):
     """The tokenizer to train on the corpus, or the file of one to use."""
 
     kind: Literal["wordpiece", "byte_bpe", "characters"] = "wordpiece"
-    vocab_size: int = Field(8192, ge=16, description="entries, special tokens included")
-    lowercase: bool = Field(True, description="fold case and accents (wordpiece only)")
-    sample_bytes: int = Field(50_000_000, ge=1000, description="bytes of the seeded training sample")
-    path: str | None = Field(None, description="an existing tokenizer.json, or a model folder that holds one")
+    vocab_size: int = Field(default=8192, ge=16, description="entries, special tokens included")
+    lowercase: bool = Field(default=True, description="fold case and accents (wordpiece only)")
+    sample_bytes: int = Field(default=50_000_000, ge=1000, description="bytes of the seeded training sample")
+    path: str | None = Field(default=None, description="an existing tokenizer.json, or a model folder that holds one")
 
 
 class DataSettings(Settings):
     """How documents become rows of tokens."""
 
-    length: int = Field(128, ge=8, description="tokens in a row")
-    cross_documents: bool = Field(False, description="let attention cross the documents packed into one row")
-    validation: float = Field(0.05, gt=0, lt=0.5, description="held-out share when --corpus is raw data, not a corpus")
+    length: int = Field(default=128, ge=8, description="tokens in a row")
+    cross_documents: bool = Field(default=False, description="let attention cross the documents packed into one row")
+    validation: float = Field(
+        default=0.05, gt=0, lt=0.5, description="held-out share when --corpus is raw data, not a corpus"
+    )
 
 
 class ObjectiveSettings(Settings):
     """What the trunk learns from."""
 
     name: Literal["masked", "next_sentence", "causal"] = "masked"
-    rate: float = Field(0.15, gt=0, lt=1, description="share of tokens to predict (masked objectives)")
+    rate: float = Field(default=0.15, gt=0, lt=1, description="share of tokens to predict (masked objectives)")
     masks: Literal["fresh", "fixed"] = Field(
-        "fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"
+        default="fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"
     )
-    duplicates: int = Field(10, ge=1, description="how many times fixed masks are drawn for each row")
+    duplicates: int = Field(default=10, ge=1, description="how many times fixed masks are drawn for each row")
 
 
 class TrainSettings(Settings):
     """The loop: how long, how fast, and what to watch."""
 
-    budget: BudgetSetting = Field(Budget(amount=20, unit="minutes"), description="how much to train, with its unit")
-    batch_tokens: int = Field(8192, ge=1, description="tokens in an optimizer step")
-    micro_batch_tokens: int | None = Field(None, ge=1, description="tokens in one forward pass; default: by device")
-    optimizer: Literal["adamw", "muon"] = Field("muon", description="muon: hidden matrices by Muon, the rest by AdamW")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
-    muon_lr: float = Field(0.02, gt=0, description="peak learning rate of Muon")
-    weight_decay: float = Field(0.01, ge=0)
+    budget: BudgetSetting = Field(
+        default=Budget(amount=20, unit="minutes"), description="how much to train, with its unit"
+    )
+    batch_tokens: int = Field(default=8192, ge=1, description="tokens in an optimizer step")
+    micro_batch_tokens: int | None = Field(
+        default=None, ge=1, description="tokens in one forward pass; default: by device"
+    )
+    optimizer: Literal["adamw", "muon"] = Field(
+        default="muon", description="muon: hidden matrices by Muon, the rest by AdamW"
+    )
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
+    muon_lr: float = Field(default=0.02, gt=0, description="peak learning rate of Muon")
+    weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["linear", "cosine", "warmup_stable_decay"] = "warmup_stable_decay"
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the budget in which the rate rises")
-    decay: float = Field(0.4, ge=0, le=1, description="share of the budget in which warmup_stable_decay falls")
-    final_lr: float = Field(0.0, ge=0, le=1, description="rate at the end, as a share of the peak")
-    clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where it is fast")
-    device: str = Field("auto", description="auto, cpu, cuda or mps")
-    evaluate_every: BudgetSetting | None = Field(None, description="default: a twentieth of the budget")
-    evaluate_tokens: int = Field(200_000, ge=1, description="held-out tokens scored on schedule; all at the end")
-    save_every: BudgetSetting | None = Field(None, description="default: a tenth of the budget")
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the newest checkpoints stay")
-    patience: int = Field(3, ge=1, description="held-out evaluations without a better loss before overfitting is named")
-    on_overfitting: Literal["continue", "stop"] = Field("continue", description="the best model is kept either way")
+    warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the budget in which the rate rises")
+    decay: float = Field(default=0.4, ge=0, le=1, description="share of the budget in which warmup_stable_decay falls")
+    final_lr: float = Field(default=0.0, ge=0, le=1, description="rate at the end, as a share of the peak")
+    clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 where it is fast"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps")
+    evaluate_every: BudgetSetting | None = Field(default=None, description="default: a twentieth of the budget")
+    evaluate_tokens: int = Field(
+        default=200_000, ge=1, description="held-out tokens scored on schedule; all at the end"
+    )
+    save_every: BudgetSetting | None = Field(default=None, description="default: a tenth of the budget")
+    keep_checkpoints: int = Field(default=2, ge=1, description="how many of the newest checkpoints stay")
+    patience: int = Field(
+        default=3, ge=1, description="held-out evaluations without a better loss before overfitting is named"
+    )
+    on_overfitting: Literal["continue", "stop"] = Field(
+        default="continue", description="the best model is kept either way"
+    )
     on_nonfinite: Literal["stop", "skip"] = "stop"
-    prompts: tuple[str, ...] = Field((), description="texts to continue (causal) or fill in (masked, [MASK]) on schedule")
+    prompts: tuple[str, ...] = Field(
+        default=(), description="texts to continue (causal) or fill in (masked, [MASK]) on schedule"
+    )
 
     @model_validator(mode="after")
     def _phases_fit(self) -> "TrainSettings":
@@ -138,7 +153,7 @@ class Recipe(Settings):
 
     family: str
     size: str
-    seed: int = Field(0, ge=0)
+    seed: int = Field(default=0, ge=0)
     model: ModelSettings = ModelSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     data: DataSettings = DataSettings()
@@ -152,36 +167,21 @@ class Recipe(Settings):
 
 def builtin_recipes() -> list[str]:
     """Names of the recipes that come with Tilth."""
-    return sorted(path.name.removesuffix(".yaml") for path in resources.files("tilth.recipes").iterdir() if path.name.endswith(".yaml"))
+    return sorted(
+        path.name.removesuffix(".yaml")
+        for path in resources.files("tilth.recipes").iterdir()
+        if path.name.endswith(".yaml")
+    )
 
 
 def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by built-in name or YAML path and apply `key=value` overrides.
 
-    Values are YAML scalars or lists (`train.lr=3e-4`, `train.prompts='[Once upon]'`).
     Raises: UsageError that lists every problem.
     """
     if isinstance(recipe, Recipe):
         return load_settings(Recipe, overrides, recipe.model_dump(mode="json"), "the recipe")
     return load_settings(Recipe, overrides, _read_values(recipe), str(recipe))
-
-
-def load_settings(
-    kind: type[SettingsType], overrides: Sequence[str] = (), values: dict[str, Any] | None = None, where: str = "the settings"
-) -> SettingsType:
-    """Settings of any `kind`: `values` (default: none, so the defaults of `kind`) changed by `key=value` overrides.
-
-    Raises: UsageError that names `where` and lists every problem.
-    """
-    values = copy.deepcopy(values or {})
-    problems = [problem for override in overrides if (problem := _apply(values, override))]
-    try:
-        checked = kind.model_validate(values)
-    except ValidationError as error:
-        problems += [_describe(detail, kind, where) for detail in error.errors()]
-    if problems:
-        raise UsageError(f"{where} has {len(problems)} problem(s):\n" + "\n".join(f"  - {problem}" for problem in problems))
-    return checked
 
 
 def _read_values(recipe: str | Path) -> dict[str, Any]:
@@ -196,58 +196,6 @@ def _read_values(recipe: str | Path) -> dict[str, Any]:
     else:
         raise UsageError(
             f"no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(builtin_recipes())}"
-            + _nearest(str(recipe), builtin_recipes())
+            + nearest(str(recipe), builtin_recipes())
         )
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{recipe} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise UsageError(f"{recipe} holds no settings: write at least family and size")
-    return values
-
-
-def _apply(values: dict[str, Any], override: str) -> str | None:
-    """Set one dotted key in `values`; returns a problem instead of raising, so that all are reported together."""
-    name, separator, text = override.partition("=")
-    if not separator or not name.strip():
-        return f"{override!r} is not key=value"
-    *parents, last = name.strip().split(".")
-    for parent in parents:
-        child = values.setdefault(parent, {})
-        if not isinstance(child, dict):
-            return f"{name}: {parent} is a value, not a group of settings"
-        values = child
-    values[last] = _scalar(text)
-    return None
-
-
-def _scalar(text: str) -> Any:
-    """A YAML value, with floats such as 3e-4 (which YAML 1.1 reads as text) taken as numbers."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _describe(detail: Any, kind: type[Settings], where: str) -> str:
-    location = [str(part) for part in detail["loc"]]
-    if detail["type"] == "extra_forbidden":
-        settings: Any = kind
-        for part in location[:-1]:
-            settings = settings.model_fields[part].annotation
-        return f"unknown key {'.'.join(location)}" + _nearest(location[-1], list(settings.model_fields))
-    message = detail["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(detail["input"], dict) or detail["type"] == "value_error" else f" (got {detail['input']!r})"
-    return f"{'.'.join(location) or where}: {message}{given}"
-
-
-def _nearest(name: str, candidates: list[str]) -> str:
-    close = difflib.get_close_matches(name, candidates, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else f"; valid: {', '.join(candidates)}"
+    return read_yaml(text, str(recipe))

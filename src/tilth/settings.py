@@ -1,0 +1,148 @@
+"""Typed settings, read from YAML and `key=value` overrides, with every problem reported at once in words.
+
+Settings are pydantic models that are immutable and closed to unknown keys. Overrides are dotted (`train.lr=3e-4`), and
+their values are YAML scalars or lists (`train.prompts='[Once upon]'`).
+"""
+
+import copy
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tilth.errors import UsageError
+
+
+class Settings(BaseModel):
+    """Base of every group of settings: immutable, closed to unknown keys, and finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def load_settings(
+    kind: type[SettingsType],
+    overrides: Sequence[str] = (),
+    values: dict[str, Any] | None = None,
+    where: str = "the settings",
+) -> SettingsType:
+    """Settings of any `kind`: `values` (default: none, so the defaults of `kind`) changed by `key=value` overrides.
+
+    Raises: UsageError that names `where` and lists every problem.
+    """
+    values = copy.deepcopy(values or {})
+    problems = [problem for override in overrides if (problem := _apply(values, override))]
+    try:
+        checked = kind.model_validate(values)
+    except ValidationError as error:
+        problems += [_describe(detail, kind, where) for detail in error.errors()]
+    else:
+        if not problems:
+            return checked
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise UsageError(f"{where} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def read_yaml(text: str, where: str) -> dict[str, Any]:
+    """Nested values from YAML text.
+
+    Raises: UsageError that names `where` when the text is not YAML, gives a key twice, or is no mapping.
+    """
+    try:
+        values = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} holds no settings; it must hold lines of key: value")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 3e-4 is a number (YAML 1.1 reads it as text) and a key given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"{key.value} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else None)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the candidate that was probably meant, or those there are.
+
+    Dotted candidates are also found by their last part: `lr` finds `train.lr`.
+    """
+
+    def likeness(candidate: str) -> tuple[float, float]:
+        whole = SequenceMatcher(None, name, candidate).ratio()
+        return max(whole, SequenceMatcher(None, _last(name), _last(candidate)).ratio()), whole
+
+    best = max(candidates, key=likeness)
+    if likeness(best)[0] >= 0.6:
+        return f"; did you mean {best}?"
+    group = name.rpartition(".")[0]
+    return f"; valid: {', '.join(candidate for candidate in candidates if candidate.rpartition('.')[0] == group)}"
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _apply(values: dict[str, Any], override: str) -> str | None:
+    """Set one dotted key in `values`; returns a problem instead of raising, so that all are reported together."""
+    name, separator, text = override.partition("=")
+    if not separator or not name.strip():
+        return f"{override!r} is not key=value"
+    *parents, last = name.strip().split(".")
+    for parent in parents:
+        if values.get(parent) is None:
+            values[parent] = {}
+        values = values[parent]
+        if not isinstance(values, dict):
+            return f"{name}: {parent} is a value, not a group of settings"
+    try:
+        values[last] = yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        values[last] = text
+    return None
+
+
+def _describe(detail: Any, kind: type[Settings], where: str) -> str:
+    """One of pydantic's problems in the words of the person who wrote the settings."""
+    key = ".".join(map(str, detail["loc"]))
+    match detail["type"]:
+        case "extra_forbidden":
+            return f"unknown key {key}{nearest(key, _keys(kind))}"
+        case "missing":
+            return f"{key} is required"
+        case "value_error":
+            return f"{key or where}: {detail['ctx']['error']}"
+        case "model_type":
+            message = "must be a group of settings"
+        case _:
+            message = detail["msg"].replace("Input should", "must", 1)
+    return f"{key or where}: {message} (got {str(detail['input'])[:80]!r})"
+
+
+def _keys(kind: type[BaseModel], group: str = "") -> list[str]:
+    """Every dotted key that `kind` knows, groups included."""
+    keys = []
+    for name, field in kind.model_fields.items():
+        keys.append(group + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+            keys += _keys(field.annotation, f"{group}{name}.")
+    return keys
