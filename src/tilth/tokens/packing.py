@@ -113,6 +113,10 @@ class Packing:
         documents, starts, lengths, _, _ = self._texts(np.array([number]))
         return int(documents[0]), int(starts[0]), int(lengths[0])
 
+    def pieces_of(self, document: int) -> range:
+        """The numbers of a document's pieces."""
+        return range(int(self._first_piece[document]), int(self._first_piece[document + 1]))
+
     def _bodies(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(begin, length) of each piece in its framed document, and the document's number."""
         documents = np.searchsorted(self._first_piece, pieces, side="right") - 1
