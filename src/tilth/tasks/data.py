@@ -1,0 +1,217 @@
+"""Labelled data: reading it, sampling it, and splitting it without leaks."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tilth.errors import TilthError
+from tilth.key import Key
+from tilth.tasks.formats import read_rows
+
+TEXT_COLUMNS = ("text", "sentence", "content")
+LABEL_COLUMNS = ("label", "intent", "class", "category")
+MOST_REJECTED = 10
+MOST_REJECTED_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row that is not an example, and why."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts with their labels, in file order; `rejected` holds the rows that were set aside while reading."""
+
+    texts: list[str]
+    labels: list[str]
+    source: str = "the data"
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indexes: Sequence[int]) -> "Examples":
+        """The examples at `indexes`, in that order."""
+        return Examples([self.texts[i] for i in indexes], [self.labels[i] for i in indexes], self.source)
+
+    def label_names(self) -> list[str]:
+        """Every label once, in order: by value where all are whole numbers, else alphabetically."""
+        names = set(self.labels)
+        if all(name.removeprefix("-").isdecimal() for name in names):
+            return sorted(names, key=lambda name: (int(name), name))
+        return sorted(names)
+
+    def label_indexes(self, names: Sequence[str]) -> list[int]:
+        """The place of each example's label in `names`.
+
+        Raises: TilthError naming the labels that are not there.
+        """
+        places = {name: index for index, name in enumerate(names)}
+        unknown = Counter(label for label in self.labels if label not in places)
+        if unknown:
+            counts = [f"{label!r} ({count} examples)" for label, count in unknown.most_common()]
+            raise TilthError(
+                f"{self.source} has {len(unknown)} label(s) that were not learned: {listed(counts, quote=False)}; "
+                f"the known labels are {listed(names)}. Use data with these labels, or fine-tune on the new ones"
+            )
+        return [places[label] for label in self.labels]
+
+
+def read_examples(path: str | Path, text_column: str | None = None, label_column: str | None = None) -> Examples:
+    """Read labelled examples from a jsonl, csv, tsv or parquet file, compressed or not.
+
+    The text column is `text`, else `sentence` or `content`; the label column is `label`, else `intent`, `class` or
+    `category`; any other must be named. A TSV of two columns without such a header is text TAB label.
+    Labels become strings. Rows without text or label, ragged rows and broken records are set aside with their line.
+    Raises: TilthError when the file is missing, empty or unreadable, when a column is missing or could be several, and
+    when more than 10 rows and more than 1 % are set aside.
+    """
+    path = Path(path)
+    text_names = (text_column,) if text_column else TEXT_COLUMNS
+    label_names = (label_column,) if label_column else LABEL_COLUMNS
+    headerless = (text_names[0], label_names[0])
+
+    first_cells: list[list[str]] = []
+
+    def is_header(cells: list[str]) -> bool:
+        first_cells.append(cells)
+        return bool(set(cells) & set(text_names)) and bool(set(cells) & set(label_names))
+
+    columns: tuple[str, str] | None = None
+    texts: list[str] = []
+    labels: list[str] = []
+    rejected: list[Rejected] = []
+    for line, row in read_rows(path, is_header, headerless):
+        if isinstance(row, str):
+            rejected.append(Rejected(line, row))
+            continue
+        if columns is None:
+            columns = (
+                _choose(list(row), text_names, "text", path),
+                _choose(list(row), label_names, "label", path),
+            )
+        text, label, reason = _example(row.get(columns[0]), row.get(columns[1]))
+        if reason:
+            rejected.append(Rejected(line, reason))
+        else:
+            texts.append(text)
+            labels.append(label)
+    _check(path, texts, labels, rejected)
+    if first_cells and first_cells[0] == [texts[0].strip(), labels[0]]:
+        _check_headerless(path, texts, labels)
+    return Examples(texts, labels, str(path), rejected)
+
+
+def _choose(found: list[str], names: tuple[str, ...], role: str, path: Path) -> str:
+    """The one column of `found` that plays a role: the first of `names` if there, else the only other one there."""
+    present = [name for name in names if name in found]
+    if names[0] in present or len(present) == 1:
+        return present[0]
+    if present:
+        raise TilthError(f"{path}: the {role} may be column {' or '.join(present)}; say which with --{role}-column")
+    raise TilthError(
+        f"{path} has no {role} column ({', '.join(names)}); its columns are {listed(found)}. "
+        f"Name the right one with --{role}-column"
+    )
+
+
+def _example(text: Any, label: Any) -> tuple[str, str, str | None]:
+    """Text and label as strings, and why they are not an example (None when they are)."""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # tables turn whole numbers into floats when a cell is missing
+    if text is not None and not isinstance(text, str):
+        return "", "", "the text is not a string"
+    if not text or not text.strip():
+        return "", "", "no text"
+    if isinstance(label, (list, dict)):
+        return "", "", "the label is not one value"
+    name = "" if label is None or label != label else str(label).strip()
+    if not name:
+        return "", "", "no label"
+    try:
+        (text + name).encode()
+    except UnicodeEncodeError:
+        return "", "", "not valid UTF-8"
+    return text, name, None
+
+
+def _check(path: Path, texts: list[str], labels: list[str], rejected: list[Rejected]) -> None:
+    rows = len(texts) + len(rejected)
+    limit = max(MOST_REJECTED, MOST_REJECTED_SHARE * rows)
+    if len(rejected) > limit or 2 * len(rejected) > rows:
+        reasons = [f"line {row.line}: {row.reason}" for row in rejected]
+        raise TilthError(
+            f"{path}: {len(rejected)} of {rows} rows are not examples ({listed(reasons, quote=False)}). Mend the file"
+        )
+    if not texts:
+        raise TilthError(f"{path} has no rows; it needs examples of text and label")
+
+
+def _check_headerless(path: Path, texts: list[str], labels: list[str]) -> None:
+    if len(texts) > 10 and labels.count(labels[0]) == 1 and len(set(labels)) <= len(texts) // 2:
+        raise TilthError(
+            f"{path}: the first row ({texts[0][:40]!r}, {labels[0]!r}) is the only one with its label and looks like a "
+            "header. Name its columns with --text-column and --label-column, or remove the row"
+        )
+
+
+def stratified_sample(examples: Examples, per_class: int, seed: int) -> Examples:
+    """`per_class` examples of every label (all of a label that has fewer), in an order that mixes the labels.
+
+    Samples nest: with one seed, a larger sample holds every example of a smaller one.
+    """
+    return examples.take(sample_indexes(examples, per_class, seed))
+
+
+def sample_indexes(examples: Examples, per_class: int, seed: int) -> list[int]:
+    """Which examples `stratified_sample` takes, in its order."""
+    by_label = defaultdict(list)
+    for index in Key(seed, 0, "stratified sample").generator().permutation(len(examples)):
+        by_label[examples.labels[index]].append(int(index))
+    ranks = [(rank, label, index) for label, indexes in by_label.items() for rank, index in enumerate(indexes[:per_class])]
+    return [index for _, _, index in sorted(ranks)]
+
+
+def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
+    """Split into (train, held out) with about `share` of every label held out.
+
+    Equal texts (by `normal_text`) fall on the same side, chosen by a hash of the text, so that nothing held out was seen.
+    A label keeps at least one distinct text in train, and gives at least one to the held-out side when it has two.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, text in enumerate(examples.texts):
+        groups[normal_text(text)].append(index)
+    by_label = defaultdict(list)
+    for text, indexes in groups.items():
+        digest = hashlib.sha256(f"{seed}/{text}".encode()).digest()
+        by_label[examples.labels[indexes[0]]].append((digest, indexes))
+    held_out: list[int] = []
+    for members in by_label.values():
+        members.sort()
+        wanted = share * sum(len(indexes) for _, indexes in members)
+        taken = 0
+        for _, indexes in members[:-1]:
+            if taken > 0 and taken + len(indexes) / 2 > wanted:
+                break
+            held_out += indexes
+            taken += len(indexes)
+    chosen = set(held_out)
+    return examples.take([i for i in range(len(examples)) if i not in chosen]), examples.take(sorted(chosen))
+
+
+def normal_text(text: str) -> str:
+    """The form in which two texts count as equal: letter case and spacing ignored."""
+    return " ".join(text.casefold().split())
+
+
+def listed(names: Sequence[str], most: int = 8, quote: bool = True) -> str:
+    """The first `most` names for an error message, each cut to a readable length."""
+    shown = [repr(name[:40]) if quote else name for name in names[:most]]
+    return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -1,0 +1,122 @@
+"""Fine-tuning: a pre-trained model folder and labelled data in, a model folder for the task out."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilth.errors import TilthError
+from tilth.files import output_folder, sha256_file, write_json
+from tilth.model.folder import load_model, save_model
+from tilth.model.model import Model
+from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
+from tilth.progress import progress_bar
+from tilth.recipe import load_settings
+from tilth.tasks.data import Examples, hold_out
+from tilth.tasks.fit import Encoded, fit
+from tilth.tasks.inference import all_logits
+from tilth.tasks.settings import FinetuneSettings
+from tilth.tasks.task import Task, find_task
+from tilth.tokens.tokenizer import TextTokenizer
+
+FEWEST_TO_HOLD_OUT = 32
+"""Examples per label below which none is held out: too few to tell two models apart, and too dear to spare."""
+MOST_HELD_OUT = 2000
+"""Held-out examples that are enough to choose among evaluations."""
+
+
+def finetune(
+    model_path: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    task: str = "classify",
+    valid: str | Path | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    overrides: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune a model and write the best one to the folder `out`, with finetune.json in it.
+
+    model_path: a run, a model folder (ours or anyone's of a known architecture), or a name on the Hugging Face hub.
+    valid: data for early stopping; without it a share of `data` is held out where there are 32 examples per label.
+    overrides: `key=value` changes to `FinetuneSettings`.
+    Returns what finetune.json holds.
+    Raises: UsageError for wrong settings, TilthError for data, a model or a folder that cannot be used.
+    """
+    work = find_task(task)
+    settings = load_settings(FinetuneSettings, overrides, where="the settings of finetune")
+    out = _free_folder(Path(out))
+    examples = work.read(data, text_column, label_column)
+    labels = examples.label_names()
+    rejected = [asdict(row) for row in examples.rejected]
+    if valid is not None:
+        held_out: Examples | None = work.read(valid, text_column, label_column)
+    else:
+        examples, held_out = split_for_stopping(examples, settings)
+
+    model, tokenizer = load_model(model_path)
+    device = pick_device(settings.device)
+    model.to(device)
+    keep_freed_memory()
+    work.add_head(model, labels, settings.seed)
+    train, truncated = encode(work, model, tokenizer, examples, settings.max_length)
+    valid_examples, valid_truncated = None, 0
+    if held_out is not None:
+        valid_examples, valid_truncated = encode(work, model, tokenizer, held_out, settings.max_length)
+    pad = tokenizer.special.pad or 0
+    with progress_bar("fine-tuning", 1.0, "share", progress) as update:
+        fitted = fit(work, model, train, valid_examples, settings, pad, update)
+
+    valid_scores: dict[str, dict[str, float]] = {}
+    if valid_examples is not None:
+        logits = all_logits(work, model, valid_examples.pieces, pad)
+        valid_scores = work.scores_with_intervals(logits, valid_examples.targets)
+    save_model(model, tokenizer, out)
+    result = {
+        "task": task,
+        "model": str(model_path),
+        "data": str(data),
+        "labels": labels,
+        "examples": {"train": len(train), "valid": len(valid_examples or ())},
+        "rejected": rejected,
+        "truncated": {"train": truncated, "valid": valid_truncated},
+        "settings": settings.model_dump(mode="json"),
+        "device": str(device),
+        "dtype": str(compute_dtype(settings.precision, device)).removeprefix("torch."),
+        **asdict(fitted),
+        "valid": valid_scores,
+        "weights_sha256": sha256_file(out / "model.safetensors"),
+    }
+    write_json(out / "finetune.json", result)
+    return result
+
+
+def split_for_stopping(examples: Examples, settings: FinetuneSettings) -> tuple[Examples, Examples | None]:
+    """(train, held out) for early stopping; nothing is held out below 32 examples per label, nor more than 2,000."""
+    if settings.valid_share == 0 or len(examples) < FEWEST_TO_HOLD_OUT * len(set(examples.labels)):
+        return examples, None
+    return hold_out(examples, min(settings.valid_share, MOST_HELD_OUT / len(examples)), settings.seed)
+
+
+def encode(
+    task: Task, model: Model, tokenizer: TextTokenizer, examples: Examples, max_length: int | None = None
+) -> tuple[Encoded, int]:
+    """Examples as the model reads them, and how many of their texts were cut.
+
+    Raises: TilthError when a label is not one of the model's.
+    """
+    targets = torch.tensor(examples.label_indexes(model.labels))
+    pieces, cut = task.encode(model, tokenizer, examples.texts, max_length)
+    return Encoded(pieces, targets), sum(cut)
+
+
+def _free_folder(out: Path) -> Path:
+    """`out`, created, when it is empty or holds an earlier fine-tuned model, which will be replaced."""
+    output_folder(out)
+    if any(out.iterdir()) and not (out / "finetune.json").is_file():
+        raise TilthError(f"{out} holds other files, which a model folder would replace; choose another --out")
+    return out

@@ -1,0 +1,41 @@
+"""Labels for texts from a fine-tuned model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tilth.errors import TilthError
+from tilth.model.folder import load_model
+from tilth.model.model import Model
+from tilth.tasks.inference import all_logits
+from tilth.tasks.task import find_task
+from tilth.tokens.tokenizer import TextTokenizer
+
+
+def predict(model: str | Path, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Classify texts with a fine-tuned model: a folder (ours or anyone's) or a hub name.
+
+    Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read only its
+    beginning.
+    Raises: TilthError when the model has no labels.
+    """
+    return predict_with(*load_model(model), texts)
+
+
+def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """As `predict`, with a model that is already open."""
+    if "classify" not in model.heads:
+        raise TilthError(f"this {model.family.name} model gives no labels; fine-tune it first (tilth finetune)")
+    if not texts:
+        return []
+    task = find_task("classify")
+    pieces, cut = task.encode(model, tokenizer, texts)
+    logits = all_logits(task, model.eval(), pieces, tokenizer.special.pad or 0)
+    results = []
+    for text, was_cut, row in zip(texts, cut, torch.softmax(logits, dim=-1).tolist(), strict=True):
+        probabilities = dict(zip(model.labels, row, strict=True))
+        result = {"text": text, "label": max(probabilities, key=probabilities.__getitem__), "probabilities": probabilities}
+        results.append(result | {"truncated": True} if was_cut else result)
+    return results
