@@ -39,7 +39,7 @@ def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:
 
     indexes: int64, any shape, values in [0, size). Returns int64 of the same shape.
     """
-    assert size >= 1 or indexes.size == 0, "no index is in range(0)"
+    assert indexes.size == 0 or (indexes.min() >= 0 and indexes.max() < size), "an index is not in range(size)"
     if size <= 1:
         return np.zeros(indexes.shape, np.int64)
     half_bits = max(1, (int(size - 1).bit_length() + 1) // 2)

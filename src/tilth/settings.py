@@ -87,19 +87,18 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
     Dotted candidates are also found by their last part: `lr` finds `train.lr`.
     """
 
+    last = name.rpartition(".")[2]
+
     def likeness(candidate: str) -> tuple[float, float]:
-        whole = SequenceMatcher(None, name, candidate).ratio()
-        return max(whole, SequenceMatcher(None, _last(name), _last(candidate)).ratio()), whole
+        parts = (candidate, candidate.rpartition(".")[2])
+        closest = max(SequenceMatcher(None, last, part).ratio() for part in parts)
+        return closest, SequenceMatcher(None, name, candidate).ratio()
 
     best = max(candidates, key=likeness)
     if likeness(best)[0] >= 0.6:
         return f"; did you mean {best}?"
     group = name.rpartition(".")[0]
     return f"; valid: {', '.join(candidate for candidate in candidates if candidate.rpartition('.')[0] == group)}"
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _apply(values: dict[str, Any], override: str) -> str | None:
