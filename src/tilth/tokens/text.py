@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -101,7 +102,7 @@ class TextTokenizer:
             encodings = self.backend.encode_batch([part for _, _, part in batch], add_special_tokens=False)
             for (number, begin, _), encoding in zip(batch, encodings, strict=True):
                 ids = np.array(encoding.ids, dtype=np.int64)
-                ends = np.fromiter((end for _, end in encoding.offsets), dtype=np.int64, count=len(ids))
+                ends = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(ids))[1::2]
                 parts[number].append((ids, ends + begin))
         return [
             (np.concatenate([ids for ids, _ in part]), np.concatenate([ends for _, ends in part])) for part in parts

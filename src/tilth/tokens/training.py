@@ -106,8 +106,9 @@ def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Toke
     special = SPECIAL_NAMES["wordpiece"]
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(normalizer.normalize_str(text))
+    for raw, count in _count_characters(texts).items():  # the normalizer treats each character by itself
+        for character in normalizer.normalize_str(raw):
+            counts[character] += count
     kept = sorted((-count, character) for character, count in counts.items() if not character.isspace())
     # BERT's limit; in a small vocabulary at most half the entries are single characters (each counts twice, with ##).
     alphabet = sorted(character for _, character in kept[: min(1000, (vocab_size - len(special)) // 4)])
@@ -154,9 +155,7 @@ def _train_byte_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
 def _train_characters(texts: list[str], vocab_size: int) -> Tokenizer:
     """One entry per character, the most frequent first to be kept where `vocab_size` is too small for all."""
     special = SPECIAL_NAMES["characters"]
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
+    counts = _count_characters(texts)
     kept = sorted((-count, character) for character, count in counts.items())[: vocab_size - len(special)]
     names = [*special, *sorted(character for _, character in kept)]
     backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>"))
@@ -164,6 +163,13 @@ def _train_characters(texts: list[str], vocab_size: int) -> Tokenizer:
     backend.decoder = decoders.Fuse()
     backend.add_special_tokens(_added(special))
     return backend
+
+
+def _count_characters(texts: list[str]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(text)
+    return counts
 
 
 def _added(names: list[str]) -> list[AddedToken]:

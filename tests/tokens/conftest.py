@@ -1,0 +1,63 @@
+"""A small real corpus: Parquet files and a card in a temporary folder."""
+
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tilth.corpus.reader import Corpus, open_corpus
+from tilth.files import fingerprint
+
+MakeCorpus = Callable[..., Corpus]
+
+STORY = """The miller kept three geese. "They never lay," he said. His wife laughed!
+
+In winter the pond froze, and the geese walked to the kitchen door. Would they stay? e.g. until spring. They did."""
+
+
+@pytest.fixture(scope="session")
+def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
+    """make_corpus(train, validation): a corpus of the given texts, in this order."""
+
+    def make(train: list[str], validation: list[str] = ["Held out."]) -> Corpus:  # noqa: B006
+        folder: Path = tmp_path_factory.mktemp("corpus")
+        for split, texts in (("train", train), ("validation", validation)):
+            (folder / split).mkdir()
+            rows = {
+                "id": [f"{split}-{number}" for number in range(len(texts))],
+                "text": texts,
+                "source": ["test"] * len(texts),
+                "group": [f"{split}-{number}" for number in range(len(texts))],
+                "metadata": ["{}"] * len(texts),
+            }
+            schema = pa.schema([(name, pa.string()) for name in rows])
+            pq.write_table(pa.table(rows, schema=schema), folder / split / "part-00000.parquet")
+        count = len(train) + len(validation)
+        card = {
+            "in": count,
+            "kept": count,
+            "dropped": {},
+            "rejected": {},
+            "fingerprint": fingerprint([train, validation]),
+        }
+        (folder / "card.json").write_text(json.dumps(card))
+        return open_corpus(folder)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stories(make_corpus: MakeCorpus) -> Corpus:
+    """Two hundred short documents of different words, some accented, and one in Japanese."""
+    people = ("miller", "sailor", "teacher", "naïve clerk", "baker", "doctor")
+    places = ("harbour", "café", "meadow", "library", "station", "kitchen", "old mill")
+    deeds = ("waited for", "wrote to", "walked past", "dreamt of", "painted", "mended", "sold")
+    lines = [
+        f"The {person} {deed} the {place}. Number {number} was enough, she said; nobody else came."
+        for number, (person, deed, place) in enumerate(itertools.product(people, deeds, places))
+    ]
+    return make_corpus([STORY, "日本の朝。静かな海。", *lines[:200]], lines[200:220])
