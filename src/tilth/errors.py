@@ -1,5 +1,8 @@
 """Failures that a person can act on. The command line prints them without a traceback and exits with `exit_status`."""
 
+import importlib
+from typing import Any
+
 
 class TilthError(Exception):
     """Something went wrong that the user can mend. The message says what, where, and what to do."""
@@ -21,13 +24,11 @@ class Interrupted(TilthError):
         self.exit_status = 128 + signal_number
 
 
-def import_extra(module: str, extra: str):
+def import_extra(module: str, extra: str) -> Any:
     """Import an optional dependency, or say which extra brings it.
 
     Raises: TilthError naming the extra when the module is not installed.
     """
-    import importlib
-
     try:
         return importlib.import_module(module)
     except ImportError as error:

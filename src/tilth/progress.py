@@ -11,8 +11,8 @@ Update = Callable[..., None]
 def progress_bar(description: str, total: float | None, unit: str, shown: bool = True) -> Iterator[Update]:
     """Show a bar on standard error while the block runs.
 
-    total: how much there is to do in `unit`, or None when unknown. shown: False hides the bar (`--json`, tests); it is
-    also hidden where standard error is not a terminal.
+    total: how much there is to do in `unit`, or None when unknown. shown: False hides the bar; it is also hidden where
+    standard error is not a terminal. The rate is shown from one `unit` a second.
     Yields `update(done, **figures)`: the amount done so far, and figures to show beside the bar, as strings.
     """
     if not (shown and sys.stderr.isatty()):
@@ -20,7 +20,21 @@ def progress_bar(description: str, total: float | None, unit: str, shown: bool =
         return
 
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed or 0
+            return Text(f"{speed:,.0f} {unit}/s" if speed >= 1 else "")
 
     columns = (
         TextColumn("{task.description}"),
@@ -29,14 +43,14 @@ def progress_bar(description: str, total: float | None, unit: str, shown: bool =
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
+        Rate(),
         TextColumn("{task.fields[figures]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=False) as progress:
+    with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(description, total=total, unit=unit, figures="")
 
         def update(done: float, **figures: str) -> None:
-            progress.update(
-                task, completed=done, figures="  ".join(f"{name} {value}" for name, value in figures.items())
-            )
+            shown_figures = "  ".join(f"{name} {value}" for name, value in figures.items())
+            progress.update(task, completed=done, figures=shown_figures)
 
         yield update
