@@ -14,7 +14,7 @@ from tilth.tasks import metrics
 from tilth.tasks.data import Examples, read_examples
 from tilth.tokens.tokenizer import TextTokenizer
 
-ROW_TOKENS = 128
+ROW_TOKENS = 64
 """Texts are packed into rows of this many tokens, or of as many as the longest text of the batch has."""
 
 
@@ -33,7 +33,9 @@ class Classify:
         Raises: TilthError when there are fewer than two.
         """
         if len(labels) < 2:
-            raise TilthError(f"the data has only one label ({labels[0]!r}); a classifier needs examples of at least two")
+            raise TilthError(
+                f"the data has only one label ({labels[0]!r}); a classifier needs examples of at least two"
+            )
         model.add_head("classify", labels=labels, seed=seed)
 
     def encode(
@@ -49,8 +51,8 @@ class Classify:
         if model.family.summary == "first":
             if special.cls is None or special.sep is None:
                 raise TilthError(
-                    f"a {model.family.name} model reads a text between two special tokens ([CLS] and [SEP], or <s> and </s>), "
-                    "and its tokenizer has none; use the tokenizer the model was trained with"
+                    f"a {model.family.name} model reads a text between [CLS] and [SEP] (or <s>, </s>), and its "
+                    "tokenizer has no such tokens; use the tokenizer the model was trained with"
                 )
             before, after, room = [special.cls], [special.sep], room - 2
         ids = tokenizer.encode_batch(texts)
@@ -58,7 +60,7 @@ class Classify:
         return pieces, [len(tokens) > room for tokens in ids]
 
     def features(self, model: Model, pieces: Sequence[list[int]], pad: int, dtype: torch.dtype) -> Tensor:
-        """The vector the head reads for each text: that of its first or last token, by family. Returns (N, D) of `dtype`."""
+        """What the head reads of each text: the vector of its first or last token, by family. (N, D) of `dtype`."""
         device = model.trunk.embeddings.tokens.weight.device
         longest = max(map(len, pieces))
         inputs, row, first, last = Inputs.from_pieces(pieces, max(longest, ROW_TOKENS), pad)

@@ -175,14 +175,16 @@ def sample_indexes(examples: Examples, per_class: int, seed: int) -> list[int]:
     by_label = defaultdict(list)
     for index in Key(seed, 0, "stratified sample").generator().permutation(len(examples)):
         by_label[examples.labels[index]].append(int(index))
-    ranks = [(rank, label, index) for label, indexes in by_label.items() for rank, index in enumerate(indexes[:per_class])]
+    ranks = [
+        (rank, label, index) for label, indexes in by_label.items() for rank, index in enumerate(indexes[:per_class])
+    ]
     return [index for _, _, index in sorted(ranks)]
 
 
 def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Examples]:
     """Split into (train, held out) with about `share` of every label held out.
 
-    Equal texts (by `normal_text`) fall on the same side, chosen by a hash of the text, so that nothing held out was seen.
+    Equal texts (by `normal_text`) fall on the same side, chosen by a hash of the text: what is held out is not seen.
     A label keeps at least one distinct text in train, and gives at least one to the held-out side when it has two.
     """
     groups: dict[str, list[int]] = defaultdict(list)

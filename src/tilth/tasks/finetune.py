@@ -13,7 +13,7 @@ from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
 from tilth.progress import progress_bar
-from tilth.recipe import load_settings
+from tilth.settings import load_settings
 from tilth.tasks.data import Examples, hold_out
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits

@@ -17,7 +17,6 @@ from tilth.progress import Update
 from tilth.tasks.inference import all_features, all_logits
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task
-from tilth.train.schedules import rate
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def fit(
     """Train `model` in place and leave it in evaluation mode with the weights that did best on `valid`.
 
     Best is the highest held-out macro-F1, then the lowest loss; without `valid` the last weights stay. The examples and
-    the dropout of a step depend on (seed, step) alone. pad: the token id that fills rows. update: called with the share done.
+    the dropout of a step depend on (seed, step) alone. pad: the token id that fills rows. update: gets the share done.
     Raises: TilthError when the loss is not finite.
     """
     began = time.monotonic()
@@ -75,7 +74,7 @@ def fit(
 
     model.set_dropout(settings.dropout)
     model.trunk.requires_grad_(not settings.freeze)
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings), betas=(0.9, 0.999), eps=1e-8)
+    optimizer = torch.optim.AdamW(parameter_groups(model, settings), betas=(0.9, 0.999), eps=1e-8, fused=True)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     train_logits, valid_logits = _forward(task, model, train, valid, settings.freeze, pad, dtype)
     targets = train.targets.to(device)
@@ -85,14 +84,14 @@ def fit(
     step = num_tokens = 0
     best_epoch = 0.0
 
-    while step < steps and not best.is_stale():
+    while step < steps and not (best.is_stale() and step >= steps / 2):
         indexes = batch_indexes(step, batch_size, len(train), settings.seed)
         torch.manual_seed(Key(settings.seed, step, "dropout").torch_seed())
         model.train()
         loss = task.loss_sum(train_logits(indexes), targets[indexes]) / len(indexes)
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * rate("linear", (step + 0.5) / steps, settings.warmup, 0.0, 0.0)
+            group["lr"] = group["peak"] * _rate((step + 0.5) / steps, settings.warmup)
         norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
         if not torch.isfinite(norm):
             raise TilthError(f"the gradient is not finite at update {step + 1}; lower lr or use precision=float32")
@@ -113,10 +112,12 @@ def fit(
         if valid is not None:
             logits = valid_logits()
             scores = task.scores(logits, valid.targets)
-            entry["valid_loss"] = float(task.loss_sum(logits, valid.targets)) / len(valid)
-            entry |= {f"valid_{name}": value for name, value in scores.items()}
+            valid_loss = float(task.loss_sum(logits, valid.targets)) / len(valid)
+            entry |= {"valid_loss": valid_loss} | {f"valid_{name}": value for name, value in scores.items()}
             update(step / steps, held_out=f"{scores['macro_f1']:.3f}")
-        if valid is None or best.offer((scores["macro_f1"], -entry["valid_loss"])):
+            if best.offer((scores["macro_f1"], -valid_loss)):
+                best_epoch = epoch
+        else:
             best_epoch = epoch
         history.append(entry)
 
@@ -140,11 +141,16 @@ def _permutation(epoch: int, num_examples: int, seed: int) -> np.ndarray:
     return Key(seed, epoch, "fine-tuning order").generator().permutation(num_examples)
 
 
+def _rate(progress: float, warmup: float) -> float:
+    """A linear rise over `warmup` and a linear fall to 0 (Devlin et al. 2019, appendix A.2), as a share of the peak."""
+    return progress / warmup if progress < warmup else (1 - progress) / (1 - warmup)
+
+
 def parameter_groups(model: Model, settings: FinetuneSettings) -> list[dict]:
     """AdamW's groups, each with its `peak` rate: lower towards the input, no decay of biases and norms.
 
-    The rate of a block is `layer_decay` times that of the block above (Howard and Ruder 2018, section 3.2; Clark et al. 2020,
-    appendix B); the embeddings come below the first block.
+    A block's rate is `layer_decay` times that of the block above (Howard and Ruder 2018, section 3.2; Clark et al.
+    2020, appendix B); the embeddings come below the first block.
     """
     trunk_rate, head_rate = settings.peak_rates(model.config.width)
     groups: dict[tuple[float, float], list[Tensor]] = {}
@@ -198,14 +204,15 @@ def _forward(
 
     The features of a frozen trunk never change (its dropout is off), so they are computed once.
     """
+    valid_pieces = valid.pieces if valid else []
     if not freeze:
         return (
             lambda indexes: task.logits(model, task.features(model, [train.pieces[i] for i in indexes], pad, dtype)),
-            lambda: all_logits(task, model, valid.pieces if valid else [], pad, dtype),
+            lambda: all_logits(task, model, valid_pieces, pad, dtype),
         )
     model.eval()
     train_features = all_features(task, model, train.pieces, pad, dtype)
-    valid_features = all_features(task, model, valid.pieces, pad, dtype) if valid else None
+    valid_features = all_features(task, model, valid_pieces, pad, dtype) if valid else train_features[:0]
     return (
         lambda indexes: task.logits(model, train_features[indexes]),
         torch.no_grad()(lambda: task.logits(model, valid_features).cpu()),

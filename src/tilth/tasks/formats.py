@@ -1,17 +1,18 @@
 """Rows of JSON lines, CSV, TSV and Parquet files, told by content; each row comes with its line, or with what is wrong.
 
-TSV is read without quoting, because the tab-separated files of language tasks hold unbalanced quotes; CSV is read with the
-usual quoting.
+TSV is read without quoting, because the tab-separated files of language tasks hold unbalanced quotes; CSV is read with
+the usual quoting.
 """
 
+import codecs
 import csv
-import io
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
+from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.errors import TilthError
 
 LONGEST_LINE = 16_000_000
@@ -31,59 +32,27 @@ def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tu
     if path.is_dir():
         raise TilthError(f"{path} is a folder; give one file of labelled examples (jsonl, csv, tsv or parquet)")
     try:
-        with open(path, "rb") as raw:
-            file = _decompressed(raw)
-            head = file.peek(8)[:8]
-            if head.startswith(b"PAR1"):
-                yield from _parquet_rows(path, file)
+        with open(path, "rb") as file:
+            stream = open_stream(file_chunks(file), path.stat().st_size)
+            if stream.head.startswith(b"PAR1"):
+                with stream.spool() as whole:
+                    yield from _parquet_rows(path, whole)
+            elif b"\0" in stream.head:
+                raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
             else:
-                yield from _text_rows(path, file, is_header, headerless)
+                yield from _text_rows(path, stream, is_header, headerless)
     except FileNotFoundError:
         raise TilthError(f"{path} does not exist") from None
-    except (OSError, EOFError, _compression_errors()) as error:
-        raise TilthError(f"{path} cannot be read: {error}; if it is compressed, it may be cut short") from None
-
-
-def _decompressed(raw: IO[bytes]) -> io.BufferedReader:
-    """The plain bytes of a file that may be compressed with gzip, bzip2, xz or zstandard."""
-    magic = raw.read(6)
-    raw.seek(0)
-    if magic.startswith(b"\x1f\x8b"):
-        import gzip
-
-        return io.BufferedReader(gzip.open(raw))  # type: ignore[arg-type]
-    if magic.startswith(b"BZh"):
-        import bz2
-
-        return io.BufferedReader(bz2.open(raw))  # type: ignore[arg-type]
-    if magic.startswith(b"\xfd7zXZ\x00"):
-        import lzma
-
-        return io.BufferedReader(lzma.open(raw))  # type: ignore[arg-type]
-    if magic.startswith(b"\x28\xb5\x2f\xfd"):
-        import zstandard
-
-        return io.BufferedReader(zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True))
-    return raw  # type: ignore[return-value]
-
-
-def _compression_errors() -> tuple[type[Exception], ...]:
-    import lzma
-    import zlib
-
-    import zstandard
-
-    return (lzma.LZMAError, zlib.error, zstandard.ZstdError)
+    except OSError as error:
+        raise TilthError(f"{path} cannot be read: {error.strerror}") from None
+    except Broken as error:
+        raise TilthError(f"{path} is damaged: {error.detail}; copy or download it again") from None
 
 
 def _text_rows(
-    path: Path, file: io.BufferedReader, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
+    path: Path, stream: Stream, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
 ) -> Iterator[Row]:
-    if b"\0" in file.peek(4096)[:4096]:
-        raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
-    # Bytes that are not UTF-8 become lone surrogates, so that only the row that holds them is set aside.
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="\n")
-    lines = _lines(path, text)
+    lines = _lines(path, stream.chunks())
     first = next((line for line in lines if line[1].strip()), None)
     if first is None:
         raise TilthError(f"{path} is empty; it needs rows of text and label")
@@ -98,14 +67,22 @@ def _text_rows(
         raise TilthError(f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}")
 
 
-def _lines(path: Path, text: io.TextIOWrapper) -> Lines:
-    for number in itertools.count(1):
-        line = text.readline(LONGEST_LINE)
-        if not line:
-            return
-        if len(line) == LONGEST_LINE:
-            raise TilthError(f"{path}: line {number} is longer than {LONGEST_LINE:,} characters; it is no labelled example")
-        yield number, line
+def _lines(path: Path, chunks: Iterable[bytes]) -> Lines:
+    """Numbered lines, ends included. Bytes that are not UTF-8 become lone surrogates: only their row is set aside."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+    number, rest = 1, ""
+    for chunk in chunks:
+        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
+        for line in lines:
+            yield number, line + "\n"
+            number += 1
+        if len(rest) > LONGEST_LINE:
+            raise TilthError(
+                f"{path}: line {number} is longer than {LONGEST_LINE:,} characters, too long for an example"
+            )
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield number, rest
 
 
 def _json_rows(lines: Lines) -> Iterator[Row]:
@@ -138,7 +115,9 @@ def _comma_rows(path: Path, lines: Lines) -> Iterator[Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            raise TilthError(f"{path}, near line {line_number}: {error}; a quote may be open. Mend it or write jsonl") from None
+            raise TilthError(
+                f"{path}, near line {line_number}: {error}; a quote may be open. Mend it or write jsonl"
+            ) from None
         if cells is None:
             return
         if names is None:
@@ -154,17 +133,15 @@ def _row(names: list[str], cells: list[str]) -> dict[str, Any] | str:
     return dict(zip(names, cells, strict=True))
 
 
-def _parquet_rows(path: Path, file: io.BufferedReader) -> Iterator[Row]:
+def _parquet_rows(path: Path, file: BinaryIO) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
-    source = file if file.seekable() and isinstance(file, io.BufferedReader) else io.BytesIO(file.read())
     try:
-        table = parquet.ParquetFile(source)
         number = 0
-        for batch in table.iter_batches():
+        for batch in parquet.ParquetFile(file).iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise TilthError(f"{path} is not a whole Parquet file: {error}") from None

@@ -21,17 +21,15 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) 
 
 
 def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """`accuracy`, and `macro_f1`: the mean F1 of the classes that occur in `true` or `predicted` (scikit-learn's rule)."""
+    """`accuracy`, and `macro_f1`: the mean F1 of the classes that occur in `true` or `predicted` (as scikit-learn)."""
     from sklearn.metrics import accuracy_score, f1_score
 
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "macro_f1": float(f1_score(true, predicted, average="macro", zero_division=0)),
-    }
+    macro_f1 = f1_score(true, predicted, average="macro", zero_division=0)  # pyright: ignore[reportArgumentType]
+    return {"accuracy": float(accuracy_score(true, predicted)), "macro_f1": float(macro_f1)}
 
 
 def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Each of `scores` as {"value", "low", "high"}: a 95 % percentile bootstrap over examples (Efron and Tibshirani 1993).
+    """Each of `scores` as {"value", "low", "high"}: 95 % percentile bootstrap (Efron and Tibshirani 1993).
 
     Both metrics depend on the examples only through the confusion matrix, and resampling N examples with replacement
     draws that matrix from a multinomial over its cells: the draws below are the bootstrap itself, not an approximation.
@@ -67,15 +65,13 @@ def per_class(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dic
     """`precision`, `recall`, `f1` and `support` (examples that truly have it) of every label; 0 where undefined."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    precision, recall, f1, support = precision_recall_fscore_support(
-        true, predicted, labels=list(range(len(labels))), zero_division=0
+    table: Any = precision_recall_fscore_support(
+        true,
+        predicted,
+        labels=list(range(len(labels))),
+        zero_division=0,  # pyright: ignore[reportArgumentType]
     )
     return {
-        label: {
-            "precision": float(precision[index]),
-            "recall": float(recall[index]),
-            "f1": float(f1[index]),
-            "support": int(support[index]),
-        }
-        for index, label in enumerate(labels)
+        label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
+        for label, precision, recall, f1, support in zip(labels, *table, strict=True)
     }

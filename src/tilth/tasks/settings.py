@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tilth.recipe import Settings
+from tilth.settings import Settings
 
 
 class FinetuneSettings(Settings):
@@ -16,27 +16,35 @@ class FinetuneSettings(Settings):
     max_steps: int = Field(6000, ge=1, description="most updates, so that many examples end in reasonable time")
     batch_size: int = Field(32, ge=1, description="examples in an update")
     lr: float | None = Field(None, gt=0, description="peak learning rate of the top block; default: 5e-5 x 768 / width")
-    head_lr: float | None = Field(None, gt=0, description="peak learning rate of the head; default: lr (1e-2 when frozen)")
+    head_lr: float | None = Field(
+        None, gt=0, description="peak learning rate of the head; default: lr (3e-3 when frozen)"
+    )
     layer_decay: float = Field(0.9, gt=0, le=1, description="rate of a block as a share of that of the block above")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the updates in which the rate rises; then it falls to 0")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the updates in which the rate rises; then it falls to 0"
+    )
     weight_decay: float = Field(0.01, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     freeze: bool = Field(False, description="train the head only, on the trunk's features as they are")
-    max_length: int | None = Field(None, ge=3, description="tokens of a text that are read; default: the model's length")
+    max_length: int | None = Field(
+        None, ge=3, description="tokens of a text that are read; default: the model's length"
+    )
     valid_share: float = Field(
         0.15, ge=0, lt=0.5, description="held out for early stopping when no validation data is given; 0 for none"
     )
     evaluations: int = Field(10, ge=1, description="times that the held-out examples are scored")
-    patience: int = Field(3, ge=1, description="evaluations in a row without a better one before it stops")
+    patience: int = Field(
+        3, ge=1, description="evaluations in a row without a better one before it stops, from half of the updates on"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 
     def peak_rates(self, width: int) -> tuple[float, float]:
         """The peak learning rates of the top block and of the head.
 
-        Adam's best rate falls about as 1 / width (Yang et al. 2021, "Tensor Programs V"); 5e-5 is BERT-base's (Devlin et al.
-        2019, appendix A.3).
+        Adam's best rate falls about as 1 / width (Yang et al. 2021, "Tensor Programs V"); 5e-5 is BERT-base's
+        (Devlin et al. 2019, appendix A.3).
         """
         trunk = self.lr or 5e-5 * 768 / width
-        return trunk, self.head_lr or (1e-2 if self.freeze else trunk)
+        return trunk, self.head_lr or (3e-3 if self.freeze else trunk)

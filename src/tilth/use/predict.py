@@ -17,8 +17,8 @@ from tilth.tokens.tokenizer import TextTokenizer
 def predict(model: str | Path, texts: Sequence[str]) -> list[dict[str, Any]]:
     """Classify texts with a fine-tuned model: a folder (ours or anyone's) or a hub name.
 
-    Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read only its
-    beginning.
+    Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read
+    only its beginning.
     Raises: TilthError when the model has no labels.
     """
     return predict_with(*load_model(model), texts)
@@ -36,6 +36,10 @@ def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -
     results = []
     for text, was_cut, row in zip(texts, cut, torch.softmax(logits, dim=-1).tolist(), strict=True):
         probabilities = dict(zip(model.labels, row, strict=True))
-        result = {"text": text, "label": max(probabilities, key=probabilities.__getitem__), "probabilities": probabilities}
+        result = {
+            "text": text,
+            "label": max(probabilities, key=probabilities.__getitem__),
+            "probabilities": probabilities,
+        }
         results.append(result | {"truncated": True} if was_cut else result)
     return results
