@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -49,9 +50,11 @@ def result(value: Any, as_json: bool) -> None:
 
 
 def predictions(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print one line for each text: label, probability, text."""
+    """Print one line for each text: label, probability, text. What was cut is said on standard error."""
     for item in items:
         print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{item['text']}")
+    if cut := sum(item.get("truncated", False) for item in items):
+        print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,199 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import tilth
+from tilth import cli, render
+from tilth.errors import Interrupted, TilthError, UsageError
+
+VERBS = ["demo", "corpus", "tokenizer", "pretrain", "finetune", "evaluate", "compare", "predict", "generate"]
+
+
+def run(*args: str, app: typer.Typer = cli.app, stdin: str | None = None):
+    return CliRunner().invoke(app, list(args), prog_name="tilth", input=stdin)
+
+
+def python(code: str, *args: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
+
+
+def failing(error: BaseException) -> typer.Typer:
+    """The command line with one verb, which fails."""
+    app = typer.Typer(cls=cli.Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(cli._global_options)
+
+    @app.command()
+    def fail(words: list[str] | None = None, text: str = typer.Argument("")) -> None:
+        raise error
+
+    return app
+
+
+def test_help_lists_every_verb_in_the_order_of_the_path():
+    lines = run("--help").stdout.partition("Commands:")[2].splitlines()
+    assert [line.split()[0] for line in lines if line.strip()] == VERBS
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "corpus build", "corpus card", "tokenizer train"])
+def test_every_verb_has_help(verb):
+    result = run(*verb.split(), "--help")
+    assert result.exit_code == 0
+    assert f"Usage: tilth {verb} " in result.stdout
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.stdout) == (0, f"tilth {tilth.__version__}\n")
+
+
+def test_importing_and_asking_for_help_load_nothing_heavy():
+    code = """
+import sys, tilth, tilth.cli
+sys.argv = ["tilth", "pretrain", "--help"]
+try:
+    tilth.cli.main()
+except SystemExit as stop:
+    assert stop.code == 0
+print(sorted({"torch", "numpy", "pyarrow", "sklearn", "matplotlib", "transformers", "tokenizers"} & set(sys.modules)))
+"""
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_package_is_a_command():
+    done = subprocess.run([sys.executable, "-m", "tilth", "--version"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, f"tilth {tilth.__version__}\n")
+
+
+def test_no_function_shares_its_name_with_a_module():
+    """`tilth.demo` would become the module as soon as anything imported `tilth.demo`."""
+    modules = {path.stem for path in Path(tilth.__file__).parent.iterdir()}
+    assert not modules & set(tilth.__all__)
+    assert set(tilth.__all__) <= set(dir(tilth))
+    with pytest.raises(AttributeError, match="has no attribute 'pretrian'"):
+        tilth.pretrian  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["pretrain", "bert-mini", "--corpus", "x", "--outt", "y"], "No such option: --outt (Possible options: --out)"),
+        (["predct"], "No such command 'predct'. Did you mean 'predict'?"),
+        (["pretrain", "bert-mini", "--out", "x"], "Missing option '--corpus'"),
+        (["generate", "model", "prompt", "--top-k", "few"], "Invalid value for '--top-k'"),
+        (["compare", "classify", "--data", "x", "--out", "y", "--labels", "8,0"], "--labels '8,0' is not a list"),
+        (["predict", "model", "text", "--data", "x"], "give texts or --data, not both"),
+    ],
+)
+def test_wrong_use_exits_2_and_says_what_was_wrong(args, message):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "message"),
+    [
+        (TilthError("the corpus is empty"), 1, "Error: the corpus is empty"),
+        (UsageError("no recipe 'x'"), 2, "Error: no recipe 'x'"),
+        (Interrupted("stopped after step 3", signal.SIGINT), 130, "Error: stopped after step 3"),
+        (Interrupted("stopped after step 3", signal.SIGTERM), 143, "Error: stopped after step 3"),
+        (OSError(28, "No space left on device", "/data/run"), 1, "Error: No space left on device: /data/run"),
+        (EOFError("cut short"), 1, "EOFError: cut short; this is a fault of Tilth's"),
+        (MemoryError(), 1, "Error: out of memory; lower the batch"),
+        (KeyError("x"), 1, "KeyError: 'x'; this is a fault of Tilth's"),
+    ],
+)
+def test_failure_is_a_message_and_an_exit_status(error, status, message):
+    result = run("fail", app=failing(error))
+    assert result.exit_code == status
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_message_is_printed_as_it_is():
+    message = "[red]x[/red] :smile: " + "a long path " * 30
+    assert run("fail", app=failing(TilthError(message))).stderr == f"Error: {message}\n"
+
+
+@pytest.mark.parametrize("args", [["--debug", "fail"], ["fail", "--debug"], ["fail", "--debug", "--", "text"]])
+def test_debug_shows_the_traceback_before_or_after_the_verb(args):
+    result = run(*args, app=failing(TilthError("the corpus is empty")))
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "TilthError: the corpus is empty" in result.stderr
+
+
+def test_debug_after_two_dashes_is_text():
+    result = run("fail", "--", "--debug", app=failing(TilthError("the corpus is empty")))
+    assert "Traceback" not in result.stderr
+    assert result.exit_code == 1
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_unwinds_and_gives_its_exit_status(tmp_path, number, status):
+    code = """
+import os, sys, time
+from pathlib import Path
+from tilth import cli, files
+
+path, number = sys.argv[1:]
+sys.argv = ["tilth", "wait"]
+
+@cli.app.command()
+def wait():
+    with files.whole_file(Path(path)) as aside:
+        aside.write_text("half")
+        os.kill(os.getpid(), int(number))
+        time.sleep(50)
+
+cli.main()
+"""
+    done = python(code, str(tmp_path / "out.txt"), str(int(number)))
+    assert done.returncode == status
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_json_is_strict(capsys):
+    value = {"loss": float("nan"), "rate": float("inf"), "path": Path("a/b"), "parts": ({"x": 1},), 3: None, "ok": True}
+    render.result(value, as_json=True)
+    printed = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert printed == {"loss": None, "rate": None, "path": "a/b", "parts": [{"x": 1}], "3": None, "ok": True}
+
+
+def test_tables_hold_every_figure(capsys):
+    card = {
+        "in": 12345,
+        "dropped": {"duplicate": 3, "empty": {"blank": 1}},
+        "accuracy": {"value": 0.91234, "low": 0.9, "high": 0.925},
+        "best": True,
+        "bits_per_byte": 2.345678,
+        "curves": [{"model": "ours [x]", "macro_f1": 0.5}, {"model": "scratch", "macro_f1": 0.25}],
+    }
+    render.result(card, as_json=False)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "in 12,345" in lines
+    assert "dropped: duplicate 3" in lines
+    assert "dropped: empty: blank 1" in lines
+    assert "accuracy 0.9123 (0.9 to 0.925)" in lines
+    assert "best yes" in lines
+    assert "bits per byte 2.346" in lines
+    assert lines[lines.index("model macro f1") + 1 :] == ["ours [x] 0.5", "scratch 0.25"]
+
+
+def test_predictions_are_one_line_each(capsys):
+    item = {"text": "so good", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
+    render.predictions([item, item | {"truncated": True}])
+    captured = capsys.readouterr()
+    assert captured.out == "1\t0.900\tso good\n" * 2
+    assert "1 of 2 texts" in captured.err
