@@ -1,0 +1,311 @@
+"""`tilth corpus build`: raw data -> clean, de-duplicated documents, split into train and validation.
+
+    find_sources -> read_source -> to_batches -> STAGES -> spool -> groups -> split -> Parquet -> leak check -> card
+
+The documents are spooled because the groups, and so the split, are known only when the last one has been read. Memory
+holds one batch of documents, and about 250 bytes per document for digests, sketches and groups.
+"""
+
+import errno
+import json
+import os
+import platform
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pyarrow as pa
+
+from tilth import __version__
+from tilth.corpus.card import Tally, card_markdown, counts, reasons
+from tilth.corpus.clean import clean, keep_undropped
+from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
+from tilth.corpus.groups import BANDS, SKETCH_BYTES, find_groups, name_groups, sketch
+from tilth.corpus.measure import measure
+from tilth.corpus.normalise import normalise
+from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus
+from tilth.corpus.records import BATCH_SCHEMA, DOCUMENT_SCHEMA, Dropped, Rejected, to_batches
+from tilth.corpus.sources import Source, find_sources, read_source
+from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
+from tilth.corpus.writer import SplitWriter
+from tilth.errors import TilthError, UsageError
+from tilth.files import fingerprint, output_folder, sha256_file, whole_folder, write_json
+from tilth.progress import progress_bar
+
+BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
+
+FREE_REJECTIONS = 10
+"""Rejected records that never stop a build, unless the limit is 0."""
+
+FAILED = "failed.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step from batch to batch. `start` makes the function for one build; `version` changes when its results do."""
+
+    name: str
+    version: int
+    start: Callable[[], BatchFunction]
+
+
+STAGES = (
+    Stage("clean", 1, lambda: clean),
+    Stage("normalise", 1, lambda: normalise),
+    Stage("deduplicate", 1, deduplicator),
+    Stage("sketch", 1, lambda: sketch),
+)
+"""In order. A stage that has no use for a record writes the reason into the column `drop`."""
+
+SPOOL_SCHEMA = pa.schema(
+    [*BATCH_SCHEMA, pa.field("digest", pa.binary(DIGEST_BYTES)), pa.field("sketch", pa.binary(SKETCH_BYTES))]
+)
+
+
+@dataclass
+class _Build:
+    """What one build knows so far. folder: the new corpus, in the making."""
+
+    folder: Path
+    tallies: list[Tally] = field(default_factory=list)
+    unsupported: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    digests: list[bytes] = field(default_factory=list)
+    sketches: list[np.ndarray] = field(default_factory=list)
+    sizes: list[np.ndarray] = field(default_factory=list)
+
+
+def build_corpus(
+    sources: Sequence[str],
+    out: Path,
+    *,
+    validation: float = 0.05,
+    max_rejected: float = 0.01,
+    text_column: str = "text",
+    progress: bool = True,
+) -> Corpus:
+    """Read `sources` into a corpus folder.
+
+    sources: files, folders, globs, or the word `installed-docs`. validation: share of the bytes to hold out.
+    max_rejected: share of broken records past which the build fails; ten are always allowed, unless it is 0.
+    text_column: the field of tables and JSON records that holds the text.
+
+    `out` appears only when it is complete; an earlier corpus there stays until then. A build that fails for what it
+    read leaves `failed.json` and `rejected/` in `out` (in `out/failed` when it holds a corpus).
+    Raises: UsageError for wrong arguments, TilthError when there are no documents, too many broken ones, or no space.
+    """
+    if not 0 < validation < 0.5:
+        raise UsageError(f"validation is {validation}: choose a share above 0 and below 0.5")
+    if not 0 <= max_rejected <= 1:
+        raise UsageError(f"max_rejected is {max_rejected}: choose a share from 0 to 1")
+    out = Path(os.path.abspath(out))
+    _check_out(out)
+    found = find_sources(sources, out)
+    try:
+        output_folder(out.parent)
+        with whole_folder(out) as folder:
+            build = _Build(folder)
+            _read(build, found, out, text_column, max_rejected, progress)
+            _check_counts(build, out, max_rejected)
+            card = _write(build, found, validation)
+            card["settings"] = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
+            (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
+            write_json(folder / CARD, card)
+    except OSError as error:
+        raise TilthError(_explain(error, out)) from error
+    return open_corpus(out)
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose another --out")
+    if not out.exists() or is_corpus(out):
+        return
+    foreign = {path.name for path in out.iterdir()} - {FAILED, "rejected"}
+    if foreign:
+        names = ", ".join(sorted(foreign)[:3])
+        raise UsageError(f"{out} is not a corpus and holds other things ({names}); choose an empty or new --out")
+
+
+def _read(
+    build: _Build, sources: list[Source], out: Path, text_column: str, max_rejected: float, progress: bool
+) -> None:
+    """Run every source through the stages into the spool, and set broken records aside."""
+    (build.folder / "rejected").mkdir()
+    stages = [stage.start() for stage in STAGES]
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with (
+        open(build.folder / "rejected" / "part-00000.jsonl", "w", encoding="utf-8") as rejected,
+        pa.ipc.new_stream(build.folder / "spool", SPOOL_SCHEMA, options=options) as spool,
+        progress_bar("Reading", None, "records", progress) as update,
+    ):
+        for source in sources:
+            tally = Tally(source.name, len(source.files))
+            build.tallies.append(tally)
+            for item in to_batches(read_source(source, text_column)):
+                if isinstance(item, Dropped):
+                    tally.records += item.count
+                    tally.dropped[item.reason] += item.count
+                    build.unsupported.update([item.detail] if item.detail else [])
+                elif isinstance(item, Rejected):
+                    tally.records += 1
+                    tally.rejected[item.reason] += 1
+                    build.examples.setdefault(item.reason, f"{item.source}, {item.record}: {item.detail}")
+                    line = {"source": item.source, "record": item.record, "reason": item.reason, "detail": item.detail}
+                    rejected.write(json.dumps(line, ensure_ascii=True) + "\n")
+                    if sum(tally.rejected.values()) > max(1000, max(0.5, max_rejected) * tally.records):
+                        rejected.flush()
+                        _fail(build, out, f"most records of {source.name} are broken, so the build stopped early")
+                else:
+                    tally.records += item.num_rows
+                    batch = _through(stages, item, tally)
+                    if batch.num_rows:
+                        spool.write_batch(batch.select(SPOOL_SCHEMA.names))
+                        _note_kept(build, batch, tally)
+                update(sum(each.records for each in build.tallies), kept=f"{len(build.digests):,}")
+    if not any(tally.rejected for tally in build.tallies):
+        (build.folder / "rejected" / "part-00000.jsonl").unlink()
+
+
+def _through(stages: list[BatchFunction], batch: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
+    for stage in stages:
+        batch, dropped = keep_undropped(stage(batch))
+        tally.dropped.update(dropped)
+        if not batch.num_rows:
+            break
+    return batch
+
+
+def _note_kept(build: _Build, batch: pa.RecordBatch, tally: Tally) -> None:
+    sizes = measure(batch["text"])
+    build.sizes.append(sizes.bytes)
+    build.digests += batch["digest"].to_pylist()
+    joined = b"".join(batch["sketch"].to_pylist())
+    build.sketches.append(np.frombuffer(joined, "<u8").reshape(-1, BANDS))
+    tally.kept += batch.num_rows
+    tally.bytes += int(sizes.bytes.sum())
+    tally.characters += int(sizes.characters.sum())
+    tally.words += int(sizes.words.sum())
+
+
+def _check_counts(build: _Build, out: Path, max_rejected: float) -> None:
+    found = counts(build.tallies)
+    rejected = sum(found["rejected"].values())
+    allowed = max(FREE_REJECTIONS, int(max_rejected * found["in"])) if max_rejected else 0
+    if rejected > allowed:
+        _fail(build, out, f"{rejected:,} of {found['in']:,} records are broken, {allowed:,} are allowed")
+    if not found["kept"]:
+        names = ", ".join(tally.source for tally in build.tallies)
+        files = sum(tally.files for tally in build.tallies)
+        _fail(build, out, f"no documents in {names} ({files:,} files, {found['in']:,} records)")
+
+
+def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
+    """Keep the counts and what was set aside, and stop."""
+    found = counts(build.tallies)
+    place = output_folder(out / "failed" if is_corpus(out) else out)
+    shutil.rmtree(place / "rejected", ignore_errors=True)
+    shutil.copytree(build.folder / "rejected", place / "rejected")
+    write_json(place / FAILED, {"problem": problem, **found, "sources": [tally.to_json() for tally in build.tallies]})
+    lines = [problem]
+    lines += [
+        f"  - rejected, {reason} ({count:,}): {build.examples[reason]}" for reason, count in found["rejected"].items()
+    ]
+    if found["dropped"]:
+        lines.append(f"  - dropped: {reasons(found['dropped'])}")
+    if build.unsupported:
+        lines.append(f"  - formats that are not read: {reasons(build.unsupported)}")
+    lines.append(f"Counts and broken records are in {place}; mend the sources")
+    lines[-1] += ", or allow more with --max-rejected." if found["rejected"] else ", or name others."
+    raise TilthError("\n".join(lines))
+
+
+def _write(build: _Build, sources: list[Source], validation: float) -> dict[str, Any]:
+    """Split the spooled documents, write them, check the result; returns the card."""
+    groups = name_groups(find_groups(np.concatenate(build.sketches)), build.digests)
+    split = choose_split(groups, np.concatenate(build.sizes), validation)
+    writers = {name: SplitWriter(build.folder / name) for name in ("train", "validation")}
+    for batch, held in _split_batches(build.folder / "spool", groups, split):
+        writers["train"].add(batch.filter(pa.array(~held)))
+        writers["validation"].add(batch.filter(pa.array(held)))
+    for writer in writers.values():
+        writer.close()
+    (build.folder / "spool").unlink()
+    leaks = check_leaks(build.folder)
+    if any(leaks.values()):
+        raise AssertionError(f"the split leaks: {leaks}")
+    splits = {name: writer.summary() for name, writer in writers.items()}
+    found = counts(build.tallies)
+    written = sum(summary["documents"] for summary in splits.values()) - (split.cut is not None)
+    left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
+    if written != found["kept"] or found["in"] != written + left_out:
+        raise AssertionError(f"counts do not add up: {found}, {written} documents written")
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **found,
+        "fingerprint": fingerprint([summary["fingerprint"] for summary in splits.values()]),
+        "splits": splits,
+        "split_rule": split.rule,
+        "leak_check": {"passed": True, **leaks},
+        "sources": [tally.to_json() for tally in build.tallies],
+        "stages": [{"name": stage.name, "version": stage.version} for stage in STAGES],
+        "notes": _notes(build, sources, split),
+        "files": [
+            {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
+            for name, writer in writers.items()
+            for path in writer.paths
+        ],
+        "versions": {"tilth": __version__, "pyarrow": pa.__version__, "python": platform.python_version()},
+    }
+
+
+def _split_batches(spool: Path, groups: list[str], split: Split) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Batches of documents, and which are held out. A document that is cut comes as two, with groups of their own."""
+    start = 0
+    with pa.ipc.open_stream(pa.memory_map(os.fspath(spool))) as reader:
+        for batch in reader:
+            end = start + batch.num_rows
+            held = split.validation[start:end]
+            columns = {name: batch[name] for name in BATCH_SCHEMA.names}
+            columns["group"] = pa.array(groups[start:end], pa.string())
+            documents = pa.RecordBatch.from_pydict(columns).select(DOCUMENT_SCHEMA.names)
+            if split.cut is not None and start <= split.cut < end:
+                documents, held = _cut(documents, held, split.cut - start, split.end)
+            yield documents, held
+            start = end
+
+
+def _cut(documents: pa.RecordBatch, held: np.ndarray, index: int, size: int) -> tuple[pa.RecordBatch, np.ndarray]:
+    rows = documents.to_pylist()
+    row = rows[index]
+    text, end = cut_text(row["text"], size / len(row["text"].encode()))
+    cut = [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
+    rows[index : index + 1] = cut
+    return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA), np.insert(held, index + 1, True)
+
+
+def _notes(build: _Build, sources: list[Source], split: Split) -> list[str]:
+    notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
+    if build.unsupported:
+        notes.append(f"files of formats that are not read: {reasons(build.unsupported)}")
+    if split.cut is not None:
+        notes.append(
+            "one document was cut in two, its end is in validation; the splits hold one document more than were kept, "
+            "and validation is easier than on unseen documents"
+        )
+    return notes
+
+
+def _explain(error: OSError, out: Path) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = shutil.disk_usage(out.parent).free
+        return (
+            f"no space left while writing {out} ({where / 1e6:,.0f} MB free): the build needs about the size of the "
+            "text; free some or choose another --out. Nothing that was there before has changed"
+        )
+    return f"cannot write {out}: {error.strerror or error}; choose another --out"

@@ -1,0 +1,119 @@
+"""The card of a corpus: what is in it, where it is from, and what was left out and why."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tilth.corpus.reader import Corpus
+
+DROPPED = {
+    "duplicate": "the same text as an earlier document, apart from case and white space",
+    "empty": "no text",
+    "too_short": "a docstring below 100 characters",
+    "unsupported": "a file of a format that is not read",
+}
+
+
+@dataclass
+class Tally:
+    """Counts of one source: records in, and what became of them."""
+
+    source: str
+    files: int
+    records: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0
+    characters: int = 0
+    words: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The counts under the names of the card; bytes, characters and words are those of the kept documents."""
+        return {
+            "source": self.source,
+            "files": self.files,
+            **counts([self]),
+            "bytes": self.bytes,
+            "characters": self.characters,
+            "words": self.words,
+        }
+
+
+def counts(tallies: Iterable[Tally]) -> dict[str, Any]:
+    """The four counts of all sources together: in = kept + sum(dropped) + sum(rejected)."""
+    tallies = list(tallies)
+    dropped = sum((tally.dropped for tally in tallies), Counter())
+    rejected = sum((tally.rejected for tally in tallies), Counter())
+    return {
+        "in": sum(tally.records for tally in tallies),
+        "kept": sum(tally.kept for tally in tallies),
+        "dropped": dict(sorted(dropped.items())),
+        "rejected": dict(sorted(rejected.items())),
+    }
+
+
+def reasons(found: dict[str, int]) -> str:
+    """Counts by reason, most frequent first, as `3 empty, 1 truncated`."""
+    return ", ".join(
+        f"{count:,} {reason}" for reason, count in sorted(found.items(), key=lambda pair: (-pair[1], pair[0]))
+    )
+
+
+def card_markdown(card: dict[str, Any]) -> str:
+    """A card for people."""
+    splits = card["splits"]
+    total = sum(split["bytes"] for split in splits.values())
+    lines = ["# Corpus card", ""]
+    lines += [
+        f"{card['kept']:,} documents kept of {card['in']:,} records read. Fingerprint `{card['fingerprint']}`.",
+        "",
+    ]
+    lines += ["| split | documents | bytes | share | characters | words | groups |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for name, split in splits.items():
+        figures = [f"{split[key]:,}" for key in ("documents", "bytes")] + [f"{split['bytes'] / total:.1%}"]
+        figures += [f"{split[key]:,}" for key in ("characters", "words", "groups")]
+        lines.append(f"| {name} | " + " | ".join(figures) + " |")
+    lines += ["", f"Split: {card['split_rule']} (asked for: {card['settings']['validation']:.1%} of the bytes).", ""]
+    leaks = card["leak_check"]
+    lines += [
+        f"Leak check {'passed' if leaks['passed'] else 'FAILED'}: {leaks['groups_on_both_sides']} groups and "
+        f"{leaks['texts_on_both_sides']} texts are on both sides.",
+        "",
+        "## Characters in a document",
+        "",
+    ]
+    names = list(splits["train"]["characters_per_document"])
+    lines += ["| split | " + " | ".join(names) + " |", "|---|" + "--:|" * len(names)]
+    for name, split in splits.items():
+        lines.append(f"| {name} | " + " | ".join(f"{split['characters_per_document'][key]:,}" for key in names) + " |")
+    lines += ["", "## Sources", "", "| source | files | in | kept | bytes | dropped | rejected |"]
+    lines += ["|---|--:|--:|--:|--:|---|---|"]
+    for source in card["sources"]:
+        figures = " | ".join(f"{source[key]:,}" for key in ("files", "in", "kept", "bytes"))
+        lines.append(
+            f"| {_cell(source['source'])} | {figures} | {reasons(source['dropped'])} | {reasons(source['rejected'])} |"
+        )
+    lines += ["", "## Left out", ""]
+    lines += [f"- dropped, {reason}: {count:,} ({DROPPED[reason]})" for reason, count in card["dropped"].items()]
+    lines += [f"- rejected, {reason}: {count:,} (see `rejected/`)" for reason, count in card["rejected"].items()]
+    if not card["dropped"] and not card["rejected"]:
+        lines.append("Nothing.")
+    if card["notes"]:
+        lines += ["", "## Notes", "", *(f"- {note}" for note in card["notes"])]
+    stages = ", ".join(f"{stage['name']} {stage['version']}" for stage in card["stages"])
+    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+    lines += ["", f"Stages: {stages}. Made with {versions}.", ""]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def render_card(corpus: Corpus):
+    """The card as something `rich` prints."""
+    from rich.markdown import Markdown
+
+    return Markdown(card_markdown(corpus.card))

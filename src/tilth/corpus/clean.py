@@ -1,0 +1,29 @@
+"""The first stage: one way to write the same text."""
+
+import unicodedata
+from collections import Counter
+
+import pyarrow as pa
+
+
+def clean_text(text: str) -> str:
+    """Newlines as \\n, no byte order mark at the start, no NUL, Unicode in normal form C."""
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def clean(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Clean the texts; those without anything but white space are dropped as `empty`."""
+    texts = [clean_text(text) for text in batch["text"].to_pylist()]
+    drop = pa.array([None if text.strip() else "empty" for text in texts], pa.string())
+    cleaned = batch.set_column(batch.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+    return cleaned.append_column("drop", drop)
+
+
+def keep_undropped(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
+    """Take out the records a stage has marked in `drop`; returns the rest, and how many left for which reason."""
+    if "drop" not in batch.schema.names:
+        return batch, {}
+    drop = batch["drop"]
+    reasons = Counter(reason for reason in drop.to_pylist() if reason is not None)
+    return batch.filter(drop.is_null()).drop_columns(["drop"]), reasons

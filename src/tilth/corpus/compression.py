@@ -1,0 +1,151 @@
+"""Byte streams that are decompressed as they are read, told by their first bytes, in bounded memory.
+
+A stream is an iterator of chunks. What breaks while reading (`Broken`) is raised only after every byte before the break
+has been handed on, so that a reader of lines keeps the complete ones.
+"""
+
+import bz2
+import lzma
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import zstandard
+
+CHUNK = 256 * 1024
+HEAD = 64 * 1024
+PIECE = 1024
+"""Compressed bytes given to a decoder at once. The worst format, zstd, makes at most 33 MB of them."""
+
+MAX_RATIO = 1000
+RATIO_FROM = 16_000_000
+"""Decompressed bytes below which the ratio does not matter: a small file of blanks is no bomb."""
+
+MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tzst")
+
+_DECODERS: dict[str, Callable[[], Any]] = {
+    "gz": lambda: zlib.decompressobj(wbits=31),
+    "bz2": bz2.BZ2Decompressor,
+    "xz": lambda: lzma.LZMADecompressor(memlimit=512_000_000),
+    "zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
+}
+
+
+class Broken(Exception):
+    """A stream that cannot be read further. `reason` is truncated, corrupt, bomb or unreadable."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class Stream:
+    """A stream whose first bytes can be looked at before it is read.
+
+    head: up to 64 KB from the start. path: the file that holds exactly these bytes, where there is one.
+    """
+
+    def __init__(self, chunks: Iterator[bytes], path: Path | None = None) -> None:
+        self.path = path
+        self._chunks = chunks
+        self._broken: Broken | None = None
+        self._whole = True
+        head = bytearray()
+        try:
+            for chunk in chunks:
+                head += chunk
+                if len(head) > HEAD:
+                    self._whole = False
+                    break
+        except Broken as broken:
+            self._broken = broken
+        self._start = bytes(head)
+        self.head = self._start[:HEAD]
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes from the start; can be read once. Raises: Broken after the last byte that could be read."""
+        yield self._start
+        if self._broken:
+            raise self._broken
+        if not self._whole:
+            yield from self._chunks
+
+    def spool(self) -> BinaryIO:
+        """The whole content as a file to seek in, for formats that are read from their end. Raises: Broken."""
+        if self.path:
+            return open(self.path, "rb")
+        file = tempfile.TemporaryFile()  # noqa: SIM115 (the caller closes it)
+        try:
+            for chunk in self.chunks():
+                file.write(chunk)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
+
+def file_chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The bytes of an open file, in chunks. Raises: Broken when the device fails."""
+    try:
+        while chunk := file.read(CHUNK):
+            yield chunk
+    except OSError as error:
+        raise Broken("unreadable", f"reading failed: {error.strerror or error}") from None
+
+
+def compression_of(head: bytes) -> str | None:
+    """gz, bz2, xz or zst by the first bytes, or None."""
+    return next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), None)
+
+
+def open_stream(chunks: Iterator[bytes], size: int, path: Path | None = None) -> Stream:
+    """Decompress `chunks` if they are compressed. size: how many bytes they are, which bounds what may come out."""
+    stream = Stream(chunks, path)
+    kind = compression_of(stream.head)
+    return stream if kind is None else Stream(_bounded(_decompress(stream.chunks(), kind), size))
+
+
+def _bounded(chunks: Iterator[bytes], compressed_size: int) -> Iterator[bytes]:
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > max(RATIO_FROM, MAX_RATIO * compressed_size):
+            raise Broken("bomb", f"decompresses to over {MAX_RATIO} times its {compressed_size:,} bytes")
+        yield chunk
+
+
+def _decompress(chunks: Iterator[bytes], kind: str) -> Iterator[bytes]:
+    """Decompressed chunks; members that follow one another, and zero padding between them, are one stream."""
+    decoder = _DECODERS[kind]()
+    gathered = bytearray()
+    broken: Broken | None = None
+    try:
+        for chunk in chunks:
+            for start in range(0, len(chunk), PIECE):
+                data = chunk[start : start + PIECE]
+                while data:
+                    if decoder.eof:
+                        data = data.lstrip(b"\0")
+                        if not data:
+                            break
+                        decoder = _DECODERS[kind]()
+                    gathered += decoder.decompress(data)
+                    data = decoder.unused_data if decoder.eof else b""
+                if len(gathered) >= CHUNK:
+                    yield bytes(gathered)
+                    gathered.clear()
+        if not decoder.eof:
+            broken = Broken("truncated", f"the {kind} data ends before its end mark")
+    except Broken as error:
+        broken = error
+    except (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError) as error:
+        broken = Broken("corrupt", f"the {kind} data is damaged: {error}")
+    if gathered:
+        yield bytes(gathered)
+    if broken:
+        raise broken

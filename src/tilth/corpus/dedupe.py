@@ -1,0 +1,32 @@
+"""Exact de-duplication: of documents with the same normalised text, the first is kept."""
+
+import hashlib
+from collections.abc import Callable
+
+import pyarrow as pa
+
+DIGEST_BYTES = 16
+
+
+def digest(normalised_text: str) -> bytes:
+    """What a document's content is known by: 128 bits of its normalised text."""
+    return hashlib.blake2b(normalised_text.encode(), digest_size=DIGEST_BYTES).digest()
+
+
+def deduplicator() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """A stage that adds the column `digest` and drops as `duplicate` every document whose digest it has seen before.
+
+    It remembers one digest per document.
+    """
+    seen: set[bytes] = set()
+
+    def deduplicate(batch: pa.RecordBatch) -> pa.RecordBatch:
+        digests = [digest(text) for text in batch["normalised"].to_pylist()]
+        drop = []
+        for value in digests:
+            drop.append("duplicate" if value in seen else None)
+            seen.add(value)
+        batch = batch.append_column("digest", pa.array(digests, pa.binary(DIGEST_BYTES)))
+        return batch.append_column("drop", pa.array(drop, pa.string()))
+
+    return deduplicate

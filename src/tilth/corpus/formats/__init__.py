@@ -1,0 +1,117 @@
+"""The formats of raw data: told by their content, with the file's name as a hint, and one reader each."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from tilth.corpus.compression import SUFFIXES, Stream, compression_of
+from tilth.corpus.formats.arrow import read_arrow, read_parquet
+from tilth.corpus.formats.html import read_html
+from tilth.corpus.formats.json import read_json, read_jsonl
+from tilth.corpus.formats.table import read_table
+from tilth.corpus.formats.text import read_text
+from tilth.corpus.records import Dropped, Item, Rejected
+
+Reader = Callable[[Stream, str, str], Iterator[Item]]
+"""reader(stream, source, text_column) yields what it finds, in order. It may raise `Broken` at the end."""
+
+READERS: dict[str, Reader] = {
+    "text": read_text,
+    "html": read_html,
+    "table": read_table,
+    "jsonl": read_jsonl,
+    "json": read_json,
+    "parquet": read_parquet,
+    "arrow": read_arrow,
+}
+
+HINTS = {
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".markdown": "text",
+    ".rst": "text",
+    ".html": "html",
+    ".htm": "html",
+    ".xhtml": "html",
+    ".csv": "table",
+    ".tsv": "table",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+}
+
+_MAGIC = {
+    b"PAR1": "parquet",
+    b"ARROW1": "arrow",
+    b"\xff\xff\xff\xff": "arrow",
+    b"%PDF": "pdf",
+    b"PK\x03\x04": "zip",
+    b"WARC/": "warc",
+    b"filedesc:": "arc",
+    b"{\\rtf": "rtf",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
+_CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b"))
+_MAX_CONTROL_SHARE = 0.05
+_HTML = re.compile(rb"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+_XML = re.compile(rb"<\?xml\s|<mediawiki\s")
+
+
+def hint_of(name: str) -> str | None:
+    """The format that a file's name claims, below any compression suffix."""
+    path = PurePosixPath(name.lower())
+    return HINTS.get(PurePosixPath(path.stem).suffix if path.suffix in SUFFIXES else path.suffix)
+
+
+def tell_format(head: bytes, name: str) -> str:
+    """The format of a file that starts with `head`: a key of `READERS`, or the name of one that is not read."""
+    hint = hint_of(name)
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    if kind := compression_of(head):
+        return f"{kind} inside a compressed file"
+    if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head) or hint in ("parquet", "arrow"):
+        return "binary"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if _HTML.match(start):
+        return "html"
+    if _XML.match(start):
+        return "xml"
+    if start.startswith(b"{") and (hint == "jsonl" or _first_line_is_object(start)):
+        return "jsonl"
+    return hint or "text"
+
+
+def _first_line_is_object(start: bytes) -> bool:
+    line, newline, _ = start.partition(b"\n")
+    if not newline and len(line) > 60_000:
+        return line.startswith(b'{"')
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Iterator[Item]:
+    """Every record of one file. name: its file name, a hint to the format. Raises: Broken (see `Stream`)."""
+    if not stream.head:
+        yield from (Dropped("empty") for _ in stream.chunks())
+        return
+    kind = tell_format(stream.head, name)
+    if kind in READERS:
+        yield from READERS[kind](stream, source, text_column)
+    elif kind == "utf-16":
+        detail = "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8"
+        yield Rejected(source, "whole file", "invalid_utf8", detail)
+    elif hint := hint_of(name):
+        detail = f"the name says {hint}, the content is " + ("not" if kind == "binary" else kind)
+        yield Rejected(source, "whole file", "binary" if kind == "binary" else "wrong_format", detail)
+    else:
+        yield Dropped("unsupported", detail=PurePosixPath(name).suffix or kind)

@@ -1,0 +1,93 @@
+"""Parquet, and Arrow files and streams."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.types as types
+
+from tilth.corpus.compression import Stream
+from tilth.corpus.formats.columns import NoTextColumn, find_text_column
+from tilth.corpus.formats.json import own_id
+from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejected
+
+ROWS = 256
+"""Rows decoded at once."""
+
+
+def read_parquet(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+    """A record a row; the other columns are metadata. Raises: Broken."""
+    import pyarrow.parquet as parquet
+
+    def open_batches(file) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        opened = parquet.ParquetFile(file)
+        return opened.schema_arrow, opened.iter_batches(batch_size=ROWS)
+
+    yield from _read(stream, source, text_column, open_batches)
+
+
+def read_arrow(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+    """A record a row of an Arrow IPC file (Feather 2) or stream. Raises: Broken."""
+
+    def open_batches(file) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        if not stream.head.startswith(b"ARROW1"):
+            opened = pa.ipc.open_stream(file)
+            return opened.schema, iter(opened)
+        opened = pa.ipc.open_file(file)
+        return opened.schema, (opened.get_batch(index) for index in range(opened.num_record_batches))
+
+    yield from _read(stream, source, text_column, open_batches)
+
+
+def _read(stream: Stream, source: str, text_column: str, open_batches) -> Iterator[Item]:
+    row = 0
+    with stream.spool() as file:
+        try:
+            schema, batches = open_batches(file)
+            column = find_text_column(schema.names, text_column)
+            if not _is_text(schema.field(column).type):
+                detail = (
+                    f"the column {column!r} holds {schema.field(column).type}, not text: choose one with --text-column"
+                )
+                yield Rejected(source, "whole file", "not_text", detail)
+                return
+            for batch in batches:
+                for index in range(batch.num_rows):
+                    row += 1
+                    yield _record(batch, index, column, source, row)
+        except NoTextColumn as error:
+            yield Rejected(source, "whole file", "no_text_column", str(error))
+        except (pa.ArrowException, OSError) as error:
+            detail = f"damaged or incomplete: {str(error).partition(chr(10))[0]}"
+            yield Rejected(source, f"from row {row + 1}", "corrupt", detail)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
+
+
+def _record(batch: pa.RecordBatch, index: int, column: str, source: str, row: int) -> Item:
+    try:
+        fields: dict[str, Any] = {
+            name: values[index].as_py() for name, values in zip(batch.schema.names, batch.columns, strict=True)
+        }
+    except UnicodeDecodeError as error:
+        return Rejected(source, f"row {row}", "invalid_utf8", f"byte {error.start:,} of a text is not UTF-8")
+    text = fields.pop(column)
+    if text is None:
+        return Dropped("empty")
+    name = own_id(fields) or f"{source}:{row}"
+    if batch.schema.names == DOCUMENT_SCHEMA.names:
+        return Record(name, text, source, _documents_metadata(fields))
+    return Record(name, text, source, fields)
+
+
+def _documents_metadata(fields: dict[str, Any]) -> dict[str, Any]:
+    """Metadata of a row of another corpus, as it was, and not inside itself."""
+    import json
+
+    try:
+        return json.loads(fields["metadata"])
+    except (TypeError, ValueError):
+        return fields

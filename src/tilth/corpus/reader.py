@@ -1,0 +1,93 @@
+"""Open a corpus and iterate over its documents."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tilth.errors import TilthError
+from tilth.files import read_json
+
+CARD = "card.json"
+FORMAT = "tilth corpus"
+FORMAT_VERSION = 1
+
+SplitName = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One unit of raw data."""
+
+    id: str
+    text: str
+    source: str
+    metadata: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A complete corpus folder. card: what is in it, where from, and what was dropped and why."""
+
+    path: Path
+    card: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of the ids and texts of both splits, in order."""
+        return self.card["fingerprint"]
+
+    def documents(self, split: SplitName) -> Iterator[Document]:
+        """The documents of a split, always in the same order, in memory bounded by a row group (8 MB or one document).
+
+        Raises: TilthError when a file is damaged; ValueError for another split.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as parquet
+
+        if split not in ("train", "validation"):
+            raise ValueError(f"a corpus has the splits train and validation, not {split!r}")
+        for part in self.card["files"]:
+            if not part["path"].startswith(f"{split}/"):
+                continue
+            path = self.path / part["path"]
+            try:
+                with parquet.ParquetFile(path) as file:
+                    for index in range(file.num_row_groups):
+                        table = file.read_row_group(index, columns=["id", "text", "source", "metadata"])
+                        for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
+                            yield Document(row[0], row[1], row[2], json.loads(row[3]))
+            except (OSError, pa.ArrowException) as error:
+                raise TilthError(f"{path} is damaged ({error}); build the corpus again") from None
+
+
+def is_corpus(path: str | Path) -> bool:
+    """Whether `path` is a folder that `tilth corpus build` finished."""
+    try:
+        card = json.loads((Path(path) / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(card, dict) and card.get("format") == FORMAT
+
+
+def open_corpus(path: str | Path) -> Corpus:
+    """Open a corpus folder.
+
+    Raises: TilthError when it is not one, was written by another version of the format, or lacks a file.
+    """
+    path = Path(path)
+    if not is_corpus(path):
+        what = "is not a corpus" if path.exists() else "does not exist"
+        raise TilthError(f"{path} {what}; make one: tilth corpus build SOURCE --out DIR")
+    card = read_json(path / CARD)
+    if card["format_version"] != FORMAT_VERSION:
+        found = card["format_version"]
+        raise TilthError(f"{path} has format version {found}, this Tilth reads {FORMAT_VERSION}; build it again")
+    for part in card["files"]:
+        file = path / part["path"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != part["size"]:
+            what = "is missing" if size is None else f"has {size:,} bytes where the card says {part['size']:,}"
+            raise TilthError(f"{file} {what}; restore it or build the corpus again")
+    return Corpus(path, card)

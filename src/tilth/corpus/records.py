@@ -1,0 +1,114 @@
+"""What a reader yields, and the batches that stages work on."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+BATCH_RECORDS = 1000
+BATCH_BYTES = 8_000_000
+
+BATCH_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "text", "source", "metadata")])
+"""A batch as it is read. Stages may add columns; a string in the column `drop` takes a record out, with that reason."""
+
+DOCUMENT_SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "text", "source", "group", "metadata")])
+"""A document in the Parquet files of a corpus; `metadata` is a JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One readable unit of raw data. `source` is the file (or archive member) it is from."""
+
+    id: str
+    text: str
+    source: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Records that are sound but not wanted: counted, not kept. `detail` is what a note on the card counts, if any."""
+
+    reason: str
+    count: int = 1
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A broken record, set aside. `record` says where in the source it is; `detail` what is wrong with it."""
+
+    source: str
+    record: str
+    reason: str
+    detail: str
+
+
+Item = Record | Dropped | Rejected
+
+
+def printable(name: str) -> str:
+    """`name` as valid Unicode: what is not (bytes of a file name, lone surrogates) becomes backslash escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _odd(name) else name
+
+
+def _odd(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def to_json(metadata: dict[str, Any]) -> str:
+    """Metadata as strict JSON: numbers that are not finite become null, bytes their length, other objects a string."""
+    try:
+        content = json.dumps(metadata, ensure_ascii=False, allow_nan=False, default=_describe)
+    except ValueError:
+        content = json.dumps(_finite(metadata), ensure_ascii=False, default=_describe)
+    return json.dumps(json.loads(content)) if _odd(content) else content
+
+
+def _describe(value: Any) -> str:
+    return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): _finite(child) for key, child in value.items()}
+    return [_finite(child) for child in value] if isinstance(value, list) else value
+
+
+def to_batches(items: Iterable[Item]) -> Iterator[pa.RecordBatch | Dropped | Rejected]:
+    """Gather records into batches of bounded size, keeping their order; what is not a record passes through.
+
+    A text that cannot be UTF-8 (a lone surrogate, as JSON may hold) is rejected here, for all formats alike.
+    """
+    rows: list[tuple[str, str, str, str]] = []
+    size = 0
+    for item in items:
+        if not isinstance(item, Record):
+            yield item
+            continue
+        if _odd(item.text):
+            yield Rejected(
+                item.source, item.id, "invalid_unicode", "the text holds a lone surrogate, which is no character"
+            )
+            continue
+        rows.append((printable(item.id), item.text, item.source, to_json(item.metadata)))
+        size += len(item.text)
+        if len(rows) >= BATCH_RECORDS or size >= BATCH_BYTES:
+            yield _batch(rows)
+            rows, size = [], 0
+    if rows:
+        yield _batch(rows)
+
+
+def _batch(rows: list[tuple[str, str, str, str]]) -> pa.RecordBatch:
+    columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, schema=BATCH_SCHEMA)

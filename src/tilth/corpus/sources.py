@@ -1,0 +1,129 @@
+"""Where raw data is: files, folders, globs and `installed-docs`, in an order that depends on their names alone."""
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tilth.corpus.archives import is_tar, read_members
+from tilth.corpus.compression import Broken, file_chunks, open_stream
+from tilth.corpus.formats import read_stream
+from tilth.corpus.reader import is_corpus
+from tilth.corpus.records import Item, Rejected, printable
+from tilth.errors import UsageError
+
+INSTALLED_DOCS = "installed-docs"
+
+
+@dataclass(frozen=True)
+class File:
+    """A file to read. name: its path from the source on, which is the same wherever the source is."""
+
+    path: Path
+    name: str
+
+
+@dataclass
+class Source:
+    """One thing the user asked to read. files is empty for `installed-docs`."""
+
+    name: str
+    files: list[File] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def find_sources(given: Sequence[str], out: Path) -> list[Source]:
+    """The files behind each source, sorted by name; one reached twice is read once. `out` is never read.
+
+    Raises: UsageError that lists every source that does not exist, or lies in `out`.
+    """
+    problems: list[str] = []
+    sources: list[Source] = []
+    seen: set[Path] = set()
+    out = out.resolve()
+    for text in given:
+        if text == INSTALLED_DOCS:
+            sources.append(Source(INSTALLED_DOCS))
+            continue
+        roots = [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
+        if not roots:
+            problems.append(f"{text}: no such file or folder, and nothing matches it as a pattern")
+        elif any(root.resolve() == out or out in root.resolve().parents for root in roots):
+            problems.append(f"{text} is in the output folder, which the corpus would replace")
+        source = Source(printable(os.path.basename(os.path.abspath(text))))
+        for root in roots:
+            _collect(root, source, seen, out)
+        sources.append(source)
+    if not given:
+        problems.append(f"no source: name files, folders or globs, or {INSTALLED_DOCS}")
+    if problems:
+        raise UsageError("cannot read the sources:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return sources
+
+
+def _collect(root: Path, source: Source, seen: set[Path], out: Path) -> None:
+    base = Path(os.path.abspath(root)).parent
+    hidden = repeated = 0
+    paths: list[Path] = []
+    if root.is_dir():
+        folders = [root / "train", root / "validation"] if is_corpus(root) else [root]
+        for folder, subfolders, names in (step for top in folders for step in os.walk(top)):
+            hidden += sum(name.startswith(".") for name in [*subfolders, *names])
+            subfolders[:] = [
+                name for name in subfolders if not name.startswith(".") and (Path(folder) / name).resolve() != out
+            ]
+            paths += [Path(folder, name) for name in names if not name.startswith(".")]
+            linked = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+            source.notes += [f"{printable(name)} is a link to a folder and was not followed" for name in sorted(linked)]
+    else:
+        paths = [root]
+    for path in sorted(paths, key=os.fsencode):
+        real = path.resolve()
+        if real in seen:
+            repeated += 1
+            continue
+        seen.add(real)
+        source.files.append(File(path, printable(Path(os.path.abspath(path)).relative_to(base).as_posix())))
+    if hidden:
+        source.notes.append(f"{hidden} hidden files or folders (names that start with a dot) were not read")
+    if repeated:
+        source.notes.append(f"{repeated} files that an earlier source names too were read once")
+
+
+def read_source(source: Source, text_column: str) -> Iterator[Item]:
+    """Everything a source holds, in order; what cannot be read is rejected, never raised."""
+    if source.name == INSTALLED_DOCS and not source.files:
+        from tilth.corpus.installed_docs import read_installed_docs
+
+        yield from read_installed_docs()
+        return
+    for file in source.files:
+        try:
+            yield from _read_file(file, text_column)
+        except Broken as broken:
+            yield Rejected(file.name, "from the break on", broken.reason, broken.detail)
+
+
+def _read_file(file: File, text_column: str) -> Iterator[Item]:
+    if not file.path.is_file():
+        what = "a broken link" if file.path.is_symlink() else "not a plain file"
+        raise Broken("unreadable", f"{what}, or it vanished")
+    try:
+        opened = open(file.path, "rb")  # noqa: SIM115 (closed below; opening alone is guarded)
+    except OSError as error:
+        raise Broken("unreadable", f"cannot be opened: {error.strerror}") from None
+    with opened:
+        stream = open_stream(file_chunks(opened), os.fstat(opened.fileno()).st_size, file.path)
+        if not is_tar(stream.head):
+            yield from read_stream(stream, file.name, file.name, text_column)
+            return
+        for member in read_members(stream, file.name):
+            if isinstance(member, Rejected):
+                yield member
+                continue
+            name, content = member
+            try:
+                yield from read_stream(content, f"{file.name}/{name}", name, text_column)
+            except Broken as broken:
+                yield Rejected(f"{file.name}/{name}", "from the break on", broken.reason, broken.detail)

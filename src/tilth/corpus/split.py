@@ -1,0 +1,104 @@
+"""Train and validation: which groups are held out, and proof that nothing is on both sides."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+
+from tilth.corpus.dedupe import digest
+from tilth.corpus.normalise import normalised
+from tilth.errors import TilthError
+
+MIN_GROUPS = 1000
+"""Groups from which a threshold on their hash gives the share that was asked for."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """validation: which documents are held out, bool (documents,). cut: the document whose end is held out as well.
+
+    end: the bytes to hold out of it, about. rule: how it was decided, in words for the card.
+    """
+
+    validation: np.ndarray
+    rule: str
+    cut: int | None = None
+    end: int = 0
+
+
+def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split:
+    """Hold out about `share` of the bytes in whole groups.
+
+    groups: the group of each document, a hexadecimal hash. sizes: bytes of each document.
+
+    From 1,000 groups on, those are held out whose hash, as a fraction, is below `share`: a document stays on its side
+    when others come or go. With fewer, or where a huge group makes that miss the share by half, groups are taken
+    in the order of their hashes as long as they fit. If they come to less than half of the share, the smallest group
+    that mends this is added, unless it would take more than half of everything; then the end of the largest document is
+    held out instead, which is also what happens to a single document.
+    """
+    names, member = np.unique(np.asarray(groups), return_inverse=True)  # sorted, so in the order of the hashes
+    group_sizes = np.bincount(member, weights=sizes)
+    total = group_sizes.sum()
+    wanted = share * total
+    if len(names) >= MIN_GROUPS:
+        held = np.array([int(name, 16) / 16 ** len(name) < share for name in names])
+        if 0.5 * wanted <= group_sizes[held].sum() <= 1.5 * wanted:
+            return Split(held[member], "groups whose hash is below the share")
+    held = np.zeros(len(names), bool)
+    taken = 0.0
+    for index, size in enumerate(group_sizes):
+        if taken + size <= 1.25 * wanted:
+            held[index] = True
+            taken += size
+    rule = "groups in the order of their hashes while they fit the share"
+    if taken >= 0.5 * wanted:
+        return Split(held[member], rule)
+    free = [index for index in np.argsort(group_sizes, kind="stable") if not held[index]]
+    enough = [index for index in free if taken + group_sizes[index] >= 0.5 * wanted]
+    if enough and taken + group_sizes[enough[0]] <= 0.5 * total:
+        held[enough[0]] = True
+        return Split(held[member], rule + ", and the smallest that fills it")
+    outside = np.flatnonzero(~held[member])
+    alone = outside[np.bincount(member)[member[outside]] == 1]  # a document with a near-copy would leak into it
+    outside = alone if len(alone) else outside
+    largest = int(outside[np.argmax(sizes[outside])])
+    end = min(int(wanted - taken), int(sizes[largest]) // 2)
+    return Split(held[member], rule + ", and the end of the largest document", largest, max(1, end))
+
+
+def cut_text(text: str, share: float) -> tuple[str, str]:
+    """Cut off the last `share` of the characters, at the first line end from there, else at white space, else anywhere.
+
+    Raises: TilthError when there are fewer than two characters.
+    """
+    length = len(text.rstrip())
+    if length < 2:
+        raise TilthError("the only document is too short to hold out a part of it: add more text")
+    start = min(max(1, int(length * (1 - share))), length - 1)
+    for boundary in (r"\n", r"\s"):
+        found = re.compile(boundary).search(text, start - 1, length)
+        if found:
+            return text[: found.end()], text[found.end() :]
+    return text[:start], text[start:]
+
+
+def check_leaks(corpus: Path) -> dict[str, int]:
+    """Read both sides of a written corpus back, and count groups and normalised texts that are on both."""
+    groups: dict[str, set[str]] = {}
+    texts: dict[str, set[bytes]] = {}
+    for side in ("train", "validation"):
+        groups[side], texts[side] = set(), set()
+        for path in sorted((corpus / side).glob("*.parquet")):
+            with parquet.ParquetFile(path) as file:
+                for index in range(file.num_row_groups):
+                    table = file.read_row_group(index, columns=["group", "text"])
+                    groups[side].update(table["group"].to_pylist())
+                    texts[side].update(digest(normalised(text)) for text in table["text"].to_pylist())
+    return {
+        "groups_on_both_sides": len(groups["train"] & groups["validation"]),
+        "texts_on_both_sides": len(texts["train"] & texts["validation"]),
+    }

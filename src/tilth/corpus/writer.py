@@ -1,0 +1,88 @@
+"""The Parquet files of one split, written in parts, with what the card says about them."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+
+from tilth.corpus.measure import measure
+from tilth.corpus.records import DOCUMENT_SCHEMA
+
+PART_BYTES = 64_000_000
+ROW_GROUP_BYTES = 8_000_000
+
+
+class SplitWriter:
+    """Writes `part-00000.parquet`, ... of about 64 MB of text into a new folder, in the order of `add`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_bytes = self._part_bytes = 0
+        self._writer: parquet.ParquetWriter | None = None
+        self._hash = hashlib.sha256()
+        self._lengths: list[np.ndarray] = []
+        self._groups: set[str] = set()
+        self._bytes = self._words = 0
+        self.paths: list[Path] = []
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Append documents (`DOCUMENT_SCHEMA`)."""
+        if not batch.num_rows:
+            return
+        sizes = measure(batch["text"])
+        for name, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
+            for part in (name.encode(), text.encode()):
+                self._hash.update(len(part).to_bytes(8, "little") + part)
+        self._lengths.append(sizes.characters)
+        self._groups.update(batch["group"].to_pylist())
+        self._words += int(sizes.words.sum())
+        self._bytes += int(sizes.bytes.sum())
+        self._waiting.append(batch)
+        self._waiting_bytes += int(sizes.bytes.sum())
+        if self._waiting_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._waiting:
+            return
+        if self._writer is None:
+            path = self._folder / f"part-{len(self.paths):05}.parquet"
+            self.paths.append(path)
+            self._writer = parquet.ParquetWriter(path, DOCUMENT_SCHEMA, compression="zstd")
+        self._writer.write_table(pa.Table.from_batches(self._waiting), row_group_size=2**31)
+        self._part_bytes += self._waiting_bytes
+        self._waiting, self._waiting_bytes = [], 0
+        if self._part_bytes >= PART_BYTES:
+            self._close_part()
+
+    def _close_part(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        self._writer, self._part_bytes = None, 0
+
+    def close(self) -> None:
+        """Write what is waiting and finish the last part."""
+        self._flush()
+        self._close_part()
+
+    def summary(self) -> dict[str, Any]:
+        """What the card says of this split. characters_per_document: least, percentiles and most."""
+        lengths = np.sort(np.concatenate(self._lengths)) if self._lengths else np.zeros(0, np.int64)
+        percentiles = (0, 5, 25, 50, 75, 95, 100)
+        picked = np.percentile(lengths, percentiles, method="inverted_cdf").tolist() if len(lengths) else []
+        return {
+            "documents": len(lengths),
+            "groups": len(self._groups),
+            "bytes": self._bytes,
+            "characters": int(lengths.sum()),
+            "words": self._words,
+            "characters_per_document": {
+                f"p{name}": int(value) for name, value in zip(percentiles, picked, strict=False)
+            },
+            "fingerprint": self._hash.hexdigest()[:16],
+        }
