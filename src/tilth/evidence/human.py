@@ -1,13 +1,14 @@
 """Numbers as people read them: short, with a unit, and the same everywhere a report shows them."""
 
 import math
+from typing import TypeGuard
 
 _SPACE = "\u00a0"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _MISSING = "–"
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Whether `value` is a finite number (a log may hold null or NaN where a run went wrong)."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -16,7 +17,6 @@ def count(value: float | None) -> str:
     """A count: exact below 100,000 (`81,920`), then three digits and K, M, B or T (`1.23 M`)."""
     if not is_number(value):
         return _MISSING
-    assert value is not None
     if abs(value) < 100_000:
         return f"{value:,.0f}"
     for power, suffix in ((3, "K"), (6, "M"), (9, "B"), (12, "T")):
@@ -38,7 +38,6 @@ def significant(value: float | None, digits: int = 3) -> str:
     """A value of unknown size with `digits` significant digits, never in exponent form between 1e-5 and 1e6."""
     if not is_number(value):
         return _MISSING
-    assert value is not None
     if value and not 1e-5 <= abs(value) < 1e6:
         return scientific(value, digits)
     if not value:
@@ -59,7 +58,7 @@ def scientific(value: float | None, digits: int = 2) -> str:
 
 def percent(share: float | None, places: int = 1) -> str:
     """A share of one as a percentage: `98.0 %`."""
-    return f"{share * 100:.{places}f}{_SPACE}%" if share is not None and is_number(share) else _MISSING
+    return f"{share * 100:.{places}f}{_SPACE}%" if is_number(share) else _MISSING
 
 
 def duration(seconds: float | None) -> str:
@@ -92,6 +91,7 @@ def training_flops(parameters: float, tokens: float) -> float:
     """Estimated floating-point operations of training: 6 x parameters x tokens.
 
     Two for the forward pass and four for the backward, for each parameter and token (Kaplan et al. 2020, "Scaling Laws
-    for Neural Language Models", section 2.1). It leaves out attention's products and counts embeddings as if multiplied.
+    for Neural Language Models", section 2.1). It leaves out attention's own products, and
+    counts embeddings as if they were multiplied.
     """
     return 6.0 * parameters * tokens

@@ -1,35 +1,21 @@
-"""Figures as inline SVG: text stays text, colours are CSS variables (light and dark), and equal input gives equal bytes."""
+"""Curves and confusion matrices as inline SVG."""
 
-import io
-import math
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from tilth.evidence import human
+from tilth.evidence.svg import FONT_SIZE, HAIRLINE, INK, MUTED, SERIES, to_svg
 
-# What each colour written by matplotlib becomes, with the value used where the page defines no variables. The series are
-# Okabe and Ito's colour-blind-safe hues, darkened until they can be read as text on a light page.
-_COLOURS = {
-    "#010101": "var(--ink, #1f1d1a)",
-    "#020202": "var(--muted, #6a665f)",
-    "#030303": "var(--hairline, #e4e0d8)",
-    "#040401": "var(--series-1, #0068a6)",
-    "#040402": "var(--series-2, #b84e00)",
-    "#040403": "var(--series-3, #00745a)",
-    "#040404": "var(--series-4, #a04a80)",
-    "#040405": "var(--series-5, #8a6200)",
-    "#040406": "var(--series-6, #5a5650)",
-}
-_INK, _MUTED, _HAIRLINE, *_SERIES = _COLOURS
 _MARKERS = "os^DvP"
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)), (0, (3, 1.5)), "-")
-_FONT_SIZE = 12.5
-_CHARACTER_WIDTH = 0.58 * _FONT_SIZE
-_LINE_HEIGHT = 1.25 * _FONT_SIZE
+Values = Sequence[float | None]
+"""Measured values; None and NaN stand for what a run could not measure."""
+
+_CHARACTER_WIDTH = 0.58 * FONT_SIZE
+_LINE_HEIGHT = 1.25 * FONT_SIZE
 
 
 @dataclass(frozen=True)
@@ -38,9 +24,9 @@ class Line:
 
     label: str
     x: Sequence[float]
-    y: Sequence[float]
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
+    y: Values
+    low: Values | None = None
+    high: Values | None = None
     series: int = 0
     points: bool = False
     band: bool = False
@@ -55,17 +41,17 @@ class Mark:
     text: str
 
 
-def binned(x: Sequence[float], y: Sequence[float], bins: int = 160) -> tuple[list[float], ...]:
-    """Shorten a long curve without hiding its spikes: (x, mean, smallest, largest) of at most `bins` equal stretches."""
-    pairs = [(a, b) for a, b in zip(x, y, strict=True) if human.is_number(a) and human.is_number(b)]
-    stretches = [stretch for stretch in np.array_split(np.array(pairs).reshape(-1, 2), bins) if len(stretch)]
-    columns = (
+def binned(x: Sequence[float], y: Values, bins: int = 160) -> tuple[list[float], ...]:
+    """Shorten a long curve without hiding its spikes: (x, mean, smallest, largest) of at most `bins` stretches."""
+    pairs = np.array([(a, b) for a, b in zip(x, y, strict=True) if human.is_number(a) and human.is_number(b)])
+    long = max(1, -(-len(pairs) // bins))
+    stretches = [pairs[start : start + long] for start in range(0, len(pairs), long)]
+    return (
         [float(stretch[:, 0].mean()) for stretch in stretches],
         [float(stretch[:, 1].mean()) for stretch in stretches],
         [float(stretch[:, 1].min()) for stretch in stretches],
         [float(stretch[:, 1].max()) for stretch in stretches],
     )
-    return columns
 
 
 def line_figure(
@@ -79,21 +65,22 @@ def line_figure(
     y_limits: tuple[float | None, float | None] = (None, None),
     x_ticks: Sequence[tuple[float, str]] | None = None,
     log_x: bool = False,
-    level: tuple[float, str] | None = None,
+    level: float | None = None,
     mark: Mark | None = None,
     verticals: Sequence[float] = (),
-    size: tuple[int, int] = (440, 250),
+    size: tuple[int, int] = (400, 235),
 ) -> str:
     """Curves over one x axis, each named at its right end.
 
-    name: unique on the page; it prefixes the ids inside the SVG. description: what a screen reader says. level: a
-    horizontal reference and its name. verticals: x positions of events (resumptions). size: width and height in CSS pixels.
+    name: unique on the page; it prefixes the ids inside the SVG. description: what a screen reader says. level: the
+    height of a reference line. verticals: x positions of events (resumptions). size: width and height in CSS pixels.
+    Returns "" when no line has a point to show.
     """
     lines = [finite for line in lines if (finite := _finite(line)).x]
     if not lines:
         return ""
     named = len(lines) > 1
-    widest = 24 if size[0] >= 600 else 15
+    widest = 32 if size[0] >= 600 else 15
     names = [_shortened(line.label, widest) for line in lines]
     right = 10 + max(len(name) for name in names) * _CHARACTER_WIDTH if named else 14
     figure, axes = _canvas(size, left=52, right=right)
@@ -101,9 +88,9 @@ def line_figure(
         axes.set_xscale("log")
         axes.minorticks_off()
     for x in verticals:
-        axes.axvline(x, color=_MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     if level is not None:
-        axes.axhline(level[0], color=_MUTED, linewidth=1)
+        axes.axhline(level, color=MUTED, linewidth=1)
     for index, line in enumerate(lines):
         _draw(axes, line, offset=(index - (len(lines) - 1) / 2) if log_x else 0.0)
     axes.margins(x=0.02 if not log_x else 0.06, y=0.08)
@@ -113,23 +100,18 @@ def line_figure(
         axes.set_xlim(*x_limits)
     _ticks(axes, size, y_format, x_ticks)
     axes.set_xlabel(x_label, labelpad=5)
-    if level is not None and level[1]:
-        bottom, top = axes.get_ylim()
-        if bottom <= level[0] <= top:
-            axes.annotate(level[1], (1, level[0]), xycoords=("axes fraction", "data"), xytext=(0, 3),
-                          textcoords="offset points", ha="right", va="bottom", color=_MUTED)  # fmt: skip
     if mark is not None:
         _place_mark(axes, mark, lines[0].series)
     if named:
         _place_names(axes, lines, names, size[1])
-    return _svg(figure, name, description)
+    return to_svg(figure, name, description)
 
 
 def confusion_figure(labels: Sequence[str], matrix: Sequence[Sequence[int]], name: str = "confusion") -> str:
     """A confusion matrix: rows are the true labels, columns the predicted ones, shade is the share of the row.
 
-    matrix: counts, (len(labels), len(labels)). Cells show their counts for up to 20 labels. Returns an SVG element that can
-    stand in a page or, after writing it to a file, on its own.
+    matrix: counts, (len(labels), len(labels)); cells show them for up to 20 labels. name: unique on the page.
+    Returns an SVG element that can stand in a page or, written to a file, on its own.
     """
     counts = np.asarray(matrix, dtype=float)
     assert counts.shape == (len(labels), len(labels)), (counts.shape, len(labels))
@@ -147,8 +129,8 @@ def confusion_figure(labels: Sequence[str], matrix: Sequence[Sequence[int]], nam
             # Opacity of one hue, at most 0.6, keeps the counts readable on light and on dark pages alike.
             axes.add_patch(_rectangle(column - 0.5, row - 0.5, 0.6 * shares[row, column]))
             if total <= 20:
-                axes.text(column, row, human.count(counts[row, column]), ha="center", va="center", color=_INK,
-                          fontsize=min(_FONT_SIZE, cell / 3.2))  # fmt: skip
+                axes.text(column, row, human.count(counts[row, column]), ha="center", va="center", color=INK,
+                          fontsize=min(FONT_SIZE, cell / 3.2))  # fmt: skip
     axes.set_xlim(-0.5, total - 0.5)
     axes.set_ylim(total - 0.5, -0.5)
     axes.set_xticks(range(total), names, rotation=90 if upright else 0)
@@ -157,7 +139,7 @@ def confusion_figure(labels: Sequence[str], matrix: Sequence[Sequence[int]], nam
     axes.set_ylabel("true", labelpad=6)
     right = sum(counts[index, index] for index in range(total))
     description = f"Confusion matrix of {total} labels: {right:,.0f} of {counts.sum():,.0f} on the diagonal"
-    return _svg(figure, name, description)
+    return to_svg(figure, name, description)
 
 
 def _canvas(
@@ -172,11 +154,11 @@ def _canvas(
     axes.set_axisbelow(True)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    axes.tick_params(length=0, labelsize=_FONT_SIZE, labelcolor=_MUTED, pad=6)
-    axes.xaxis.label.set(color=_MUTED, fontsize=_FONT_SIZE)
-    axes.yaxis.label.set(color=_MUTED, fontsize=_FONT_SIZE)
+    axes.tick_params(length=0, labelsize=FONT_SIZE, labelcolor=MUTED, pad=6)
+    axes.xaxis.label.set(color=MUTED, fontsize=FONT_SIZE)
+    axes.yaxis.label.set(color=MUTED, fontsize=FONT_SIZE)
     if grid:
-        axes.grid(axis="y", color=_HAIRLINE, linewidth=1)
+        axes.grid(axis="y", color=HAIRLINE, linewidth=1)
     return figure, axes
 
 
@@ -187,13 +169,17 @@ def _ticks(axes: Any, size: tuple[int, int], y_format: Callable[[float], str], x
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: y_format(value)))
     if x_ticks is None:
         axes.xaxis.set_major_locator(MaxNLocator(5 if size[0] < 600 else 8, steps=[1, 2, 2.5, 5, 10]))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human.count(value)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _position(value)))
     else:
         axes.set_xticks([x for x, _ in x_ticks], [text for _, text in x_ticks])
 
 
+def _position(value: float) -> str:
+    return human.count(value) if abs(value) >= 1000 else human.significant(value)
+
+
 def _draw(axes: Any, line: Line, offset: float) -> None:
-    colour = _SERIES[line.series % len(_SERIES)]
+    colour = SERIES[line.series % len(SERIES)]
     # On a logarithmic axis, curves step aside by a few per cent so that their interval bars do not cover each other.
     x = np.asarray(line.x, dtype=float) * 1.035**offset
     y = np.asarray(line.y, dtype=float)
@@ -213,11 +199,11 @@ def _draw(axes: Any, line: Line, offset: float) -> None:
 
 def _place_mark(axes: Any, mark: Mark, series: int) -> None:
     axes.plot([mark.x], [mark.y], marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6,
-              markeredgecolor=_SERIES[series % len(_SERIES)], clip_on=False)  # fmt: skip
+              markeredgecolor=SERIES[series % len(SERIES)], clip_on=False)  # fmt: skip
     across, up = axes.transAxes.inverted().transform(axes.transData.transform((mark.x, mark.y)))
     axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, 11 if up < 0.75 else -11), textcoords="offset points",
                   ha="right" if across > 0.6 else "left" if across < 0.3 else "center",
-                  va="bottom" if up < 0.75 else "top", color=_INK, fontsize=_FONT_SIZE, fontweight="bold")  # fmt: skip
+                  va="bottom" if up < 0.75 else "top", color=INK, fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
 
 
 def _place_names(axes: Any, lines: Sequence[Line], names: Sequence[str], height: int) -> None:
@@ -231,11 +217,11 @@ def _place_names(axes: Any, lines: Sequence[Line], names: Sequence[str], height:
     positions = spread([min(1.0, max(0.0, end)) * tall for end in ends], _LINE_HEIGHT, tall)
     for line, name, position in zip(lines, names, positions, strict=True):
         axes.text(1, position / tall, f" {name}", transform=axes.transAxes, ha="left", va="center", clip_on=False,
-                  color=_SERIES[line.series % len(_SERIES)], fontsize=_FONT_SIZE, fontweight="bold")  # fmt: skip
+                  color=SERIES[line.series % len(SERIES)], fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
 
 
 def spread(positions: Sequence[float], gap: float, top: float) -> list[float]:
-    """Move positions as little as an upward and a downward pass need so that neighbours are `gap` apart, within [0, top].
+    """Move positions until neighbours are `gap` apart: up first, then down again from `top`.
 
     Where there is no room for all, they end below 0 rather than on top of each other.
     """
@@ -254,62 +240,30 @@ def spread(positions: Sequence[float], gap: float, top: float) -> list[float]:
 
 
 def _finite(line: Line) -> Line:
-    """The line without the points where the run logged null or NaN, or whose interval is missing."""
+    """The line without the points that have no value; a point whose interval is unknown keeps one of no width."""
     keep = [index for index, pair in enumerate(zip(line.x, line.y, strict=True)) if all(map(human.is_number, pair))]
     low = high = None
     if line.low is not None and line.high is not None:
-        low = [_or(line.low[index], line.y[index]) for index in keep]
-        high = [_or(line.high[index], line.y[index]) for index in keep]
+        bounds = zip(line.low, line.high, line.y, strict=True)
+        known = [(a, b) if human.is_number(a) and human.is_number(b) else (y, y) for a, b, y in bounds]
+        low, high = [known[index][0] for index in keep], [known[index][1] for index in keep]
     x, y = [line.x[index] for index in keep], [line.y[index] for index in keep]
-    return Line(line.label, x, y, low, high, line.series, line.points, line.band)
-
-
-def _or(value: float | None, otherwise: float) -> float:
-    return value if value is not None and math.isfinite(value) else otherwise
+    return replace(line, x=x, y=y, low=low, high=high)
 
 
 def _shortened(text: str, longest: int) -> str:
-    """At most `longest` characters on one line, with nothing that matplotlib would read as mathematics."""
+    """At most `longest` characters on one line, without what matplotlib would read as mathematics.
+
+    The cut is in the middle, since names often differ at their ends only.
+    """
     text = " ".join(text.split())
-    text = text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+    if len(text) > longest:
+        head = longest // 2
+        text = f"{text[:head].rstrip()}…{text[len(text) - (longest - head - 1) :].lstrip()}"
     return text.replace("$", r"\$")
 
 
 def _rectangle(x: float, y: float, opacity: float) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((x, y), 1, 1, facecolor=_SERIES[0], alpha=opacity, edgecolor="none")
-
-
-def _svg(figure: Any, name: str, description: str) -> str:
-    """Save, then turn matplotlib's stand-alone file into an element that shares a page with others."""
-    import matplotlib
-    from markupsafe import escape
-
-    settings = {"svg.fonttype": "none", "svg.hashsalt": name, "font.family": "DejaVu Sans", "font.size": _FONT_SIZE}
-    buffer = io.StringIO()
-    with matplotlib.rc_context(settings):
-        nothing = {"Creator": None, "Date": None, "Format": None, "Type": None}
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    svg = buffer.getvalue()
-    svg = re.sub(r"<style.*?</style>", "", svg[svg.index("<svg") :], count=1, flags=re.DOTALL)
-    used = set(re.findall(r"(?:href=\"|url\()#([\w.-]+)", svg))
-    # Only tags are changed: what stands between them is the text of labels.
-    svg = re.sub(r"<[^>]+>", lambda tag: _shared_tag(tag[0], name, used), svg)
-    svg = re.sub(r">\s+<", "><", svg)
-    width, height = (round(float(value)) for value in re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0])
-    opening = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(description)}" stroke-linejoin="round">'
-    )
-    return opening + svg[svg.index(">") + 1 :].strip()
-
-
-def _shared_tag(tag: str, name: str, used: set[str]) -> str:
-    """One tag with page-wide unique ids, the page's font and colours, and coordinates to a hundredth of a pixel."""
-    tag = re.sub(r' id="([\w.-]+)"', lambda match: f' id="{name}-{match[1]}"' if match[1] in used else "", tag)
-    tag = re.sub(r"(?:xlink:)?(href=\"|url\()#", rf"\1#{name}-", tag)
-    tag = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, sans-serif", tag)
-    tag = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 system-ui, sans-serif", tag)
-    tag = re.sub("|".join(_COLOURS), lambda match: _COLOURS[match[0]], tag)
-    return re.sub(r"\s+", " ", re.sub(r"(\d\.\d\d)\d+", r"\1", tag))
+    return Rectangle((x, y), 1, 1, facecolor=SERIES[0], alpha=opacity, edgecolor="none")

@@ -43,13 +43,13 @@ def _write(path: Path, template: str, context: dict[str, Any]) -> Path:
 
 
 def render(template: str, context: dict[str, Any]) -> str:
-    """Fill a template of `evidence/templates`; a name the context lacks is an error, and HTML values are escaped."""
+    """Fill a template of `evidence/templates`. Values in HTML are escaped; a name the context lacks is an error."""
     import jinja2
     from markupsafe import Markup
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tilth.evidence"),
-        autoescape=True,
+        autoescape=jinja2.select_autoescape(["html.j2"]),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,10 +5,12 @@ from typing import Any
 
 from tilth.evidence import human
 from tilth.evidence.plots import Line, line_figure
+from tilth.evidence.report_parts import Picture, Stat, capitalized
 
 METRICS = {"macro_f1": "macro F1", "accuracy": "accuracy", "micro_f1": "micro F1", "matthews": "Matthews correlation"}
 _KINDS = {"pretrained": "pre-trained", "scratch": "from scratch", "baseline": "baseline", "other": "other"}
-_SIZES = {"wide": (980, 380), "narrow": (440, 330)}
+_SIZES = ((980, 380), (380, 300))
+"""Of a figure on a wide page, and on a phone."""
 
 
 def metric_name(name: str) -> str:
@@ -33,12 +35,14 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
         "lede": result["verdict"],
         "figures": _headline(result, metric),
         "method": (
-            f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and scored by "
-            f"{metric} on the same test data, which no system saw. Ranges in brackets and bars are 95 % intervals."
+            f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and "
+            f"scored by {metric} on the same test data, which no system saw. Ranges and bars are 95\u00a0% intervals."
         ),
         "pictures": _pictures(result, metric),
         "metric": metric,
-        "budgets": [{"name": budget_name(budget), "examples": _examples(result, budget)} for budget in result["budgets"]],
+        "budgets": [
+            {"name": budget_name(budget), "examples": _examples(result, budget)} for budget in result["budgets"]
+        ],
         "systems": [
             {
                 **system,
@@ -47,7 +51,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
             }
             for system in systems
         ],
-        "differences": [_difference(row) for row in result.get("differences") or []],
+        "differences": _difference_rows(result),
         "pretraining": _pretraining(result.get("pretraining_cost")),
         "points": [
             {
@@ -55,8 +59,8 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
                 "budget": budget_name(point["budget"]),
                 "examples": point["examples"],
                 "seed": point["seed"],
-                "test": point["test"].get(result["metric"]),
-                "train": point["train"].get(result["metric"]),
+                "test": (point.get("test") or {}).get(result["metric"]),
+                "train": (point.get("train") or {}).get(result["metric"]),
                 "seconds": point["seconds"],
             }
             for point in result["points"]
@@ -90,88 +94,117 @@ def _cell(result: dict[str, Any], system: str, budget: object) -> dict[str, Any]
     row = _row(result, system, budget)
     if row is None:
         return None
-    means = [other["mean"] for other in result["summary"] if other["budget"] == budget and human.is_number(other["mean"])]
-    return {**row, "best": bool(means) and row["mean"] == max(means)}
+    means = [
+        other["mean"] for other in result["summary"] if other["budget"] == budget and human.is_number(other["mean"])
+    ]
+    return {**row, "best": row["mean"] == max(means, default=None)}
 
 
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + human.decimal(value, 3)
+def _signed(value: float | None) -> str:
+    text = human.decimal(value, 3)
+    return "+" + text if value is not None and value > 0 and human.is_number(value) else text
 
 
-def _difference(row: dict[str, Any]) -> dict[str, str]:
-    if row["low"] > 0:
-        reading = "better"
-    elif row["high"] < 0:
-        reading = "worse"
-    else:
-        reading = "no clear difference"
+def _difference(row: dict[str, Any]) -> dict[str, Any]:
+    """A difference in words; it is clear when its interval leaves out zero."""
+    known = human.is_number(row["low"]) and human.is_number(row["high"])
+    reading = "no clear difference"
+    if known and row["low"] * row["high"] > 0:
+        reading = "better" if row["low"] > 0 else "worse"
     return {
-        "pair": f"{row['system']} against {row['against']}",
-        "budget": budget_name(row["budget"]),
         "mean": _signed(row["mean"]),
         "range": f"{_signed(row['low'])} to {_signed(row['high'])}",
         "reading": reading,
+        "clear": reading != "no clear difference",
     }
 
 
-def _headline(result: dict[str, Any], metric: str) -> list[dict[str, str]]:
-    ours = next((system["name"] for system in result["systems"] if system["kind"] == "pretrained"), None)
-    ours = ours or result["systems"][0]["name"]
-    figures = []
-    for budget in dict.fromkeys((result["budgets"][0], result["budgets"][-1])):
-        row = _row(result, ours, budget)
-        if row:
-            caption = f"{ours}, mean over seeds [{human.decimal(row['low'])}, {human.decimal(row['high'])}]. 1 is perfect."
-            figures.append(_figure(f"{metric[0].upper()}{metric[1:]}, {budget_name(budget)}", human.decimal(row["mean"]), "", caption))
-    first = [row for row in result.get("differences") or [] if row["budget"] == result["budgets"][0]]
-    for row in [row for row in first if row["system"] == ours][:2]:
-        caption = f"Difference in {metric} at {budget_name(row['budget'])}: {_difference(row)['range']}, {_difference(row)['reading']}."
-        figures.append(_figure(f"Against {row['against']}", _signed(row["mean"]), "", caption))
-    trained = f"{len(result['systems'])} systems, {len(result['budgets'])} label budgets, {len(result['seeds'])} seeds."
-    figures.append(_figure("Models trained", human.count(len(result["points"])), "", trained))
-    spent = sum(point["seconds"] for point in result["points"])
-    figures.append(_figure("Time to compare", human.duration(spent), "", "Training and scoring all of them, pre-training aside."))
-    return figures
+def _difference_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row for each pair of systems, one cell (or None) for each budget."""
+    cells = {
+        (row["system"], row["against"], row["budget"]): _difference(row) for row in result.get("differences") or []
+    }
+    pairs = dict.fromkeys((system, against) for system, against, _ in cells)
+    return [
+        {
+            "system": system,
+            "against": against,
+            "cells": [cells.get((system, against, budget)) for budget in result["budgets"]],
+        }
+        for system, against in pairs
+    ]
 
 
-def _figure(label: str, value: str, unit: str, caption: str) -> dict[str, str]:
-    return {"label": label, "value": value, "unit": unit, "caption": caption}
-
-
-def _pictures(result: dict[str, Any], metric: str) -> list[dict[str, str]]:
+def _headline(result: dict[str, Any], metric: str) -> list[Stat]:
+    """The first pre-trained system at the fewest and the most labels, its lead over others, and what it took."""
     names = [system["name"] for system in result["systems"]]
-    ticks = [(examples, human.count(examples)) for examples in sorted({row["examples"] for row in result["summary"]})]
+    pretrained = [system["name"] for system in result["systems"] if system["kind"] == "pretrained"]
+    ours = (pretrained or names)[0]
+    fewest, most = result["budgets"][0], result["budgets"][-1]
+    stats = []
+    for budget in dict.fromkeys((fewest, most)):
+        if row := _row(result, ours, budget):
+            caption = f"Of {ours}, {human.decimal(row['low'])} to {human.decimal(row['high'])}. 1 is perfect."
+            stats.append(Stat(f"{capitalized(metric)}, {budget_name(budget)}", human.decimal(row["mean"]), caption))
+    rows = [row for row in result.get("differences") or [] if row["system"] == ours and row["budget"] == fewest]
+    for row in rows[:2]:
+        difference = _difference(row)
+        caption = f"Difference in {metric} at {budget_name(fewest)}, {difference['range']}: {difference['reading']}."
+        stats.append(Stat(f"Against {row['against']}", difference["mean"], caption))
+    trained = f"{len(names)} systems, {len(result['budgets'])} label budgets, {len(result['seeds'])} seeds."
+    spent = human.duration(sum(point["seconds"] for point in result["points"]))
+    return [
+        *stats,
+        Stat("Models trained", human.count(len(result["points"])), trained),
+        Stat("Time to compare", spent, "Training and scoring all of them, pre-training aside."),
+    ]
 
-    def curves(value: str, intervals: bool) -> list[Line]:
-        lines = []
-        for series, name in enumerate(names):
-            rows = sorted((row for row in result["summary"] if row["system"] == name), key=lambda row: row["examples"])
-            low = [row["low"] for row in rows] if intervals else None
-            high = [row["high"] for row in rows] if intervals else None
-            lines.append(Line(name, [row["examples"] for row in rows], [row[value] for row in rows], low, high, series, True))
-        return lines
 
-    def picture(name: str, title: str, caption: str, lines: Sequence[Line], **options: Any) -> dict[str, str]:
-        def draw(size: str) -> str:
-            return line_figure(f"{name}-{size}", f"{title}. {caption}", lines, x_label="labelled training examples",
-                               log_x=True, x_ticks=ticks, size=_SIZES[size], **options)  # fmt: skip
-
-        return {"title": title, "caption": caption, "svg": draw("wide"), "narrow": draw("narrow")}
-
-    title = f"{metric[0].upper()}{metric[1:]} by number of labels"
+def _pictures(result: dict[str, Any], metric: str) -> list[Picture]:
+    curve_caption = f"Mean {metric} on test data, with 95\u00a0% intervals over seeds. Higher is better."
+    difference_caption = f"Gain in {metric} over each rival. A bar that crosses zero is no clear difference."
+    gap_caption = f"Training {metric} minus test {metric}: how much better it does on what it has seen."
+    curves, gaps = _curves(result, "mean", intervals=True), _curves(result, "gap", intervals=False)
     pictures = [
-        picture("curve", title, f"Mean {metric} on test data, with 95 % intervals over seeds. Higher is better.", curves("mean", True),
-                y_format=_two_places)
-    ]  # fmt: skip
-    if differences := _difference_lines(result):
-        pictures.append(picture("difference", "The difference it makes", f"Gain in {metric} over each rival on the same examples. "
-                                "A bar that crosses zero is no clear difference.", differences, level=(0, ""), y_format=_two_places))  # fmt: skip
-    caption = f"Training {metric} minus test {metric}: how much better a system does on what it has seen. Closer to zero is better."
-    pictures.append(picture("gap", "Overfitting", caption, curves("gap", False), level=(0, ""), y_format=_two_places))
-    return [one for one in pictures if one["svg"]]
+        _picture(result, "curve", f"{capitalized(metric)} by number of labels", curve_caption, curves),
+        _picture(result, "difference", "The difference it makes", difference_caption, _difference_lines(result), 0),
+        _picture(result, "gap", "Overfitting", gap_caption, gaps, 0),
+    ]
+    return [picture for picture in pictures if picture.svg]
 
 
-_two_places: Callable[[float], str] = lambda value: human.decimal(value, 2)  # noqa: E731
+def _picture(
+    result: dict[str, Any], name: str, title: str, caption: str, lines: Sequence[Line], level: float | None = None
+) -> Picture:
+    ticks = [(examples, human.count(examples)) for examples in sorted({row["examples"] for row in result["summary"]})]
+    drawings = [
+        line_figure(
+            f"{name}-{width}",
+            f"{title}. {caption}",
+            lines,
+            x_label="labelled training examples",
+            x_ticks=ticks,
+            log_x=True,
+            level=level,
+            y_format=lambda value: human.decimal(value, 2),
+            size=(width, height),
+        )
+        for width, height in _SIZES
+    ]
+    return Picture(title, caption, *drawings)
+
+
+def _curves(result: dict[str, Any], value: str, intervals: bool) -> list[Line]:
+    """One line for each system, over the number of labelled examples."""
+    lines = []
+    for series, system in enumerate(result["systems"]):
+        rows = [row for row in result["summary"] if row["system"] == system["name"]]
+        rows.sort(key=lambda row: row["examples"])
+        low = [row["low"] for row in rows] if intervals else None
+        high = [row["high"] for row in rows] if intervals else None
+        examples, values = [row["examples"] for row in rows], [row[value] for row in rows]
+        lines.append(Line(system["name"], examples, values, low, high, series, points=True))
+    return lines
 
 
 def _difference_lines(result: dict[str, Any]) -> list[Line]:

@@ -38,9 +38,20 @@ class RunRecord:
 
     @property
     def best(self) -> Event | None:
-        """The evaluation of the weights in `model/`: the lowest held-out loss."""
+        """The scheduled evaluation with the lowest held-out loss; it scores a sample of the held-out text."""
         scored = [event for event in self.evaluations if human.is_number(event.get("held_out_loss"))]
         return min(scored, key=lambda event: event["held_out_loss"], default=None)
+
+    @property
+    def result(self) -> Event | None:
+        """`step`, `held_out_loss` and `bits_per_byte` of the weights in `model/`.
+
+        A finished run has scored them on all held-out text; before its end they are those of the best evaluation.
+        """
+        for event in (self.end, self.summary):
+            if event and human.is_number(event.get("held_out_loss")):
+                return {**event, "step": event.get("best_step")}
+        return self.best
 
     @property
     def objective(self) -> str:
@@ -78,7 +89,9 @@ def read_run(folder: Path) -> RunRecord:
     """
     for name in ("recipe.yaml", "log.jsonl"):
         if not (folder / name).is_file():
-            raise TilthError(f"{folder} is not a run: it has no {name}; give the folder that tilth pretrain --out wrote")
+            raise TilthError(
+                f"{folder} is not a run: it has no {name}; give the folder that tilth pretrain --out wrote"
+            )
     try:
         recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,0 +1,104 @@
+"""Model cards (Mitchell et al. 2019): a folder's README.md, with the metadata that the Hugging Face hub reads."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tilth.evidence import human
+from tilth.evidence.report import render
+from tilth.evidence.report_comparison import metric_name
+from tilth.evidence.report_run import OBJECTIVES
+from tilth.evidence.report_run_pictures import bits_caption
+from tilth.evidence.run_record import read_run
+
+
+def run_model_card(run: Path) -> str:
+    """The card of a pre-trained model, from its run folder: data, recipe, held-out figures, cost, use, limits.
+
+    Language and licence are stated only where the corpus card states them.
+    Raises: TilthError when the folder is not a run.
+    """
+    record = read_run(run)
+    causal = record.objective == "causal"
+    family = str(record.recipe.get("family", "model"))
+    card, result = record.card or {}, record.result or {}
+    loss = result.get("held_out_loss")
+    metadata = {
+        **{name: card[name] for name in ("language", "license") if card.get(name)},
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation" if causal else "fill-mask",
+        "tags": ["tilth", "pre-training", family],
+    }
+    kind = (record.recipe.get("tokenizer") or {}).get("kind", "wordpiece")
+    context = {
+        "metadata": _metadata(metadata),
+        "name": plain(run.resolve().name),
+        "causal": causal,
+        "family": family,
+        "size": str(record.recipe.get("size", "")),
+        "method": OBJECTIVES.get(record.objective, record.objective),
+        "mask": "[MASK]" if kind == "wordpiece" else "<mask>",
+        "card": card,
+        "result": result,
+        "bits_caption": bits_caption(record.objective),
+        "perplexity": math.exp(loss) if causal and human.is_number(loss) and loss < 50 else None,
+        "start": record.start,
+        "tokens": record.tokens,
+        "seconds": record.seconds,
+        "parameters": record.parameters,
+        "flops": record.flops,
+        "weights": (record.summary or {}).get("weights_sha256"),
+        "recipe": yaml.safe_dump(record.recipe, sort_keys=False, allow_unicode=True).strip(),
+        "is_finished": record.end is not None,
+    }
+    return render("run_card.md.j2", context)
+
+
+def finetuned_model_card(result: dict[str, Any], name: str) -> str:
+    """The card of a fine-tuned model, from the content of its finetune.json.
+
+    name: what to call the model, usually its folder. The metadata names a base model only when it is one of the hub's.
+    """
+    base = str(result.get("model") or "")
+    metadata = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["tilth", "fine-tuned"],
+    }
+    if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists():
+        metadata["base_model"] = base
+    context = {
+        "metadata": _metadata(metadata),
+        "name": plain(name),
+        "base": code(base) if base else "",
+        "data": code(str(result["data"])) if result.get("data") else "",
+        "labels": [code(str(label)) for label in result.get("labels") or []],
+        "scores": [(metric_name(metric), score) for metric, score in (result.get("valid") or {}).items()],
+        "examples": result.get("examples") or {},
+        "truncated": sum((result.get("truncated") or {}).values()),
+        "best_epoch": result.get("best_epoch"),
+        "seconds": result.get("seconds"),
+        "flops": result.get("flops"),
+        "weights": result.get("weights_sha256"),
+        "settings": yaml.safe_dump(result.get("settings") or {}, sort_keys=False, allow_unicode=True).strip(),
+    }
+    return render("finetuned_card.md.j2", context)
+
+
+def plain(text: str) -> str:
+    """Text that Markdown and HTML take as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>#|!])", r"\\\1", " ".join(text.split()))
+
+
+def code(text: str) -> str:
+    """A code span of one line that nothing in `text` can end."""
+    text = " ".join(text.split())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
+
+
+def _metadata(values: dict[str, Any]) -> str:
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True).strip()

@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tilth.errors import TilthError
+from tilth.evidence.model_card import code, finetuned_model_card, plain, run_model_card
+from tilth.recipe import Recipe
+
+COUNTS = {"in": 1000, "kept": 900, "dropped": {"duplicate": 100}, "rejected": {}}
+
+
+def make_run(folder: Path, objective: str, card: dict, kind: str = "wordpiece") -> Path:
+    folder.mkdir()
+    values = {"family": "bert", "size": "mini", "objective": {"name": objective}, "tokenizer": {"kind": kind}}
+    (folder / "recipe.yaml").write_text(Recipe.model_validate(values).to_yaml())
+    events = [
+        {"event": "start", "parameters": 11_283_456, "train_tokens": 900_000, "validation_tokens": 40_000},
+        {"event": "evaluation", "step": 20, "tokens": 163_840, "held_out_loss": 5.5, "bits_per_byte": 2.25},
+        {"event": "end", "step": 40, "tokens": 327_680, "seconds": 192.4, "best_step": 20,
+         "held_out_loss": 5.4321, "bits_per_byte": 2.3456},
+    ]  # fmt: skip
+    (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    (folder / "corpus").mkdir()
+    (folder / "corpus" / "card.json").write_text(
+        json.dumps({"in": 1000, "kept": 900, "dropped": {"duplicate": 100}, "rejected": {}, **card})
+    )
+    return folder
+
+
+def metadata(card: str) -> dict:
+    _, front, body = card.split("---\n", 2)
+    assert body.startswith("\n# ")
+    return yaml.safe_load(front)
+
+
+def test_card_of_a_masked_run(tmp_path):
+    card = run_model_card(make_run(tmp_path / "novels", "masked", {}))
+    assert metadata(card) == {
+        "library_name": "transformers",
+        "pipeline_tag": "fill-mask",
+        "tags": ["tilth", "pre-training", "bert"],
+    }
+    for value in ("# novels", "| 2.346 |", "5.432 nats", "900 documents, kept from 1,000 records", "100 duplicate",
+                  "2.2\u00a0×\u00a010¹³ FLOPs, estimated as 6 × parameters × tokens", "3\u00a0min 12\u00a0s",
+                  "328\u00a0K", "11.3\u00a0M",
+                  "step 20", "the [MASK] and", "## Intended use", "## Limits and bias"):  # fmt: skip
+        assert value in card, value
+    assert "perplexity" not in card
+    assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["family"] == "bert"
+
+
+def test_card_of_a_causal_run_gives_its_perplexity(tmp_path):
+    card = run_model_card(make_run(tmp_path / "novels", "causal", {}, kind="byte_bpe"))
+    assert metadata(card)["pipeline_tag"] == "text-generation"
+    assert "| perplexity | 229 |" in card
+    assert "fill-mask" not in card
+
+
+def test_language_and_licence_are_stated_only_where_known(tmp_path):
+    known = run_model_card(make_run(tmp_path / "known", "masked", {"language": "en", "license": "cc-by-sa-4.0"}))
+    assert metadata(known)["language"] == "en"
+    assert metadata(known)["license"] == "cc-by-sa-4.0"
+    assert "licence of the data is not on record" not in known
+    unknown = run_model_card(make_run(tmp_path / "unknown", "masked", {}))
+    assert metadata(unknown).keys().isdisjoint({"language", "license"})
+    assert "licence of the data is not on record" in unknown
+
+
+def test_card_of_a_run_that_has_not_ended(tmp_path):
+    run = make_run(tmp_path / "run", "masked", {})
+    (run / "log.jsonl").write_text(json.dumps({"event": "start", "parameters": 1000}) + "\n")
+    card = run_model_card(run)
+    assert "had not ended" in card
+    assert "No held-out evaluation is on record." in card
+    with pytest.raises(TilthError, match="is not a run"):
+        run_model_card(tmp_path)
+
+
+def test_card_of_a_fine_tuned_model():
+    result = {
+        "task": "classify", "model": "google/bert-mini", "data": "train.jsonl", "labels": ["World", "a`b|c\nd"],
+        "settings": {"lr": 5e-5}, "best_epoch": 2.5, "examples": {"train": 1200, "valid": 300},
+        "truncated": {"train": 4}, "valid": {"macro_f1": {"value": 0.7812, "low": 0.74, "high": 0.82}},
+        "seconds": 65.0, "flops": 1.25e15, "weights_sha256": "ab12",
+    }  # fmt: skip
+    card = finetuned_model_card(result, "topics")
+    assert metadata(card) == {
+        "library_name": "transformers", "pipeline_tag": "text-classification", "tags": ["tilth", "fine-tuned"],
+        "base_model": "google/bert-mini",
+    }  # fmt: skip
+    for value in ("# topics", "| macro F1 | 0.781 | 0.740 to 0.820 |", "`World`, `` a`b|c d ``", "1,200 examples",
+                  "300 held out", "4 texts were longer", "1\u00a0min 5\u00a0s", "epoch 2.5", "`ab12`"):  # fmt: skip
+        assert value in card, value
+
+
+def test_a_local_base_model_is_not_taken_for_one_of_the_hub(tmp_path):
+    card = finetuned_model_card({"task": "classify", "model": str(tmp_path), "labels": ["a", "b"]}, "model")
+    assert "base_model" not in metadata(card)
+    assert "No data was held out" in card
+
+
+def test_text_cannot_end_its_markdown():
+    assert plain("a_b [x](y)\n# <script>") == r"a\_b \[x\](y) \# \<script\>"
+    assert code("x``y") == "``` x``y ```"
+    assert code("plain") == "`plain`"
