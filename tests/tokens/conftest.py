@@ -36,13 +36,13 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
             }
             schema = pa.schema([(name, pa.string()) for name in rows])
             pq.write_table(pa.table(rows, schema=schema), folder / split / "part-00000.parquet")
-        count = len(train) + len(validation)
+        parts = sorted(folder.glob("*/*.parquet"))
         card = {
-            "in": count,
-            "kept": count,
-            "dropped": {},
-            "rejected": {},
+            "format": "tilth corpus",
+            "format_version": 1,
+            "kept": len(train) + len(validation),
             "fingerprint": fingerprint([train, validation]),
+            "files": [{"path": str(part.relative_to(folder)), "size": part.stat().st_size} for part in parts],
         }
         (folder / "card.json").write_text(json.dumps(card))
         return open_corpus(folder)

@@ -138,6 +138,13 @@ def test_rows_are_nearly_full(make_corpus, tmp_path, shape):
         assert packing.fill >= 0.97
 
 
+def test_equal_documents_share_rows(make_corpus, tmp_path):
+    split = make_split(make_corpus, tmp_path, [30] * 403)
+    packing = Packing(split, 130, MASKED)
+    assert packing.num_rows == 101
+    assert np.bincount(all_rows(packing).row).tolist().count(4) == 100
+
+
 def test_any_range_of_rows_is_a_fair_sample(split):
     packing = Packing(split, 64, MASKED)
     half = packing.rows(np.arange(packing.num_rows // 2))

@@ -83,6 +83,18 @@ def test_no_tokens_at_all_is_an_error_and_leaves_no_folder(make_corpus, tokenize
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_written(stories, tokenizer, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TilthError, match="cannot write shards to"):
+        write_shards(stories, tokenizer, tmp_path / "file" / "shards", progress=False)
+
+
+def test_a_failure_leaves_the_shards_that_were_there(make_corpus, tokenizer, shards):
+    with pytest.raises(TilthError, match="no tokens"):
+        write_shards(make_corpus([""]), tokenizer, shards.path, progress=False)
+    assert open_shards(shards.path, verify=True).manifest == shards.manifest
+
+
 def test_a_large_vocabulary_takes_four_bytes(make_corpus, tmp_path):
     vocab = {f"w{number}": number for number in range(70_000)}
     backend = Tokenizer(models.WordLevel(vocab, unk_token="w0"))

@@ -110,6 +110,15 @@ def test_a_long_document_is_tokenized_in_segments_to_the_same_ids(tokenizers, st
     assert ends.tolist() == [end for _, end in whole.offsets]
 
 
+def test_segments_do_not_break_white_space(make_corpus, monkeypatch):
+    text = "mill  \n  mill   mill  \n\n  " * 40
+    tokenizer = train(make_corpus([text]), "byte_bpe", vocab_size=268)
+    whole = tokenizer.backend.encode(text, add_special_tokens=False).ids
+    for size in range(20, 40):
+        monkeypatch.setattr(text_module, "SEGMENT_CHARACTERS", size)
+        assert tokenizer.encode(text) == whole
+
+
 def test_text_without_spaces_is_cut_all_the_same(tokenizers, monkeypatch):
     monkeypatch.setattr(text_module, "SEGMENT_CHARACTERS", 10)
     assert tokenizers["byte_bpe"].decode(tokenizers["byte_bpe"].encode("x" * 95)) == "x" * 95

@@ -8,6 +8,8 @@ from tilth.errors import UsageError
 from tilth.key import Key, permute
 from tilth.tokens.shards import ShardSplit, ranges
 
+_CHUNK_PIECES = 1 << 20  # pieces measured at once, so that the plan's memory is little more than the plan
+
 
 @dataclass(frozen=True)
 class Framing:
@@ -68,7 +70,8 @@ class Packing:
     Pieces are packed longest first into the fullest row that has room, on the histogram of their lengths (Krell et al.
     2021, "Efficient Sequence Packing without Cross-contamination", longest-pack-first histogram packing). The plan is a
     pure function of the document lengths and the arguments. Rows are numbered at random, so any range is a fair sample.
-    It holds 8 bytes for each piece, row and document; tokens stay in the shards.
+    It holds 8 bytes for each piece, row and document, and takes some 30 for each piece while it is made; tokens stay in
+    the shards.
     """
 
     def __init__(self, split: ShardSplit, length: int, framing: Framing) -> None:
@@ -86,16 +89,18 @@ class Packing:
         counts = 1 + np.maximum(0, -(-(framed - self._body) // (self._body - framing.overlap)))
         self._first_piece = np.concatenate([[0], np.cumsum(counts)])
         self.num_pieces = int(self._first_piece[-1])
-        frame = len(framing.piece_prefix) + len(framing.piece_suffix)
-        lengths = self._bodies(np.arange(self.num_pieces))[1] + frame
+        lengths = np.empty(self.num_pieces, dtype=np.int32)
+        for begin in range(0, self.num_pieces, _CHUNK_PIECES):
+            chunk = np.arange(begin, min(begin + _CHUNK_PIECES, self.num_pieces))
+            lengths[chunk] = self._bodies(chunk)[1] + len(framing.piece_prefix) + len(framing.piece_suffix)
         self._row_starts, self._row_pieces = _plan(lengths + framing.reserve, length)
         self.num_rows = len(self._row_starts) - 1
-        self.num_packed_tokens = int(lengths.sum())
+        self._num_packed_tokens = int(lengths.sum(dtype=np.int64))
 
     @property
     def fill(self) -> float:
         """Tokens, special tokens included, per place of a row."""
-        return self.num_packed_tokens / max(1, self.num_rows * self.length)
+        return self._num_packed_tokens / max(1, self.num_rows * self.length)
 
     def rows(self, indexes: np.ndarray) -> Rows:
         """The rows of the given numbers, int64 (B,), in that order; a number may occur more than once."""

@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -26,12 +26,11 @@ from tilth.tokens.sentences import sentence_starts
 from tilth.tokens.text import TextTokenizer
 
 if TYPE_CHECKING:
-    from tilth.corpus.reader import Corpus
+    from tilth.corpus.reader import Corpus, SplitName
 
 FORMAT_VERSION = 1
 SHARD_TOKENS = 1 << 26
-SplitName = Literal["train", "validation"]
-SPLITS: tuple[SplitName, ...] = ("train", "validation")
+SPLITS: "tuple[SplitName, ...]" = ("train", "validation")
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 1 << 13
 
@@ -46,33 +45,25 @@ def write_shards(
     """
     out = Path(out)
     dtype = "<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4"
-    with whole_folder(out) as folder, progress_bar("Tokenizing", None, "tokens", shown=progress) as update:
-        splits = {}
-        done = 0
-        for split in SPLITS:
-            writer = _SplitWriter(folder, split, dtype, shard_tokens)
-            for batch in _batches(corpus, split):
-                texts = [text for _, text in batch]
-                for (name, text), (ids, ends) in zip(batch, tokenizer.encode_with_ends(texts), strict=True):
-                    writer.add(name, text, ids, ends)
-                update(done + writer.counts["tokens"])
-            splits[split] = writer.close()
-            done += writer.counts["tokens"]
-        if splits["train"]["tokens"] == 0:
-            raise TilthError(
-                f"the training split of {corpus.path} has no tokens; add documents with text to the corpus"
-            )
-        manifest = {
-            "format": "tilth shards",
-            "version": FORMAT_VERSION,
-            "corpus": corpus.fingerprint,
-            "tokenizer": tokenizer.fingerprint,
-            "vocab_size": tokenizer.vocab_size,
-            "dtype": dtype,
-            "shard_tokens": shard_tokens,
-            "splits": splits,
-        }
-        write_json(folder / "manifest.json", manifest)
+    manifest: dict[str, Any] = {
+        "format": "tilth shards",
+        "version": FORMAT_VERSION,
+        "corpus": corpus.fingerprint,
+        "tokenizer": tokenizer.fingerprint,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": dtype,
+        "shard_tokens": shard_tokens,
+    }
+    try:
+        with whole_folder(out) as folder:
+            writers = [_SplitWriter(folder, split, dtype, shard_tokens) for split in SPLITS]
+            _write_documents(corpus, tokenizer, writers, progress)
+            manifest["splits"] = {writer.split: writer.close() for writer in writers}
+            if manifest["splits"]["train"]["tokens"] == 0:
+                raise TilthError(f"the training split of {corpus.path} has no tokens; add documents with text to it")
+            write_json(folder / "manifest.json", manifest)
+    except OSError as error:
+        raise TilthError(f"cannot write shards to {out}: {error}; free some space or choose another folder") from None
     return open_shards(out)
 
 
@@ -120,7 +111,7 @@ class Shards:
         self.path = path
         self.manifest = manifest
 
-    def split(self, name: SplitName) -> "ShardSplit":
+    def split(self, name: "SplitName") -> "ShardSplit":
         """One split, `train` or `validation`."""
         return ShardSplit(self.path, name, self.manifest)
 
@@ -192,7 +183,20 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def _batches(corpus: "Corpus", split: SplitName) -> Iterator[list[tuple[str, str]]]:
+def _write_documents(corpus: "Corpus", tokenizer: TextTokenizer, writers: "list[_SplitWriter]", progress: bool) -> None:
+    documents = tokens = 0
+    with progress_bar("Tokenizing", corpus.card["kept"], "documents", shown=progress) as update:
+        for writer in writers:
+            for batch in _batches(corpus, writer.split):
+                encoded = tokenizer.encode_with_ends([text for _, text in batch])
+                for (name, text), (ids, ends) in zip(batch, encoded, strict=True):
+                    writer.add(name, text, ids, ends)
+                    tokens += len(ids)
+                documents += len(batch)
+                update(documents, tokens=f"{tokens:,}")
+
+
+def _batches(corpus: "Corpus", split: "SplitName") -> Iterator[list[tuple[str, str]]]:
     """The (id, text) of a split's documents, in batches of bounded size."""
     batch: list[tuple[str, str]] = []
     size = 0
@@ -230,7 +234,7 @@ class _SplitWriter:
 
     def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
         self._folder = folder
-        self._split = split
+        self.split = split
         self._dtype = np.dtype(dtype)
         self._shard_tokens = shard_tokens
         self._outputs = {name: self._open(f"{split}.{name}") for name in ("offsets", "bytes", "sentences", "names")}
@@ -267,7 +271,7 @@ class _SplitWriter:
             if room == 0:
                 self._finish(self._shard)
                 number = sum(name.endswith(".ids") for name in self._finished)
-                self._shard = self._open(f"{self._split}-{number:05d}.ids")
+                self._shard = self._open(f"{self.split}-{number:05d}.ids")
                 room = self._shard_tokens
             self._shard.write(content[:room].tobytes())
             content = content[room:]

@@ -34,20 +34,19 @@ def train_tokenizer(settings: TokenizerSettings, corpus: "Corpus", seed: int, pr
     Memory is bounded by `settings.sample_bytes`: that much text is held, and counted by words.
     Raises: TilthError when the corpus has no text, or does not support the vocabulary (characters excepted).
     """
-    with progress_bar("Training tokenizer", settings.sample_bytes, "bytes", shown=progress) as update:
-        texts, done = [], 0
+    texts: list[str] = []
+    with progress_bar("Sampling text", None, "texts", shown=progress) as update:
         for text in sample_texts(corpus, settings.sample_bytes, seed):
             texts.append(text)
-            done += len(text)
-            update(done)
-        if not any(text.strip() for text in texts):
-            raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
-        if settings.kind == "wordpiece":
-            backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase)
-        elif settings.kind == "byte_bpe":
-            backend = _train_byte_bpe(texts, settings.vocab_size)
-        else:
-            backend = _train_characters(texts, settings.vocab_size)
+            update(len(texts))
+    if not any(text.strip() for text in texts):
+        raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
+    if settings.kind == "wordpiece":
+        backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase, progress)
+    elif settings.kind == "byte_bpe":
+        backend = _train_byte_bpe(texts, settings.vocab_size, progress)
+    else:
+        backend = _train_characters(texts, settings.vocab_size)
     supported = backend.get_vocab_size()
     if supported < settings.vocab_size and settings.kind != "characters":
         raise TilthError(
@@ -97,7 +96,7 @@ def _spans(text: str, limit: int) -> Iterator[str]:
         yield " ".join(words[1:-1]) if len(words) > 2 else span
 
 
-def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool, progress: bool) -> Tokenizer:
     """WordPiece as BERT uses it.
 
     The trainer numbers the alphabet's `##` entries in the order of a randomly seeded hash table, and breaks ties by
@@ -117,7 +116,7 @@ def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Toke
         vocab_size=vocab_size,
         special_tokens=[*special, *alphabet, *(f"##{character}" for character in alphabet)],
         limit_alphabet=0,
-        show_progress=False,
+        show_progress=progress,
     )
     trained.train_from_iterator(texts, trainer)
     backend = _wordpiece(json.loads(trained.to_str())["model"]["vocab"], normalizer)
@@ -133,7 +132,7 @@ def _wordpiece(vocab: dict[str, int], normalizer: normalizers.Normalizer) -> Tok
     return backend
 
 
-def _train_byte_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
+def _train_byte_bpe(texts: list[str], vocab_size: int, progress: bool) -> Tokenizer:
     """Byte-level BPE as GPT-2 and RoBERTa use it."""
     special = SPECIAL_NAMES["byte_bpe"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -146,7 +145,7 @@ def _train_byte_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=progress
     )
     backend.train_from_iterator(texts, trainer)
     return backend

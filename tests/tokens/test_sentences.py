@@ -1,0 +1,31 @@
+import numpy as np
+
+from tilth.tokens.sentences import sentence_starts
+
+
+def cut(text: str) -> list[str]:
+    """The sentences of a text that is tokenized by characters."""
+    starts = sentence_starts(text, np.arange(1, len(text) + 1))
+    return [text[begin:end] for begin, end in zip(starts, [*starts[1:], len(text)], strict=True)]
+
+
+def test_sentences_end_at_marks_before_a_space_and_no_small_letter():
+    assert cut('It froze! "Why?" 7 geese.') == ["It froze! ", '"Why?" ', "7 geese."]
+    assert cut("Use e.g. this, or 3.5 of it... maybe") == ["Use e.g. this, or 3.5 of it... maybe"]
+
+
+def test_empty_lines_end_a_sentence():
+    assert cut("A heading\n \nthe text\non two lines") == ["A heading\n \n", "the text\non two lines"]
+
+
+def test_ideographic_marks_need_no_space():
+    assert cut("日本の朝。静かな海。") == ["日本の朝。", "静かな海。"]
+
+
+def test_the_token_that_reaches_past_the_boundary_starts_the_sentence():
+    text, ends = "It froze. Then it thawed. ", [2, 8, 9, 14, 17, 24, 25, 26]
+    assert sentence_starts(text, np.array(ends)).tolist() == [0, 3]
+
+
+def test_a_text_without_tokens_has_no_sentences():
+    assert sentence_starts("", np.zeros(0, dtype=np.int64)).tolist() == []
