@@ -9,20 +9,19 @@
 and the same for validation. All numbers are little-endian; a position counts tokens from the start of the split.
 """
 
-import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tilth.errors import TilthError
 from tilth.files import read_json, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
-from tilth.tokens.sentences import sentence_starts
+from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def write_shards(
     }
     try:
         with whole_folder(out) as folder:
-            writers = [_SplitWriter(folder, split, dtype, shard_tokens) for split in SPLITS]
+            writers = [SplitWriter(folder, split, dtype, shard_tokens) for split in SPLITS]
             _write_documents(corpus, tokenizer, writers, progress)
             manifest["splits"] = {writer.split: writer.close() for writer in writers}
             if manifest["splits"]["train"]["tokens"] == 0:
@@ -183,7 +182,7 @@ def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
 
 
-def _write_documents(corpus: "Corpus", tokenizer: TextTokenizer, writers: "list[_SplitWriter]", progress: bool) -> None:
+def _write_documents(corpus: "Corpus", tokenizer: TextTokenizer, writers: list[SplitWriter], progress: bool) -> None:
     documents = tokens = 0
     with progress_bar("Tokenizing", corpus.card["kept"], "documents", shown=progress) as update:
         for writer in writers:
@@ -208,82 +207,6 @@ def _batches(corpus: "Corpus", split: "SplitName") -> Iterator[list[tuple[str, s
             batch, size = [], 0
     if batch:
         yield batch
-
-
-class _Output:
-    """A file that is hashed while it is written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.size = 0
-        self._file: BinaryIO = open(path, "wb")  # noqa: SIM115
-        self._hash = hashlib.sha256()
-
-    def write(self, content: bytes) -> None:
-        self._file.write(content)
-        self._hash.update(content)
-        self.size += len(content)
-
-    def close(self) -> dict[str, Any]:
-        self._file.close()
-        return {"bytes": self.size, "sha256": self._hash.hexdigest()}
-
-
-class _SplitWriter:
-    """Appends documents to the files of one split."""
-
-    def __init__(self, folder: Path, split: str, dtype: str, shard_tokens: int) -> None:
-        self._folder = folder
-        self.split = split
-        self._dtype = np.dtype(dtype)
-        self._shard_tokens = shard_tokens
-        self._outputs = {name: self._open(f"{split}.{name}") for name in ("offsets", "bytes", "sentences", "names")}
-        self._shard = self._open(f"{split}-00000.ids")
-        self._finished: dict[str, dict[str, Any]] = {}
-        self._outputs["offsets"].write(np.int64(0).astype("<i8").tobytes())
-        self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "sentences": 0, "empty_documents": 0, "empty_bytes": 0}
-
-    def _open(self, name: str) -> _Output:
-        return _Output(self._folder / name)
-
-    def add(self, name: str, text: str, ids: np.ndarray, ends: np.ndarray) -> None:
-        counts = self.counts
-        size = len(text.encode())
-        if len(ids) == 0:
-            counts["empty_documents"] += 1
-            counts["empty_bytes"] += size
-            return
-        sentences = sentence_starts(text, ends) + counts["tokens"]
-        self._add_ids(ids)
-        counts["documents"] += 1
-        counts["tokens"] += len(ids)
-        counts["bytes"] += size
-        counts["sentences"] += len(sentences)
-        self._outputs["offsets"].write(np.array([counts["tokens"]], dtype="<i8").tobytes())
-        self._outputs["bytes"].write(np.array([size], dtype="<i8").tobytes())
-        self._outputs["sentences"].write(sentences.astype("<i8").tobytes())
-        self._outputs["names"].write(json.dumps(name).encode() + b"\n")
-
-    def _add_ids(self, ids: np.ndarray) -> None:
-        content = ids.astype(self._dtype)
-        while len(content):
-            room = self._shard_tokens - self._shard.size // self._dtype.itemsize
-            if room == 0:
-                self._finish(self._shard)
-                number = sum(name.endswith(".ids") for name in self._finished)
-                self._shard = self._open(f"{self.split}-{number:05d}.ids")
-                room = self._shard_tokens
-            self._shard.write(content[:room].tobytes())
-            content = content[room:]
-
-    def _finish(self, output: _Output) -> None:
-        self._finished[output.path.name] = output.close()
-
-    def close(self) -> dict[str, Any]:
-        """Close the files; returns the split's entry of the manifest."""
-        for output in (*self._outputs.values(), self._shard):
-            self._finish(output)
-        return self.counts | {"files": dict(sorted(self._finished.items()))}
 
 
 def _map(path: Path, dtype: str) -> np.ndarray:
