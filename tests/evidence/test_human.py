@@ -23,6 +23,8 @@ from tilth.evidence import human
         (human.significant, 0, "0"),
         (human.scientific, 1.25e15, "1.2 × 10¹⁵"),
         (human.percent, 0.954, "95.4 %"),
+        (human.percent, 0.0002, "< 0.1 %"),
+        (human.percent, 0, "0.0 %"),
         (human.duration, 0.12, "120 ms"),
         (human.duration, 4.25, "4.2 s"),
         (human.duration, 59.7, "1 min"),

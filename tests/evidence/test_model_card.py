@@ -8,7 +8,13 @@ from tilth.errors import TilthError
 from tilth.evidence.model_card import code, finetuned_model_card, plain, run_model_card
 from tilth.recipe import Recipe
 
-COUNTS = {"in": 1000, "kept": 900, "dropped": {"duplicate": 100}, "rejected": {}}
+COUNTS = {
+    "in": 1000,
+    "kept": 900,
+    "dropped": {"duplicate": 100},
+    "rejected": {},
+    "sources": [{"source": "/home/me/my_novels"}],
+}
 
 
 def make_run(folder: Path, objective: str, card: dict, kind: str = "wordpiece") -> Path:
@@ -23,9 +29,7 @@ def make_run(folder: Path, objective: str, card: dict, kind: str = "wordpiece") 
     ]  # fmt: skip
     (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (folder / "corpus").mkdir()
-    (folder / "corpus" / "card.json").write_text(
-        json.dumps({"in": 1000, "kept": 900, "dropped": {"duplicate": 100}, "rejected": {}, **card})
-    )
+    (folder / "corpus" / "card.json").write_text(json.dumps({**COUNTS, **card}))
     return folder
 
 
@@ -44,8 +48,8 @@ def test_card_of_a_masked_run(tmp_path):
     }
     for value in ("# novels", "| 2.346 |", "5.432 nats", "900 documents, kept from 1,000 records", "100 duplicate",
                   "2.2\u00a0×\u00a010¹³ FLOPs, estimated as 6 × parameters × tokens", "3\u00a0min 12\u00a0s",
-                  "328\u00a0K", "11.3\u00a0M",
-                  "step 20", "the [MASK] and", "## Intended use", "## Limits and bias"):  # fmt: skip
+                  "328\u00a0K", "11.3\u00a0M", "From `my_novels`.", "step 20", "the [MASK] and",
+                  "## Intended use", "## Limits and bias"):  # fmt: skip
         assert value in card, value
     assert "perplexity" not in card
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["family"] == "bert"

@@ -27,6 +27,13 @@ WARNING = {
     "documents": [],
 }
 
+CARD = {
+    "in": 1000, "kept": 900, "dropped": {"duplicate": 80}, "rejected": {"invalid_utf8": 20},
+    "splits": {"train": {"documents": 850, "bytes": 3_600_000, "words": 600_000}},
+    "leak_check": {"passed": True}, "notes": ["one document was cut in two"],
+    "sources": [{"source": "novels.txt", "files": 1, "in": 1000, "kept": 900, "bytes": 3_800_000}],
+}  # fmt: skip
+
 
 def step(number: int, **changes: object) -> dict:
     figures = {"loss": 9 - 0.1 * number, "lr": 1e-3, "grad_norm": 1.5, "tokens_per_second": 7_000 + number}
@@ -53,8 +60,7 @@ def make_run(folder: Path, events: list[dict], objective: str = "causal") -> Pat
     (folder / "recipe.yaml").write_text(recipe.to_yaml())
     (folder / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     (folder / "corpus").mkdir()
-    card = {"in": 1000, "kept": 900, "dropped": {"duplicate": 80}, "rejected": {"invalid_utf8": 20}}
-    (folder / "corpus" / "card.json").write_text(json.dumps(card))
+    (folder / "corpus" / "card.json").write_text(json.dumps(CARD))
     return folder
 
 
@@ -128,6 +134,8 @@ def test_run_report_states_the_figures_of_the_log(tmp_path):
         "Processor 9000",
         f"90.0{SPACE}%",
         "rejected: invalid utf8",
+        "<code>novels.txt</code>",
+        "no group of near-duplicates, is on both sides",
         "9f8e7d6c5b4a3210",
     ):
         assert value in text, value
@@ -159,9 +167,15 @@ def test_a_run_that_has_only_started_has_a_report(tmp_path):
 
 def test_resumed_run_shows_only_what_was_kept(tmp_path):
     crashed = [START, step(10), evaluation(10, 6.0), step(20, loss=1.0), evaluation(20, 0.125)]
-    resumed = [{**START, "threads": 8}, {"event": "resume", "step": 10}, step(20), evaluation(20, 5.5)]
+    resumed = [
+        {**START, "threads": 8},
+        {"event": "resume", "step": 10, "damaged": ["step-00000020: truncated"]},
+        step(20),
+        evaluation(20, 5.5),
+    ]
     text = report_of(make_run(tmp_path / "run", [*crashed, *resumed]))
     assert "resumed from step 10" in text
+    assert "passed over when it was resumed: step-00000020: truncated." in text
     assert "0.125" not in text
     assert "5.500" in text
     assert "8 threads" in text
@@ -204,13 +218,13 @@ def test_samples_are_spread_over_the_run(tmp_path):
             "step": number,
             "tokens": number * 1000,
             "prompt": "It was",
-            "text": f"It was moment-{number}.",
+            "text": f" moment-{number}.",
         }
         for number in range(21)
     ]
     text = report_of(make_run(tmp_path / "run", [START, *samples]))
     assert re.findall(r"moment-(\d+)\.", text) == ["0", "4", "8", "12", "16", "20"]
-    assert '<span class="prompt">It was</span> moment-0.' in text
+    assert '<h3 class="prompt">It was</h3>' in text
     assert "15 further samples" in text
 
 
@@ -234,7 +248,7 @@ def test_the_card_of_a_corpus_elsewhere_is_found_through_the_log(tmp_path):
     run = make_run(tmp_path / "run", [START])
     elsewhere = tmp_path / "card.json"
     (run / "corpus" / "card.json").rename(elsewhere)
-    assert "What became of it" not in report_of(run)
+    assert "records became documents" not in report_of(run)
     (run / "log.jsonl").write_text(json.dumps({**START, "corpus_card": str(elsewhere)}) + "\n")
     assert "900 of 1,000 records became documents" in report_of(run)
 
@@ -299,7 +313,7 @@ def test_comparison_opens_with_its_verdict_and_shows_every_mean(tmp_path):
         f"22{SPACE}min 15{SPACE}s",
     ):
         assert value in text, value
-    assert re.findall(r'class="number best">([\d.]+)<', text) == ["0.700", "0.910"]
+    assert re.findall(r'class="number best">([^<]+)<', text) == ["0.700", "0.910", "+0.100"]
     assert re.findall(r'<span class="range">([a-z ]+)</span></td>', text) == [
         "better",
         "no clear difference",

@@ -57,7 +57,10 @@ def scientific(value: float | None, digits: int = 2) -> str:
 
 
 def percent(share: float | None, places: int = 1) -> str:
-    """A share of one as a percentage: `98.0 %`."""
+    """A share of one as a percentage: `98.0 %`; what would round to nothing is `< 0.1 %`."""
+    smallest = 10**-places
+    if is_number(share) and 0 < share * 100 < smallest:
+        return f"<{_SPACE}{smallest}{_SPACE}%"
     return f"{share * 100:.{places}f}{_SPACE}%" if is_number(share) else _MISSING
 
 

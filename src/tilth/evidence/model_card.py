@@ -42,6 +42,7 @@ def run_model_card(run: Path) -> str:
         "method": OBJECTIVES.get(record.objective, record.objective),
         "mask": "[MASK]" if kind == "wordpiece" else "<mask>",
         "card": card,
+        "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
         "bits_caption": bits_caption(record.objective),
         "perplexity": math.exp(loss) if causal and human.is_number(loss) and loss < 50 else None,

@@ -91,8 +91,10 @@ def line_figure(
         axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     if level is not None:
         axes.axhline(level, color=MUTED, linewidth=1)
+    # On a logarithmic axis, curves step aside a little so that their interval bars do not cover each other.
+    span = max(max(line.x) for line in lines) / min(min(line.x) for line in lines) if log_x else 1.0
     for index, line in enumerate(lines):
-        _draw(axes, line, offset=(index - (len(lines) - 1) / 2) if log_x else 0.0)
+        _draw(axes, line, offset=span ** (0.008 * (index - (len(lines) - 1) / 2)))
     axes.margins(x=0.02 if not log_x else 0.06, y=0.08)
     low, high = y_limits
     axes.set_ylim(bottom=low, top=high)
@@ -179,9 +181,9 @@ def _position(value: float) -> str:
 
 
 def _draw(axes: Any, line: Line, offset: float) -> None:
+    """Draw one curve, its x multiplied by `offset`."""
     colour = SERIES[line.series % len(SERIES)]
-    # On a logarithmic axis, curves step aside by a few per cent so that their interval bars do not cover each other.
-    x = np.asarray(line.x, dtype=float) * 1.035**offset
+    x = np.asarray(line.x, dtype=float) * offset
     y = np.asarray(line.y, dtype=float)
     if line.low is not None and line.high is not None:
         low, high = np.asarray(line.low, dtype=float), np.asarray(line.high, dtype=float)

@@ -115,7 +115,7 @@ def _difference(row: dict[str, Any]) -> dict[str, Any]:
         "mean": _signed(row["mean"]),
         "range": f"{_signed(row['low'])} to {_signed(row['high'])}",
         "reading": reading,
-        "clear": reading != "no clear difference",
+        "is_clear": reading != "no clear difference",
     }
 
 

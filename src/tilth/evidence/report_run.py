@@ -22,6 +22,10 @@ _STATUS = {
     "interrupted": ("interrupted", True),
 }
 _MOMENTS = 6
+_SAMPLES = {
+    "causal": "How the model continues the same text at several moments of the run: from noise towards language.",
+    "masked": "What the model would put in the hidden places, and how sure it is, at several moments of the run.",
+}
 
 
 def run_context(record: RunRecord) -> dict[str, Any]:
@@ -40,6 +44,7 @@ def run_context(record: RunRecord) -> dict[str, Any]:
         "learning_note": learning_note(record),
         "pictures": run_pictures(record),
         "samples": _samples(record.samples),
+        "samples_note": _SAMPLES["causal" if record.objective == "causal" else "masked"],
         "data": _data(record.card),
         "cost": _cost(record),
         "settings": settings_groups(record.recipe),
@@ -111,6 +116,8 @@ def _notes(record: RunRecord) -> list[str]:
     if record.resumes:
         steps = " and ".join(human.count(event["step"]) for event in record.resumes)
         notes.append(f"The run was resumed from step {steps}; dotted lines in the figures show where.")
+    if damaged := [str(problem) for event in record.resumes for problem in event.get("damaged") or []]:
+        notes.append(f"Damaged checkpoints were passed over when it was resumed: {'; '.join(damaged)}.")
     if record.unreadable_lines:
         noun = "line" if record.unreadable_lines == 1 else "lines"
         notes.append(f"{record.unreadable_lines} {noun} of log.jsonl could not be read and are left out.")
@@ -132,8 +139,7 @@ def _samples(events: Sequence[Event]) -> list[dict[str, Any]]:
             {
                 "tokens": f"{human.count(event.get('tokens'))} tokens",
                 "step": event.get("step"),
-                "prompt": prompt if str(event.get("text", "")).startswith(prompt) else "",
-                "text": str(event.get("text", "")).removeprefix(prompt),
+                "text": str(event.get("text", "")).strip(),
             }
             for event in chosen
         ]
@@ -142,33 +148,29 @@ def _samples(events: Sequence[Event]) -> list[dict[str, Any]]:
 
 
 def _data(card: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not card:
+    """The corpus card in short: what became of every record, where it came from, how it was split."""
+    if not card or not card.get("in"):
         return None
-    taken, kept = card.get("in"), card.get("kept")
-    rows = []
-    if taken:
-        rows.append({"name": "kept", "count": kept, "share": kept / taken, "lost": False})
-        for word, reasons in (("dropped", card.get("dropped")), ("rejected", card.get("rejected"))):
-            for reason, number in sorted((reasons or {}).items(), key=lambda item: (-item[1], item[0])):
-                rows.append(
-                    {
-                        "name": f"{word}: {reason.replace('_', ' ')}",
-                        "count": number,
-                        "share": number / taken,
-                        "lost": True,
-                    }
-                )
-    sentence = (
-        f"{human.count(kept)} of {human.count(taken)} records became documents. Dropped records were duplicates or "
-        "unsuitable; rejected ones could not be read and were set aside with their reason."
-    )
-    known = {"in", "kept", "dropped", "rejected"}
-    more = [
-        (name.replace("_", " "), human.count(value) if human.is_number(value) else str(value))
-        for name, value in card.items()
-        if name not in known and isinstance(value, (str, int, float))
-    ]
-    return {"sentence": sentence, "rows": rows, "more": more}
+    taken, kept = card["in"], card["kept"]
+    outcomes = [{"name": "kept", "count": kept, "share": kept / taken, "lost": False}]
+    for word in ("dropped", "rejected"):
+        for reason, number in sorted((card.get(word) or {}).items(), key=lambda item: (-item[1], item[0])):
+            name = f"{word}: {reason.replace('_', ' ')}"
+            outcomes.append({"name": name, "count": number, "share": number / taken, "lost": True})
+    leaks = card.get("leak_check") or {}
+    return {
+        "sentence": (
+            f"{human.count(kept)} of {human.count(taken)} records became documents. Dropped records were duplicates or "
+            "unsuitable; rejected ones could not be read and were set aside with their reason."
+        ),
+        "outcomes": outcomes,
+        "splits": [{"name": name, **split} for name, split in (card.get("splits") or {}).items()],
+        "sources": card.get("sources") or [],
+        "leaks": "No text, and no group of near-duplicates, is on both sides of the split."
+        if leaks.get("passed")
+        else "",
+        "notes": card.get("notes") or [],
+    }
 
 
 def _cost(record: RunRecord) -> list[tuple[str, str]]:

@@ -24,15 +24,13 @@ def bits_caption(objective: str) -> str:
 
 
 def learning_note(record: RunRecord) -> str:
-    """What the figures show together, and what they leave out."""
+    """What the figures show together."""
     note = "All figures share one axis: the tokens seen so far."
     gap = (record.evaluations[-1] if record.evaluations else {}).get("gap")
     if human.is_number(gap):
         side = "better" if gap < 0 else "worse"
         apart = f"{human.decimal(abs(gap))} nats {side} on unseen text than on its training text"
         note = f"At the last evaluation the model was {apart}. {note}"
-    if record.result and record.best and record.result["held_out_loss"] != record.best["held_out_loss"]:
-        note += " Evaluations on the way score a sample of the held-out text; the figures at the top score all of it."
     return note
 
 

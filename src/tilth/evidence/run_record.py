@@ -38,7 +38,7 @@ class RunRecord:
 
     @property
     def best(self) -> Event | None:
-        """The scheduled evaluation with the lowest held-out loss; it scores a sample of the held-out text."""
+        """The scheduled evaluation with the lowest held-out loss."""
         scored = [event for event in self.evaluations if human.is_number(event.get("held_out_loss"))]
         return min(scored, key=lambda event: event["held_out_loss"], default=None)
 
@@ -46,7 +46,7 @@ class RunRecord:
     def result(self) -> Event | None:
         """`step`, `held_out_loss` and `bits_per_byte` of the weights in `model/`.
 
-        A finished run has scored them on all held-out text; before its end they are those of the best evaluation.
+        A run scores them once more at its end; before it they are those of the best evaluation.
         """
         for event in (self.end, self.summary):
             if event and human.is_number(event.get("held_out_loss")):
@@ -107,8 +107,8 @@ def read_run(folder: Path) -> RunRecord:
         for line in lines:
             _take(record, line)
     if record.card is None and record.start.get("corpus_card"):
-        path = Path(record.start["corpus_card"])
-        record.card = _optional(path if path.is_absolute() else folder / path)
+        named = Path(record.start["corpus_card"])
+        record.card = _optional(folder / named) or _optional(named)
     return record
 
 
