@@ -3,9 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would reach for the network fails at once
+
+# The same examples every time, and no verdict that depends on how busy the machine is.
+hypothesis.settings.register_profile("tilth", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("tilth")
 
 
 @pytest.fixture(scope="session")

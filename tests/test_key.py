@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tilth.key import Key, permute
@@ -28,7 +28,6 @@ def test_torch_seed_is_what_torch_accepts():
         assert 0 <= Key(0, index, "dropout").torch_seed() < 2**63
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(0, 2**32))
 def test_permute_is_a_bijection(size, seed):
     permuted = permute(np.arange(size), size, Key(seed, 0, "order"))
