@@ -27,4 +27,4 @@ test: lint
 	$(BIN)/pytest --quiet -m 'not slow'
 
 clean:
-	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

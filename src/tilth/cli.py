@@ -104,6 +104,12 @@ def _global_options(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)]
+TextColumn = Annotated[
+    str | None, typer.Option(help="The column of the text, where it has no usual name.", show_default=False)
+]
+LabelColumn = Annotated[
+    str | None, typer.Option(help="The column of the label, where it has no usual name.", show_default=False)
+]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model folder, ours or from the Hugging Face hub.", show_default=False)
 ]
@@ -125,8 +131,8 @@ def corpus_build(
         ),
     ],
     out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
-    validation: Annotated[float, typer.Option(help="Share of the documents to hold out.")] = 0.05,
-    max_rejected: Annotated[float, typer.Option(help="Share of broken records at which to stop.")] = 0.01,
+    validation: Annotated[float, typer.Option(help="Share of the text to hold out.")] = 0.05,
+    max_rejected: Annotated[float, typer.Option(help="Share of broken records past which to stop.")] = 0.01,
     text_column: Annotated[str, typer.Option(help="The column of tables and JSON lines that holds the text.")] = "text",
     as_json: Json = False,
 ) -> None:
@@ -197,6 +203,8 @@ def finetune(
     overrides: Overrides = None,
     valid: Annotated[str | None, typer.Option(help="Labelled examples to choose the best model on.")] = None,
     task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on labelled examples.
@@ -204,7 +212,16 @@ def finetune(
     KEY=VALUE changes a setting: epochs=5 lr=2e-5 seed=1
     """
     with _working():
-        summary = tilth.finetune(model, data, out, valid=valid, task=task, overrides=overrides or ())
+        summary = tilth.finetune(
+            model,
+            data,
+            out,
+            valid=valid,
+            task=task,
+            text_column=text_column,
+            label_column=label_column,
+            overrides=overrides or (),
+        )
     render.result(summary, as_json)
 
 
@@ -213,13 +230,17 @@ def evaluate(
     model: Model,
     data: Annotated[str, typer.Option(help="Labelled examples; with --lm, raw text.", show_default=False)],
     lm: Annotated[bool, typer.Option("--lm", help="Perplexity and bits per byte instead of a task's metrics.")] = False,
-    stride: Annotated[int | None, typer.Option(help="Tokens between two windows of --lm; default: half.")] = None,
+    stride: Annotated[int | None, typer.Option(help="With --lm, new tokens in a window; default: half of it.")] = None,
     out: Annotated[str | None, typer.Option(help="A folder for the report and its pictures.")] = None,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
     """Measure a model on data it has not seen."""
     with _working():
-        metrics = tilth.evaluate(model, data, lm=lm, out=out, stride=stride)
+        metrics = tilth.evaluate(
+            model, data, lm=lm, out=out, stride=stride, text_column=text_column, label_column=label_column
+        )
     render.result(metrics, as_json)
 
 
@@ -235,6 +256,8 @@ def compare(
     models: Annotated[list[str] | None, typer.Option("--from", help="A pre-trained model; may be given again.")] = None,
     labels: Annotated[str, typer.Option(help="Labelled examples per class, in steps.")] = "8,32,128,all",
     seeds: Annotated[int, typer.Option(help="Trials of each, with other examples and other random draws.")] = 5,
+    text_column: TextColumn = None,
+    label_column: LabelColumn = None,
     as_json: Json = False,
 ) -> None:
     """Show with numbers what pre-training bought.
@@ -251,6 +274,8 @@ def compare(
             models=models or (),
             budgets=budgets,
             seeds=seeds,
+            text_column=text_column,
+            label_column=label_column,
             overrides=overrides or (),
         )
     render.result(comparison, as_json)
