@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 import tilth
 from tilth import cli, render
 from tilth.errors import Interrupted, TilthError, UsageError
+from tilth.shell import Verbs
 
 VERBS = ["demo", "corpus", "tokenizer", "pretrain", "finetune", "evaluate", "compare", "predict", "generate"]
 
@@ -25,7 +26,7 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess:
 
 def failing(error: BaseException) -> typer.Typer:
     """The command line with one verb, which fails."""
-    app = typer.Typer(cls=cli.Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(cli._global_options)
 
     @app.command()
