@@ -84,7 +84,8 @@ def test_card_of_a_run_that_has_not_ended(tmp_path):
 
 def test_card_of_a_fine_tuned_model():
     result = {
-        "task": "classify", "model": "google/bert-mini", "data": "train.jsonl", "labels": ["World", "a`b|c\nd"],
+        "task": "classify", "model": "google/bert-mini", "data": "/home/me/train.jsonl",
+        "labels": ["World", "a`b|c\nd"],
         "settings": {"lr": 5e-5}, "best_epoch": 2.5, "examples": {"train": 1200, "valid": 300},
         "truncated": {"train": 4}, "valid": {"macro_f1": {"value": 0.7812, "low": 0.74, "high": 0.82}},
         "seconds": 65.0, "flops": 1.25e15, "weights_sha256": "ab12",
@@ -95,13 +96,16 @@ def test_card_of_a_fine_tuned_model():
         "base_model": "google/bert-mini",
     }  # fmt: skip
     for value in ("# topics", "| macro F1 | 0.781 | 0.740 to 0.820 |", "`World`, `` a`b|c d ``", "1,200 examples",
-                  "300 held out", "4 texts were longer", "1\u00a0min 5\u00a0s", "epoch 2.5", "`ab12`"):  # fmt: skip
+                  "300 held out", "`train.jsonl`: 1,200",
+                  "4 texts were longer", "1\u00a0min 5\u00a0s", "epoch 2.5", "`ab12`"):  # fmt: skip
         assert value in card, value
 
 
 def test_a_local_base_model_is_not_taken_for_one_of_the_hub(tmp_path):
     card = finetuned_model_card({"task": "classify", "model": str(tmp_path), "labels": ["a", "b"]}, "model")
     assert "base_model" not in metadata(card)
+    assert str(tmp_path) not in card
+    assert f"fine-tuned from `{tmp_path.name}`" in card
     assert "No data was held out" in card
 
 

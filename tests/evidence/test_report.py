@@ -168,7 +168,7 @@ def test_a_run_that_has_only_started_has_a_report(tmp_path):
 def test_resumed_run_shows_only_what_was_kept(tmp_path):
     crashed = [START, step(10), evaluation(10, 6.0), step(20, loss=1.0), evaluation(20, 0.125)]
     resumed = [
-        {**START, "threads": 8},
+        {**START, "processor": "Processor 9001"},
         {"event": "resume", "step": 10, "damaged": ["step-00000020: truncated"]},
         step(20),
         evaluation(20, 5.5),
@@ -178,7 +178,7 @@ def test_resumed_run_shows_only_what_was_kept(tmp_path):
     assert "passed over when it was resumed: step-00000020: truncated." in text
     assert "0.125" not in text
     assert "5.500" in text
-    assert "8 threads" in text
+    assert "Processor 9001" in text
 
 
 def test_warnings_of_the_monitor_are_named(tmp_path):

@@ -62,6 +62,7 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
     """The card of a fine-tuned model, from the content of its finetune.json.
 
     name: what to call the model, usually its folder. The metadata names a base model only when it is one of the hub's.
+    Of local paths the last part is given only: a card travels, the machine's folders do not.
     """
     base = str(result.get("model") or "")
     metadata = {
@@ -71,11 +72,13 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
     }
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists():
         metadata["base_model"] = base
+    else:
+        base = Path(base).name
     context = {
         "metadata": _metadata(metadata),
         "name": plain(name),
         "base": code(base) if base else "",
-        "data": code(str(result["data"])) if result.get("data") else "",
+        "data": code(Path(str(result["data"])).name) if result.get("data") else "",
         "labels": [code(str(label)) for label in result.get("labels") or []],
         "scores": [(metric_name(metric), score) for metric, score in (result.get("valid") or {}).items()],
         "examples": result.get("examples") or {},

@@ -175,15 +175,12 @@ def _data(card: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def _cost(record: RunRecord) -> list[tuple[str, str]]:
     start = record.start
-    machine = [str(start[name]) for name in ("processor", "device") if start.get(name)]
-    if start.get("threads"):
-        machine.append(f"{start['threads']} threads")
     rows = [
         ("Time", human.duration(record.seconds)),
         ("Tokens", human.count(record.tokens)),
         ("Parameters", human.count(record.parameters)),
         ("Estimated operations", f"{human.scientific(record.flops)} FLOPs: 6 × parameters × tokens, an estimate"),
-        ("Machine", ", ".join(machine)),
+        ("Machine", str(start.get("processor") or start.get("device") or "")),
         ("Computed in", str(start.get("dtype") or "")),
         ("Started", moment(start.get("time"))),
         ("Checkpoints", human.count(len(record.checkpoints))),
