@@ -1,0 +1,342 @@
+"""The training loop.
+
+One step: micro-batches forward and backward, one clipped update, and on schedule an evaluation, samples and a checkpoint.
+Everything random comes from (seed, step), so a resumed run is the run that was never stopped.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tilth
+from tilth.errors import Interrupted, TilthError, UsageError
+from tilth.files import output_folder, sha256_file, write_json, write_text
+from tilth.key import Key
+from tilth.model.folder import load_model, save_model
+from tilth.model.model import Model
+from tilth.model.precision import compute_dtype, describe_processor, keep_freed_memory, pick_device
+from tilth.objectives.objective import Batch, loss_sums
+from tilth.progress import progress_bar
+from tilth.recipe import Budget, Recipe
+from tilth.train.batches import Batches
+from tilth.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from tilth.train.held_out import HeldOut, held_out_loss
+from tilth.train.interrupt import Interrupt
+from tilth.train.monitor import Monitor
+from tilth.train.optimizers import Optimizers
+from tilth.train.prepare import Prepared, fresh_model, prepare
+from tilth.train.samples import default_prompts, sample
+from tilth.train.schedules import rate
+from tilth.train.trackers import Trackers
+
+EVALUATIONS, SAVES = 12, 6
+"""How often a run evaluates and saves over its budget, unless the recipe says."""
+MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
+
+
+def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+    """Pre-train a model and leave it, with its log and checkpoints, in the run folder `out`.
+
+    corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`.
+    Returns the run's summary (also `summary.json`).
+    Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal, once saved.
+    """
+    device = pick_device(recipe.train.device)
+    if device.type == "cpu":
+        keep_freed_memory()
+    output_folder(out)
+    if not resume and ((out / "log.jsonl").exists() or (out / "checkpoints").exists()):
+        raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
+    if resume and not (out / "recipe.yaml").exists():
+        raise UsageError(f"{out} holds no run to resume; start one without --resume")
+    prepared = prepare(recipe, corpus, out, progress)
+    return Run(recipe, prepared, out, device, resume).train(progress)
+
+
+@dataclass
+class Clock:
+    """Seconds spent training, those before a resume included."""
+
+    before: float
+    started: float
+
+    @property
+    def seconds(self) -> float:
+        return self.before + time.perf_counter() - self.started
+
+
+class Run:
+    """One pre-training run: what it has, and where it is."""
+
+    def __init__(self, recipe: Recipe, prepared: Prepared, out: Path, device: torch.device, resume: bool) -> None:
+        self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
+        self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
+        length = recipe.data.length
+        micro_tokens = self.settings.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
+        self.rows_per_step = max(1, self.settings.batch_tokens // length)
+        rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
+        make = (prepared.objective, prepared.train, recipe.seed, self.rows_per_step, rows_per_micro_batch)
+        self.batches = Batches(*make)
+        held_out = Batches(prepared.objective, prepared.validation, recipe.seed, self.rows_per_step, rows_per_micro_batch)
+        self.held_out = held_out.first_rows(self.settings.evaluate_tokens)
+        self.prompts = list(self.settings.prompts) or default_prompts(
+            prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
+        )
+        self.identity = {
+            "recipe": recipe.model_dump(mode="json"),
+            "corpus": prepared.corpus.fingerprint,
+            "tokenizer": prepared.tokenizer.fingerprint,
+            "compute_type": str(self.dtype).removeprefix("torch."),
+        }
+        self.clock = Clock(0.0, time.perf_counter())
+        self.model: Model = fresh_model(recipe, prepared).to(device)
+        self.optimizers = Optimizers(self.model, self.settings)
+        self.monitor = Monitor(self.settings.patience)
+        self.step, self.tokens = 0, 0
+        self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
+        self.last_evaluated = 0.0
+        self.last_saved = 0.0
+        self.last_held_out: HeldOut | None = None
+        problems = self._restore() if resume else []
+        self.trackers = Trackers(out, self.step if resume else None)
+        write_text(out / "recipe.yaml", recipe.to_yaml())
+        if resume:
+            self.trackers.log("resume", self.step, damaged=problems)
+        else:
+            self.trackers.log("start", 0, **self._description())
+
+    def train(self, progress: bool) -> dict[str, Any]:
+        """Run to the end of the budget; returns the summary."""
+        self.model.train()
+        reason = "budget"
+        with (
+            Interrupt() as interrupt,
+            progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
+        ):
+            try:
+                for batches in self.batches.from_step(self.step):
+                    if self.progress >= 1:
+                        break
+                    self._train_step(batches, update)
+                    if self._due(self.settings.evaluate_every, self.last_evaluated, EVALUATIONS):
+                        self.last_evaluated = self._units(self.settings.evaluate_every)
+                        if self._evaluate() and self.settings.on_overfitting == "stop":
+                            reason = "stopped early"
+                            break
+                    if interrupt.signal_number is not None:
+                        reason = "interrupted"
+                        break
+                    if self._due(self.settings.save_every, self.last_saved, SAVES):
+                        self.save()
+                if reason != "interrupted" and self.steps_since_evaluation:
+                    self._evaluate()
+                self.save()
+                return self._finish(reason, interrupt.signal_number)
+            finally:
+                self.trackers.close()
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget spent."""
+        return self._units(self.settings.budget) / self.settings.budget.amount
+
+    def _train_step(self, batches: list[Batch], update: Any) -> None:
+        step_started = time.perf_counter()
+        lr = self.optimizers.set_rate(rate(self.settings, min(1.0, self.progress)))
+        counts: dict[str, int] = {}
+        for batch in batches:
+            for head, count in batch.counts.items():
+                counts[head] = counts.get(head, 0) + count
+        loss = torch.zeros((), device=self.device)
+        for index, batch in enumerate(batches):
+            torch.manual_seed(Key(self.recipe.seed, self.step, f"dropout {index}").torch_seed())
+            sums = loss_sums(self.model, batch.to(self.device), self.dtype)
+            # Divided by the whole step's counts: the same gradient whatever the number of micro-batches.
+            part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
+            part.backward()
+            loss += part.detach()
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        value, norm_value = float(loss), float(norm)
+        if not (math.isfinite(value) and math.isfinite(norm_value)):
+            self._handle_nonfinite(batches, value, norm_value)
+        else:
+            self.optimizers.step()
+            self.loss_since_evaluation += value
+            self.steps_since_evaluation += 1
+        self.step += 1
+        tokens = sum(batch.tokens for batch in batches)
+        self.tokens += tokens
+        speed = tokens / (time.perf_counter() - step_started)
+        figures = {"tokens": self.tokens, "epoch": self._epoch(), "progress": round(min(1.0, self.progress), 6)}
+        self.trackers.log(
+            "step", self.step, **figures, loss=value, lr=lr, grad_norm=norm_value,
+            tokens_per_second=round(speed), seconds=round(self.clock.seconds, 3),
+        )  # fmt: skip
+        held_out = {} if self.last_held_out is None else {"held-out": f"{self.last_held_out.loss:.3f}"}
+        update(min(1.0, self.progress), loss=f"{value:.3f}", **held_out, rate=f"{speed:,.0f} tokens/s")
+
+    def _evaluate(self) -> bool:
+        """Held-out loss and samples; keeps the model when it is the best. Returns whether overfitting has just been named."""
+        held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
+        self.last_held_out = held_out
+        train_loss = self.loss_since_evaluation / max(1, self.steps_since_evaluation)
+        self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
+        best = self.monitor.evaluate(self.step, train_loss, held_out.loss)
+        self.trackers.log(
+            "evaluation", self.step, tokens=self.tokens, seconds=round(self.clock.seconds, 3), train_loss=train_loss,
+            held_out_loss=held_out.loss, bits_per_byte=self._bits_per_byte(held_out), gap=held_out.loss - train_loss,
+            best=best, parts=held_out.parts,
+        )  # fmt: skip
+        for prompt in self.prompts:
+            try:
+                text = sample(self.model, self.prepared.tokenizer, prompt, self.recipe.seed, self.dtype)
+            except TilthError as error:
+                text = f"({error})"
+            self.trackers.log("sample", self.step, tokens=self.tokens, prompt=prompt, text=text)
+        if best:
+            save_model(self.model, self.prepared.tokenizer, self.out / "model")
+        if not self.monitor.names_overfitting(train_loss):
+            return False
+        self.trackers.log(
+            "warning", self.step, kind="overfitting", documents=[],
+            message=(
+                f"held-out loss has not improved on {self.monitor.best_loss:.3f} (step {self.monitor.best_step}) for "
+                f"{self.monitor.patience} evaluations while the training loss fell to {train_loss:.3f}: the run overfits; "
+                "the model of that step is kept. Use more text, a smaller model, or fewer epochs"
+            ),
+        )  # fmt: skip
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, unless there is one."""
+        self.last_saved = self._units(self.settings.save_every)
+        checkpoint = Checkpoint(
+            weights=dict(self.model.state_dict()),
+            optimizer=self.optimizers.state(),
+            state={
+                "step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "monitor": self.monitor.state(),
+                "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation": self.steps_since_evaluation,
+                "last_evaluated": self.last_evaluated, "last_saved": self.last_saved,
+            },
+            identity=self.identity,
+        )  # fmt: skip
+        path = save_checkpoint(self.out / "checkpoints", self.step, checkpoint, self.settings.keep_checkpoints)
+        self.trackers.log("checkpoint", self.step, path=f"checkpoints/{path.name}")
+
+    def _restore(self) -> list[str]:
+        checkpoint, problems = load_latest(self.out / "checkpoints")
+        differ = _differences(checkpoint.identity, self.identity)
+        if differ:
+            raise UsageError(
+                f"{self.out} cannot go on: these differ from the run's checkpoint: {', '.join(differ)}; "
+                "restore them, or start another run"
+            )
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizers.load_state(checkpoint.optimizer)
+        state = dict(checkpoint.state)
+        self.monitor = Monitor.from_state(state.pop("monitor"))
+        self.clock = Clock(state.pop("seconds"), time.perf_counter())
+        for name, value in state.items():
+            setattr(self, name, value)
+        return problems
+
+    def _handle_nonfinite(self, batches: list[Batch], loss: float, norm: float) -> None:
+        self.optimizers.clear()
+        numbers = sorted({int(number) for batch in batches for number in batch.documents})[:20]
+        documents = self.prepared.train.split.document_names(numbers)
+        message = f"step {self.step}: loss {loss}, gradient norm {norm}: no update was made"
+        self.trackers.log("warning", self.step, kind="nonfinite", message=message, documents=documents)
+        if self.settings.on_nonfinite == "stop":
+            self.save()
+            raise TilthError(
+                f"{message}; lower train.lr, or set train.precision=float32; "
+                f"the batch held {', '.join(documents[:3])}{' and others' if len(documents) > 3 else ''} (see log.jsonl)"
+            )
+
+    def _finish(self, reason: str, signal_number: int | None) -> dict[str, Any]:
+        figures: dict[str, Any] = {"tokens": self.tokens, "seconds": round(self.clock.seconds, 3), "reason": reason}
+        if self.monitor.best_step:
+            model, _ = load_model(self.out / "model")
+            best = held_out_loss(model.to(self.device), self.held_out, self.device, self.dtype)
+            figures |= {"best_step": self.monitor.best_step, "held_out_loss": best.loss}
+            figures |= {"parts": best.parts, "bits_per_byte": self._bits_per_byte(best)}
+        self.trackers.log("end", self.step, **figures)
+        if signal_number is not None:
+            raise Interrupted(
+                f"stopped at step {self.step}, {100 * self.progress:.0f} % of the budget; "
+                f"saved in {self.out}: the same command with --resume goes on",
+                signal_number,
+            )
+        summary = {
+            "step": self.step,
+            **figures,
+            "objective": self.recipe.objective.name,
+            "family": self.recipe.family,
+            "size": self.recipe.size,
+            "parameters": self.model.num_parameters(),
+            "flops_per_token": self.model.flops_per_token(self.recipe.data.length),
+            "corpus": self.prepared.corpus.fingerprint,
+            "tokenizer": self.prepared.tokenizer.fingerprint,
+            "weights_sha256": sha256_file(self.out / "model" / "model.safetensors"),
+        }
+        write_json(self.out / "summary.json", summary)
+        return summary
+
+    def _units(self, budget: Budget | None) -> float:
+        """How much has been done, in a budget's unit; without one, the share of the run's budget."""
+        if budget is None:
+            return self.progress
+        if budget.unit == "minutes":
+            return self.clock.seconds / 60
+        if budget.unit == "tokens":
+            # Counted as the plan fills rows on average, so that the number of steps is known before the run.
+            return self.step * self.rows_per_step * self.prepared.train.length * self.prepared.train.fill
+        return self._epoch() if budget.unit == "epochs" else float(self.step)
+
+    def _due(self, every: Budget | None, last: float, default_times: int) -> bool:
+        interval = 1 / default_times if every is None else every.amount
+        return self._units(every) - last >= interval - 1e-9
+
+    def _epoch(self) -> float:
+        return self.step * self.rows_per_step / self.prepared.train.num_rows
+
+    def _bits_per_byte(self, held_out: HeldOut) -> float:
+        main = held_out.parts[self.prepared.objective.heads[0]]
+        return self.prepared.objective.bits_per_byte(main, self.prepared.validation.split)
+
+    def _description(self) -> dict[str, Any]:
+        train, validation = self.prepared.train, self.prepared.validation
+        return {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "parameters": self.model.num_parameters(),
+            "trunk_parameters": sum(p.numel() for p in self.model.trunk.blocks.parameters()),
+            "device": self.device.type,
+            "processor": describe_processor(self.device),
+            "threads": torch.get_num_threads(),
+            "dtype": self.identity["compute_type"],
+            "tilth": tilth.__version__,
+            "torch": torch.__version__,
+            "corpus": self.identity["corpus"],
+            "corpus_card": str(self.prepared.corpus.path / "card.json"),
+            "tokenizer": self.identity["tokenizer"],
+            "train_tokens": train.split.num_tokens,
+            "validation_tokens": validation.split.num_tokens,
+            "rows": train.num_rows,
+            "fill": round(train.fill, 4),
+        }
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of the values that differ, with both."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{name}." if name != "recipe" else "")
+        elif old != new:
+            found.append(f"{prefix}{name} (was {old}, is {new})")
+    return found

@@ -1,0 +1,130 @@
+"""From a recipe and raw data to all that the loop needs: corpus, tokenizer, shards, packed rows, objective, model."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tilth.corpus.build import build_corpus
+from tilth.corpus.reader import Corpus, is_corpus, open_corpus
+from tilth.errors import TilthError, UsageError
+from tilth.model.config import TrunkConfig
+from tilth.model.families import FAMILIES, Family
+from tilth.model.model import Model, build_model
+from tilth.model.warm_start import warm_start_embeddings
+from tilth.objectives import Objective, build_objective
+from tilth.recipe import Recipe
+from tilth.settings import nearest
+from tilth.tokens.packing import Packing
+from tilth.tokens.shards import Shards, open_shards, write_shards
+from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a run stands on."""
+
+    corpus: Corpus
+    tokenizer: TextTokenizer
+    shards: Shards
+    objective: Objective
+    train: Packing
+    validation: Packing
+
+
+def prepare(recipe: Recipe, corpus_path: Path, run: Path, progress: bool) -> Prepared:
+    """Make, or find in the run folder, everything but the model.
+
+    corpus_path: a corpus, or raw data to build one from (it goes to `run/corpus`).
+    Raises: TilthError when the data, the tokenizer or the shards cannot be used or do not belong together.
+    """
+    check_family(recipe)
+    corpus = _corpus(recipe, corpus_path, run, progress)
+    tokenizer = _tokenizer(recipe, corpus, run, progress)
+    objective = build_objective(recipe, tokenizer)
+    if (run / "shards").exists():
+        shards = open_shards(run / "shards", corpus.fingerprint, tokenizer.fingerprint)
+    else:
+        shards = write_shards(corpus, tokenizer, run / "shards", progress=progress)
+    packings = {}
+    for split in ("train", "validation"):
+        packings[split] = Packing(shards.split(split), objective.row_length, objective.framing)
+        if packings[split].num_rows == 0:
+            raise TilthError(f"the corpus {corpus.path} has no text in its {split} split; add documents")
+    return Prepared(corpus, tokenizer, shards, objective, packings["train"], packings["validation"])
+
+
+def fresh_model(recipe: Recipe, prepared: Prepared) -> Model:
+    """The recipe's model at step 0.
+
+    Raises: UsageError when the sizes do not fit together.
+    """
+    family = check_family(recipe)
+    config = _trunk_config(recipe, family, prepared.tokenizer.vocab_size)
+    model = build_model(family, config, prepared.objective.heads, recipe.seed)
+    if recipe.model.embeddings == "cooccurrence":
+        warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
+    model.set_dropout(recipe.model.dropout)
+    return model
+
+
+def check_family(recipe: Recipe) -> Family:
+    """The recipe's family, after checking that its objective suits it.
+
+    Raises: UsageError naming what is valid.
+    """
+    if recipe.family not in FAMILIES:
+        raise UsageError(f"no family {recipe.family!r}{nearest(recipe.family, list(FAMILIES))}")
+    family = FAMILIES[recipe.family]
+    if recipe.size not in family.sizes:
+        raise UsageError(f"{family.name} has no size {recipe.size!r}{nearest(recipe.size, list(family.sizes))}")
+    trained = {head for heads in family.architectures for head in heads}
+    needed = {"masked": {"masked"}, "next_sentence": {"masked", "next_sentence"}, "causal": {"causal"}}
+    if not needed[recipe.objective.name] <= trained:
+        suitable = ", ".join(name for name, heads in needed.items() if heads <= trained)
+        raise UsageError(f"objective.name: {family.name} does not learn by {recipe.objective.name!r}; valid: {suitable}")
+    return family
+
+
+def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfig:
+    config, changes = family.sizes[recipe.size], recipe.model
+    width, heads = changes.width or config.width, changes.heads or config.heads
+    max_length = changes.max_length or recipe.data.length
+    if recipe.data.length > max_length:
+        raise UsageError(
+            f"data.length={recipe.data.length} is longer than the model reads (model.max_length={max_length}); lower one or raise the other"
+        )
+    head_size = config.head_size
+    if changes.width or changes.heads:
+        if width % heads:
+            raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
+        head_size = width // heads
+    return replace(
+        config,
+        vocab_size=vocab_size,
+        layers=changes.layers or config.layers,
+        width=width,
+        heads=heads,
+        head_size=head_size,
+        mlp_width=width * config.mlp_width // config.width,
+        max_length=max_length,
+    )
+
+
+def _corpus(recipe: Recipe, path: Path, run: Path, progress: bool) -> Corpus:
+    if is_corpus(path):
+        return open_corpus(path)
+    built = run / "corpus"
+    if is_corpus(built):
+        return open_corpus(built)
+    return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
+
+
+def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, progress: bool) -> TextTokenizer:
+    path = run / "tokenizer.json"
+    if path.exists():
+        return load_tokenizer(path)
+    if recipe.tokenizer.path is not None:
+        tokenizer = load_tokenizer(Path(recipe.tokenizer.path))
+    else:
+        tokenizer = train_tokenizer(recipe.tokenizer, corpus, recipe.seed, progress=progress)
+    tokenizer.save(path)
+    return load_tokenizer(path)
