@@ -113,7 +113,6 @@ class TrainSettings(Settings):
         default="muon", description="muon: hidden matrices by Muon, the rest by AdamW"
     )
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
-    muon_lr: float = Field(default=0.02, gt=0, description="peak learning rate of Muon")
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["linear", "cosine", "warmup_stable_decay"] = "warmup_stable_decay"
     warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the budget in which the rate rises")
@@ -124,11 +123,9 @@ class TrainSettings(Settings):
         default="auto", description="auto: bfloat16 where it is fast"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or mps")
-    evaluate_every: BudgetSetting | None = Field(default=None, description="default: a twentieth of the budget")
-    evaluate_tokens: int = Field(
-        default=200_000, ge=1, description="held-out tokens scored on schedule; all at the end"
-    )
-    save_every: BudgetSetting | None = Field(default=None, description="default: a tenth of the budget")
+    evaluate_every: BudgetSetting | None = Field(default=None, description="default: a twelfth of the budget")
+    evaluate_tokens: int = Field(default=200_000, ge=1, description="held-out tokens scored on schedule and at the end")
+    save_every: BudgetSetting | None = Field(default=None, description="default: a sixth of the budget")
     keep_checkpoints: int = Field(default=2, ge=1, description="how many of the newest checkpoints stay")
     patience: int = Field(
         default=3, ge=1, description="held-out evaluations without a better loss before overfitting is named"
