@@ -109,7 +109,7 @@ def test_wrong_use_exits_2_and_says_what_was_wrong(args, message):
         (Interrupted("stopped after step 3", signal.SIGTERM), 143, "Error: stopped after step 3"),
         (OSError(28, "No space left on device", "/data/run"), 1, "Error: No space left on device: /data/run"),
         (EOFError("cut short"), 1, "EOFError: cut short; this is a fault of Tilth's"),
-        (MemoryError(), 1, "Error: out of memory; lower the batch"),
+        (MemoryError(), 1, "Error: out of memory; lower train.micro_batch_tokens"),
         (KeyError("x"), 1, "KeyError: 'x'; this is a fault of Tilth's"),
     ],
 )
@@ -119,6 +119,16 @@ def test_failure_is_a_message_and_an_exit_status(error, status, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+def test_pytorch_out_of_memory_says_what_to_lower():
+    import torch
+
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    result = run("fail", app=failing(raised.value))
+    assert (result.exit_code, result.stderr[:28]) == (1, "Error: out of memory; lower ")
+    assert run("fail", app=failing(torch.OutOfMemoryError("CUDA"))).stderr == result.stderr
 
 
 def test_a_message_is_printed_as_it_is():

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -17,7 +17,6 @@ import tilth
 from tilth import render
 from tilth.errors import Interrupted, TilthError, UsageError
 from tilth.shell import Verbs
-
 
 app = typer.Typer(
     cls=Verbs,

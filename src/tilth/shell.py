@@ -42,8 +42,19 @@ def _message(error: Exception) -> str:
     """What to tell a person about a failure. The machine's own failures are put in words here, once for all verbs."""
     if isinstance(error, TilthError):
         return str(error)
-    if isinstance(error, MemoryError):
-        return "out of memory; lower the batch, the model's size or the length of a row"
+    if _is_out_of_memory(error):
+        return (
+            "out of memory; lower train.micro_batch_tokens (batch_size in fine-tuning), data.length or the model's size"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}; this is a fault of Tilth's: please report it with what --debug shows"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, or PyTorch on any device (told by name and words, as PyTorch may not be loaded), ran out of it."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
