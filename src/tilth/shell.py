@@ -52,7 +52,7 @@ def _message(error: Exception) -> str:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, or PyTorch on any device (told by name and words, as PyTorch may not be loaded), ran out of it."""
+    """Whether Python or PyTorch ran out; PyTorch is told by name and words, because it may not be loaded."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
