@@ -93,6 +93,12 @@ def test_characters_keep_the_most_frequent(make_corpus):
     assert tokenizer.encode("abz") == [3, 4, tokenizer.special.unk]
 
 
+def test_training_prints_nothing_on_standard_output(stories, capfd):
+    train_tokenizer(TokenizerSettings(kind="wordpiece", vocab_size=220), stories, 0, progress=True)
+    train_tokenizer(TokenizerSettings(kind="byte_bpe", vocab_size=320), stories, 0, progress=True)
+    assert capfd.readouterr().out == ""
+
+
 def test_an_empty_corpus(make_corpus):
     with pytest.raises(TilthError, match="no text"):
         train(make_corpus(["", " \n"]), "wordpiece")

@@ -37,7 +37,7 @@ class SplitWriter:
 
     def __init__(self, folder: Path, split: "SplitName", dtype: str, shard_tokens: int) -> None:
         self._folder = folder
-        self.split = split
+        self.split: SplitName = split
         self._dtype = np.dtype(dtype)
         self._shard_tokens = shard_tokens
         self._outputs = {name: self._open(f"{split}.{name}") for name in ("offsets", "bytes", "sentences", "names")}
@@ -50,7 +50,7 @@ class SplitWriter:
         return _Output(self._folder / name)
 
     def add(self, name: str, text: str, ids: np.ndarray, ends: np.ndarray) -> None:
-        """Append a document: its id, raw text, token ids and where in the text each token ends; without ids, count it."""
+        """Append a document: its id, raw text, token ids and the characters they end at. Without ids, count it."""
         counts = self.counts
         size = len(text.encode())
         if len(ids) == 0:

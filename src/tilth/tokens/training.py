@@ -35,18 +35,19 @@ def train_tokenizer(settings: TokenizerSettings, corpus: "Corpus", seed: int, pr
     Raises: TilthError when the corpus has no text, or does not support the vocabulary (characters excepted).
     """
     texts: list[str] = []
-    with progress_bar("Sampling text", None, "texts", shown=progress) as update:
+    # The trainers' own bars print to standard output, which belongs to results, so they stay off.
+    with progress_bar("Training tokenizer", None, "texts", shown=progress) as update:
         for text in sample_texts(corpus, settings.sample_bytes, seed):
             texts.append(text)
             update(len(texts))
-    if not any(text.strip() for text in texts):
-        raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
-    if settings.kind == "wordpiece":
-        backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase, progress)
-    elif settings.kind == "byte_bpe":
-        backend = _train_byte_bpe(texts, settings.vocab_size, progress)
-    else:
-        backend = _train_characters(texts, settings.vocab_size)
+        if not any(text.strip() for text in texts):
+            raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
+        if settings.kind == "wordpiece":
+            backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase)
+        elif settings.kind == "byte_bpe":
+            backend = _train_byte_bpe(texts, settings.vocab_size)
+        else:
+            backend = _train_characters(texts, settings.vocab_size)
     supported = backend.get_vocab_size()
     if supported < settings.vocab_size and settings.kind != "characters":
         raise TilthError(
@@ -96,7 +97,7 @@ def _spans(text: str, limit: int) -> Iterator[str]:
         yield " ".join(words[1:-1]) if len(words) > 2 else span
 
 
-def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool, progress: bool) -> Tokenizer:
+def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Tokenizer:
     """WordPiece as BERT uses it.
 
     The trainer numbers the alphabet's `##` entries in the order of a randomly seeded hash table, and breaks ties by
@@ -116,7 +117,7 @@ def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool, progres
         vocab_size=vocab_size,
         special_tokens=[*special, *alphabet, *(f"##{character}" for character in alphabet)],
         limit_alphabet=0,
-        show_progress=progress,
+        show_progress=False,
     )
     trained.train_from_iterator(texts, trainer)
     backend = _wordpiece(json.loads(trained.to_str())["model"]["vocab"], normalizer)
@@ -132,7 +133,7 @@ def _wordpiece(vocab: dict[str, int], normalizer: normalizers.Normalizer) -> Tok
     return backend
 
 
-def _train_byte_bpe(texts: list[str], vocab_size: int, progress: bool) -> Tokenizer:
+def _train_byte_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
     """Byte-level BPE as GPT-2 and RoBERTa use it."""
     special = SPECIAL_NAMES["byte_bpe"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -145,7 +146,7 @@ def _train_byte_bpe(texts: list[str], vocab_size: int, progress: bool) -> Tokeni
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=progress
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
     backend.train_from_iterator(texts, trainer)
     return backend
