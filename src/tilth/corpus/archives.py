@@ -8,8 +8,11 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from tilth.corpus.compression import CHUNK, Broken, Stream, open_stream
+from tilth.corpus.compression import Broken, Stream, open_stream
 from tilth.corpus.records import Rejected, printable
+
+CHUNK = 16 * 1024
+"""Bytes read from a member at once: what is lost before a break, since `tarfile` gives out nothing of a read that fails."""
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMBER_BYTES = 16 * 1024**3

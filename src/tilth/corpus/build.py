@@ -23,9 +23,9 @@ import pyarrow as pa
 from tilth import __version__
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
 from tilth.corpus.clean import clean, keep_undropped
-from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
-from tilth.corpus.groups import BANDS, SKETCH_BYTES, find_groups, name_groups, sketch
-from tilth.corpus.measure import measure
+from tilth.corpus.dedupe import deduplicator
+from tilth.corpus.groups import BANDS, find_groups, name_groups, sketch
+from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus
 from tilth.corpus.records import BATCH_SCHEMA, DOCUMENT_SCHEMA, Dropped, Rejected, to_batches
@@ -56,14 +56,13 @@ class Stage:
 STAGES = (
     Stage("clean", 1, lambda: clean),
     Stage("normalise", 1, lambda: normalise),
+    Stage("measure", 1, lambda: measure),
     Stage("deduplicate", 1, deduplicator),
     Stage("sketch", 1, lambda: sketch),
 )
 """In order. A stage that has no use for a record writes the reason into the column `drop`."""
 
-SPOOL_SCHEMA = pa.schema(
-    [*BATCH_SCHEMA, pa.field("digest", pa.binary(DIGEST_BYTES)), pa.field("sketch", pa.binary(SKETCH_BYTES))]
-)
+SPOOL_SCHEMA = pa.schema([*BATCH_SCHEMA, *(pa.field(name, pa.int64()) for name in SIZES)])
 
 
 @dataclass
@@ -181,15 +180,15 @@ def _through(stages: list[BatchFunction], batch: pa.RecordBatch, tally: Tally) -
 
 
 def _note_kept(build: _Build, batch: pa.RecordBatch, tally: Tally) -> None:
-    sizes = measure(batch["text"])
-    build.sizes.append(sizes.bytes)
+    build.sizes.append(batch["bytes"].to_numpy())
     build.digests += batch["digest"].to_pylist()
     joined = b"".join(batch["sketch"].to_pylist())
     build.sketches.append(np.frombuffer(joined, "<u8").reshape(-1, BANDS))
     tally.kept += batch.num_rows
-    tally.bytes += int(sizes.bytes.sum())
-    tally.characters += int(sizes.characters.sum())
-    tally.words += int(sizes.words.sum())
+    size, characters, words = (int(batch[name].to_numpy().sum()) for name in SIZES)
+    tally.bytes += size
+    tally.characters += characters
+    tally.words += words
 
 
 def _check_counts(build: _Build, out: Path, max_rejected: float) -> None:
@@ -271,9 +270,7 @@ def _split_batches(spool: Path, groups: list[str], split: Split) -> Iterator[tup
         for batch in reader:
             end = start + batch.num_rows
             held = split.validation[start:end]
-            columns = {name: batch[name] for name in BATCH_SCHEMA.names}
-            columns["group"] = pa.array(groups[start:end], pa.string())
-            documents = pa.RecordBatch.from_pydict(columns).select(DOCUMENT_SCHEMA.names)
+            documents = batch.append_column("group", pa.array(groups[start:end], pa.string()))
             if split.cut is not None and start <= split.cut < end:
                 documents, held = _cut(documents, held, split.cut - start, split.end)
             yield documents, held
@@ -286,7 +283,8 @@ def _cut(documents: pa.RecordBatch, held: np.ndarray, index: int, size: int) -> 
     text, end = cut_text(row["text"], size / len(row["text"].encode()))
     cut = [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
     rows[index : index + 1] = cut
-    return pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA), np.insert(held, index + 1, True)
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
+    return measure(normalise(batch)), np.insert(held, index + 1, True)
 
 
 def _notes(build: _Build, sources: list[Source], split: Split) -> list[str]:

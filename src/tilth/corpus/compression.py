@@ -68,7 +68,8 @@ class Stream:
 
     def chunks(self) -> Iterator[bytes]:
         """All bytes from the start; can be read once. Raises: Broken after the last byte that could be read."""
-        yield self._start
+        if self._start:
+            yield self._start
         if self._broken:
             raise self._broken
         if not self._whole:

@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 import pyarrow as pa
 
-from tilth.key import Key
+from tilth.key import Key, _mix
 
 BANDS = 8
 ROWS = 4
@@ -57,13 +57,6 @@ def _bands(hashes: list[np.ndarray]) -> np.ndarray:
         band = index // ROWS
         bands[:, band] = _mix(bands[:, band] * _PRIME + np.minimum.reduceat(values, starts))
     return bands
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """SplitMix64's finalizer."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
 
 
 def find_groups(sketches: np.ndarray) -> np.ndarray:

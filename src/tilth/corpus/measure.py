@@ -1,27 +1,19 @@
 """How long documents are."""
 
-from dataclasses import dataclass
-
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-
-@dataclass(frozen=True)
-class Sizes:
-    """Of each document, int64 (documents,). words: runs of characters other than ASCII white space."""
-
-    bytes: np.ndarray
-    characters: np.ndarray
-    words: np.ndarray
+SIZES = ("bytes", "characters", "words")
 
 
-def measure(texts: pa.Array) -> Sizes:
-    """Bytes (UTF-8), characters and words of each text."""
-    nonspace = pc.MatchSubstringOptions(r"\S+")
+def measure(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Add the columns `bytes` (of UTF-8), `characters`, and `words` (runs between white space). Needs `normalised`."""
+    words = [text.count(" ") + 1 if text else 0 for text in batch["normalised"].to_pylist()]
     columns = (
-        pc.call_function("binary_length", [texts]),
-        pc.call_function("utf8_length", [texts]),
-        pc.call_function("count_substring_regex", [texts], nonspace),
+        pc.call_function("binary_length", [batch["text"]]).cast(pa.int64()),
+        pc.call_function("utf8_length", [batch["text"]]).cast(pa.int64()),
+        pa.array(words, pa.int64()),
     )
-    return Sizes(*(column.to_numpy().astype(np.int64) for column in columns))
+    for name, column in zip(SIZES, columns, strict=True):
+        batch = batch.append_column(name, column)
+    return batch

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
 
-from tilth.corpus.measure import measure
+from tilth.corpus.measure import SIZES
 from tilth.corpus.records import DOCUMENT_SCHEMA
 
 PART_BYTES = 64_000_000
@@ -31,19 +31,19 @@ class SplitWriter:
         self.paths: list[Path] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Append documents (`DOCUMENT_SCHEMA`)."""
+        """Append documents: `DOCUMENT_SCHEMA` and the columns of `measure`."""
         if not batch.num_rows:
             return
-        sizes = measure(batch["text"])
         for name, text in zip(batch["id"].to_pylist(), batch["text"].to_pylist(), strict=True):
             for part in (name.encode(), text.encode()):
                 self._hash.update(len(part).to_bytes(8, "little") + part)
-        self._lengths.append(sizes.characters)
+        self._lengths.append(batch["characters"].to_numpy())
         self._groups.update(batch["group"].to_pylist())
-        self._words += int(sizes.words.sum())
-        self._bytes += int(sizes.bytes.sum())
-        self._waiting.append(batch)
-        self._waiting_bytes += int(sizes.bytes.sum())
+        size, _, words = (int(batch[name].to_numpy().sum()) for name in SIZES)
+        self._bytes += size
+        self._words += words
+        self._waiting.append(batch.select(DOCUMENT_SCHEMA.names))
+        self._waiting_bytes += size
         if self._waiting_bytes >= ROW_GROUP_BYTES:
             self._flush()
 

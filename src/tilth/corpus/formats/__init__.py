@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from tilth.corpus.compression import SUFFIXES, Stream, compression_of
 from tilth.corpus.formats.arrow import read_arrow, read_parquet
 from tilth.corpus.formats.html import read_html
-from tilth.corpus.formats.json import read_json, read_jsonl
+from tilth.corpus.formats.jsonl import read_json, read_jsonl
 from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
 from tilth.corpus.records import Dropped, Item, Rejected
@@ -102,7 +102,9 @@ def _first_line_is_object(start: bytes) -> bool:
 def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Iterator[Item]:
     """Every record of one file. name: its file name, a hint to the format. Raises: Broken (see `Stream`)."""
     if not stream.head:
-        yield from (Dropped("empty") for _ in stream.chunks())
+        for _ in stream.chunks():
+            pass  # raises what broke before the first byte
+        yield Dropped("empty")
         return
     kind = tell_format(stream.head, name)
     if kind in READERS:

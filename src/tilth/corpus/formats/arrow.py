@@ -8,7 +8,7 @@ import pyarrow.types as types
 
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
-from tilth.corpus.formats.json import own_id
+from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejected
 
 ROWS = 256

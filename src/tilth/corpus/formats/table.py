@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
-from tilth.corpus.formats.json import own_id
+from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.formats.lines import excerpt, read_lines
 from tilth.corpus.records import Item, Record, Rejected
 

@@ -14,7 +14,7 @@ MAX_RECORD = 64_000_000
 
 
 def read_jsonl(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
-    """A record a line; blank lines are none, a broken one costs only itself. Raises: Broken after the last whole line."""
+    """A record a line; a broken line costs only itself. Raises: Broken after the last whole line."""
     for number, offset, line in read_lines(stream.chunks(), MAX_RECORD):
         where = f"line {number}, byte {offset}"
         if line is None:

@@ -1,0 +1,178 @@
+"""A built corpus: de-duplicated, complete, the same bytes every time, and read back as written."""
+
+import gzip
+import json
+import random
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from tilth.corpus import writer
+from tilth.corpus.card import card_markdown, render_card
+from tilth.corpus.reader import is_corpus, open_corpus
+from tilth.errors import TilthError, UsageError
+
+
+def prose(seed, words=80):
+    return " ".join(random.Random(seed).choices([f"word{number}" for number in range(900)], k=words))
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(1200):
+        (folder / "sub" / f"{number:04}.txt").write_text(prose(number))
+    rows = [{"text": prose(number).upper() + "\n"} for number in range(0, 1200, 100)] + [{"text": prose(5000)}]
+    (folder / "z.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    return folder
+
+
+def test_card_counts_and_duplicates(raw, build, documents):
+    corpus = build(raw)
+    card = corpus.card
+    assert (card["in"], card["kept"], card["dropped"], card["rejected"]) == (1213, 1201, {"duplicate": 12}, {})
+    splits = card["splits"]
+    assert splits["train"]["documents"] + splits["validation"]["documents"] == 1201
+    assert card["leak_check"] == {"passed": True, "groups_on_both_sides": 0, "texts_on_both_sides": 0}
+    found = documents(corpus)
+    assert found["raw/sub/0100.txt"].text == prose(100)  # the first of equal documents stays
+    assert found["raw/z.jsonl.gz:13"].text == prose(5000)
+    source = card["sources"][0]
+    assert (source["source"], source["files"], source["kept"]) == ("raw", 1201, 1201)
+    assert source["words"] == 1201 * 80 == splits["train"]["words"] + splits["validation"]["words"]
+    assert source["characters"] == sum(len(document.text) for document in found.values())
+    lengths = sorted(len(document.text) for document in corpus.documents("train"))
+    assert splits["train"]["characters_per_document"]["p0"] == lengths[0]
+    assert splits["train"]["characters_per_document"]["p50"] == lengths[(len(lengths) - 1) // 2]
+    assert splits["train"]["characters_per_document"]["p100"] == lengths[-1]
+
+
+def test_identical_input_gives_identical_bytes_anywhere(raw, tmp_path, build):
+    corpus = build(raw)
+    first = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    moved = tmp_path / "elsewhere" / "raw"
+    moved.parent.mkdir()
+    raw.rename(moved)
+    corpus = build(moved)
+    second = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    assert first == second
+    assert str(tmp_path) not in (corpus.path / "card.json").read_text() + (corpus.path / "card.md").read_text()
+
+
+def test_sides_do_not_depend_on_the_order_of_sources(tmp_path, build):
+    for number in range(3000):
+        folder = tmp_path / ("a" if number % 2 else "b")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{number}.txt").write_text(prose(number, 30))
+    one = {document.text for document in build(tmp_path / "a", tmp_path / "b").documents("validation")}
+    other = {document.text for document in build(tmp_path / "b", tmp_path / "a").documents("validation")}
+    assert one == other
+    assert 100 < len(one) < 200
+
+
+def test_near_copies_fall_on_one_side(tmp_path, build):
+    rows = [{"id": f"{n}/{copy}", "text": f"{prose(n)} ending {copy}"} for n in range(400) for copy in range(4)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = build(tmp_path / "a.jsonl", validation=0.2)
+    sides = {
+        side: {document.id.partition("/")[0] for document in corpus.documents(side)} for side in ("train", "validation")
+    }
+    assert not sides["train"] & sides["validation"]
+    assert sides["validation"]
+
+
+def test_a_single_document_is_cut_and_the_card_says_so(tmp_path, build):
+    text = "".join(f"This is line {number} of the play.\n" for number in range(1000))
+    (tmp_path / "play.txt").write_text(text)
+    corpus = build(tmp_path / "play.txt", validation=0.1)
+    (train,), (validation,) = corpus.documents("train"), corpus.documents("validation")
+    assert train.text + validation.text == text
+    assert train.text.endswith("\n")
+    assert 0.09 < len(validation.text) / len(text) < 0.11
+    assert (train.id, validation.id) == ("play.txt", "play.txt#end")
+    assert (corpus.card["in"], corpus.card["kept"]) == (1, 1)
+    assert any("cut in two" in note for note in corpus.card["notes"])
+
+
+def test_parts_and_row_groups_keep_the_order(tmp_path, build, monkeypatch):
+    monkeypatch.setattr(writer, "PART_BYTES", 20_000)
+    monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 5_000)
+    rows = [{"id": f"{number:04}", "text": prose(number)} for number in range(300)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr("tilth.corpus.records.BATCH_RECORDS", 7)
+    corpus = build(tmp_path / "a.jsonl")
+    parts = sorted((corpus.path / "train").iterdir())
+    assert len(parts) > 5
+    ids = [document.id for document in corpus.documents("train")]
+    assert ids == sorted(ids) and len(ids) == corpus.card["splits"]["train"]["documents"]
+    monkeypatch.undo()
+    assert build(tmp_path / "a.jsonl").fingerprint == corpus.fingerprint
+
+
+def test_fingerprint_follows_content(tmp_path, build):
+    rows = [{"id": str(number), "text": prose(number)} for number in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    before = build(tmp_path / "a.jsonl").fingerprint
+    assert build(tmp_path / "a.jsonl").fingerprint == before
+    rows[7]["text"] += "."
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert build(tmp_path / "a.jsonl").fingerprint != before
+
+
+def test_globs_overlaps_and_the_output_inside_the_source(tmp_path, build, documents, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in range(6):
+        (tmp_path / f"{number}.txt").write_text(prose(number))
+    corpus = build("[0-3].txt", ".")
+    assert corpus.card["in"] == 6
+    assert any("4 files that an earlier source names too" in note for note in corpus.card["notes"])
+    assert build("[0-3].txt", ".").card == corpus.card  # the corpus in ./out is not read into itself
+    with pytest.raises(UsageError, match="output folder"):
+        build("out/train")
+
+
+def test_odd_file_names_and_metadata(tmp_path, build, documents):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "b\udcff.txt").write_text("name that is not UTF-8")
+    (tmp_path / "raw" / "c.txt").write_text("another text of that length")
+    (tmp_path / "raw" / "a.jsonl").write_text('{"text": "x y", "score": NaN, "mark": "\\udc00", "id": ""}')
+    found = documents(build(tmp_path / "raw", validation=0.3))
+    assert found["raw/b\\xff.txt"].text == "name that is not UTF-8"
+    assert found["raw/a.jsonl:1"].metadata == {"score": None, "mark": "\udc00", "id": ""}
+
+
+def test_open_corpus_refuses_what_is_incomplete(tmp_path, build):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": prose(number)}) for number in range(9)))
+    corpus = build(tmp_path / "a.jsonl")
+    assert is_corpus(corpus.path) and open_corpus(corpus.path) == corpus
+    with pytest.raises(TilthError, match="does not exist"):
+        open_corpus(tmp_path / "nowhere")
+    with pytest.raises(TilthError, match="not a corpus"):
+        open_corpus(tmp_path)
+    part = corpus.path / "train" / "part-00000.parquet"
+    content = part.read_bytes()
+    part.write_bytes(content[:-1])
+    with pytest.raises(TilthError, match="part-00000.parquet has"):
+        open_corpus(corpus.path)
+    part.write_bytes(content[:100] + bytes(len(content) - 100))
+    with pytest.raises(TilthError, match="damaged"):
+        list(open_corpus(corpus.path).documents("train"))
+    part.unlink()
+    with pytest.raises(TilthError, match="missing"):
+        open_corpus(corpus.path)
+    with pytest.raises(ValueError, match="test"):
+        list(corpus.documents("test"))  # type: ignore[arg-type]
+
+
+def test_readable_card(tmp_path, build):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": prose(n % 8)}) for n in range(9)) + "\nbroken")
+    corpus = build(tmp_path / "a.jsonl")
+    text = (corpus.path / "card.md").read_text()
+    assert text == card_markdown(corpus.card)
+    assert "8 documents kept of 10 records read" in text
+    assert "| a.jsonl | 1 | 10 | 8 |" in text and "1 duplicate" in text and "1 invalid_json" in text
+    console = Console(file=StringIO(), width=100)
+    console.print(render_card(corpus))
+    assert "Leak check passed" in console.file.getvalue()  # type: ignore[attr-defined]

@@ -1,0 +1,127 @@
+"""The split gives both sides something, about the share that was asked for, and never the same content."""
+
+import random
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from tilth.corpus.groups import find_groups, sketch
+from tilth.corpus.normalise import normalise, normalised
+from tilth.corpus.records import DOCUMENT_SCHEMA
+from tilth.corpus.split import check_leaks, choose_split, cut_text
+from tilth.errors import TilthError
+
+WORDS = [f"w{number}" for number in range(5000)]
+
+
+def names(count, seed=0):
+    return [f"{random.Random(seed * 10**6 + number).getrandbits(64):016x}" for number in range(count)]
+
+
+def groups_of(texts):
+    batch = sketch(normalise(pa.RecordBatch.from_pydict({"text": texts})))
+    return find_groups(np.frombuffer(b"".join(batch["sketch"].to_pylist()), "<u8").reshape(len(texts), -1))
+
+
+def some_text(seed, words=200):
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+def test_threshold_ignores_order_and_other_groups():
+    groups, sizes = names(4000), np.full(4000, 10)
+    held = {group for group, out in zip(groups, choose_split(groups, sizes, 0.1).validation, strict=True) if out}
+    assert 300 < len(held) < 500
+    assert held == {group for group in groups if int(group, 16) < 0.1 * 2**64}
+    fewer = groups[:2999:-1] + groups[:2000]
+    assert {
+        group for group, out in zip(fewer, choose_split(fewer, sizes[:3000], 0.1).validation, strict=True) if out
+    } == held & set(fewer)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_few_large_documents_give_about_the_share_of_bytes(seed):
+    sizes = np.random.default_rng(seed).integers(100_000, 2_000_000, size=73)
+    split = choose_split(names(73, seed), sizes, 0.05)
+    assert split.cut is None
+    assert 0.025 <= sizes[split.validation].sum() / sizes.sum() <= 0.0625
+
+
+def test_a_huge_group_does_not_swallow_the_share():
+    sizes = np.full(2000, 10)
+    groups = names(2000)
+    sizes[int(np.argmin([int(group, 16) for group in groups]))] = 50_000
+    split = choose_split(groups, sizes, 0.05)
+    assert 0.025 <= sizes[split.validation].sum() / sizes.sum() <= 0.0625
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+def test_few_equal_documents_are_divided_whole(count):
+    split = choose_split(names(count), np.full(count, 1000), 0.05)
+    assert split.cut is None
+    assert split.validation.sum() == 1
+
+
+def test_a_small_document_beside_a_huge_one_does_not_make_the_whole_validation():
+    split = choose_split(names(2), np.array([100, 1_000_000]), 0.05)
+    assert split.cut == 1
+    assert 40_000 < split.end <= 50_000
+
+
+def test_one_document_is_cut():
+    split = choose_split(names(1), np.array([1000]), 0.1)
+    assert (split.cut, split.end, split.validation.any()) == (0, 100, False)
+
+
+def test_cut_text():
+    text = "".join(f"line {number}\n" for number in range(100, 200))
+    train, end = cut_text(text, 0.1)
+    assert train + end == text
+    assert end == "".join(f"line {number}\n" for number in range(190, 200))
+    assert cut_text("one two three four", 0.3) == ("one two three ", "four")
+    assert cut_text("abcdefghij", 0.2) == ("abcdefgh", "ij")
+    with pytest.raises(TilthError, match="too short"):
+        cut_text("a \n", 0.5)
+
+
+def test_near_copies_are_one_group_and_others_are_not():
+    base = some_text(1)
+    edited = base.replace(base.split()[50], "changed").upper()
+    texts = [some_text(2), base, some_text(3), edited, some_text(4)]
+    assert groups_of(texts).tolist() == [0, 1, 2, 1, 4]
+    assert groups_of(["ab", "AB ", "ba"]).tolist() == [0, 0, 2]
+
+
+def test_groups_follow_chains():
+    words = some_text(5, 300).split()
+    texts = [" ".join(words[: 300 - 15 * step]) for step in range(10)]
+    assert set(groups_of(texts).tolist()) == {0}
+
+
+def test_sketches_do_not_depend_on_the_batch():
+    texts = [some_text(seed, words) for seed, words in enumerate((3, 200, 5, 40, 4, 1000))]
+    together = sketch(normalise(pa.RecordBatch.from_pydict({"text": texts})))["sketch"].to_pylist()
+    alone = [sketch(normalise(pa.RecordBatch.from_pydict({"text": [text]})))["sketch"][0].as_py() for text in texts]
+    assert together == alone
+
+
+def test_normalised_text_does_not_depend_on_where_it_is_read_in_spans(monkeypatch):
+    text = "  Two  words\n\tand Straße\u00a0MORE " * 40
+    expected = " ".join(text.casefold().split())
+    assert normalised(text) == expected
+    monkeypatch.setattr("tilth.corpus.normalise._SPAN", 7)
+    assert normalised(text) == expected
+
+
+def test_leak_check_finds_a_planted_leak(tmp_path):
+    def write(side, rows):
+        (tmp_path / side).mkdir()
+        documents = [{"id": i, "text": t, "source": "s", "group": g, "metadata": "{}"} for i, t, g in rows]
+        parquet.write_table(
+            pa.Table.from_pylist(documents, schema=DOCUMENT_SCHEMA), tmp_path / side / "part-00000.parquet"
+        )
+
+    write("train", [("a", "Same  text", "g1"), ("b", "other", "g2")])
+    write("validation", [("c", "same text", "g3"), ("d", "new", "g2")])
+    assert check_leaks(tmp_path) == {"groups_on_both_sides": 1, "texts_on_both_sides": 1}
