@@ -47,7 +47,9 @@ def tokenizer_folder(tmp_path: Path):
     """A function that puts a tokenizer of few entries beside a model's config.json."""
 
     def add(folder: Path, family: Family) -> None:
-        backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(SPECIAL_NAMES["wordpiece"])}, unk_token="[UNK]"))
+        backend = Tokenizer(
+            models.WordLevel({name: index for index, name in enumerate(SPECIAL_NAMES["wordpiece"])}, unk_token="[UNK]")
+        )
         backend.add_special_tokens(SPECIAL_NAMES["wordpiece"])
         backend.save(str(folder / "tokenizer.json"))
 

@@ -15,13 +15,23 @@ def causal(request, text_tokenizer):
     tokenizer = text_tokenizer(family)
     from dataclasses import replace
 
-    config = replace(family.sizes["mini"], vocab_size=tokenizer.vocab_size, max_length=48, width=32, heads=4, head_size=8, mlp_width=64)
+    config = replace(
+        family.sizes["mini"],
+        vocab_size=tokenizer.vocab_size,
+        max_length=48,
+        width=32,
+        heads=4,
+        head_size=8,
+        mlp_width=64,
+    )
     if config.windows != (None,):
         config = replace(config, windows=(None, 4))
     model = build_model(family, config, ("causal",), seed=0)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.2)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.2
+            )
     return model.eval(), tokenizer
 
 

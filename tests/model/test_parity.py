@@ -25,7 +25,8 @@ THEIR_CONFIGS = {
     ),
     "roberta": lambda: transformers.RobertaConfig(
         vocab_size=VOCAB, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=48,
-        max_position_embeddings=42, type_vocab_size=1, pad_token_id=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        max_position_embeddings=42, type_vocab_size=1, pad_token_id=1, hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
     ),
     "gpt2": lambda: transformers.GPT2Config(
         vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=40, bos_token_id=0, eos_token_id=0,
@@ -128,7 +129,9 @@ def test_our_folder_opens_in_theirs_with_the_same_logits(name, heads, tmp_path: 
     ours = build_model(family, config, heads, seed=3).eval()
     with torch.no_grad():
         for parameter in ours.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1)
+            parameter.add_(
+                torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1
+            )
     save_model(ours, tokenizer, tmp_path / "ours")
     theirs, report = THEIR_CLASSES[name, heads].from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -142,7 +145,10 @@ def test_our_folder_opens_in_theirs_with_the_same_logits(name, heads, tmp_path: 
     real = lengths_mask & (rows != tokenizer.special.pad)
     assert (got - expected)[real].abs().max() < LOGITS
     reopened, _ = load_model(tmp_path / "ours")
-    assert all(torch.equal(ours.state_dict()[key], value) or key.endswith("qkv.weight") for key, value in reopened.state_dict().items())
+    assert all(
+        torch.equal(ours.state_dict()[key], value) or key.endswith("qkv.weight")
+        for key, value in reopened.state_dict().items()
+    )
 
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
@@ -172,7 +178,7 @@ def test_the_training_step_has_the_same_loss_and_gradients(name, heads, tmp_path
         chosen = labels != -100
         hidden_chosen, targets = hidden[chosen], labels[chosen]
     head = ours.heads[heads[0]]
-    loss = linear_cross_entropy(head.features(hidden_chosen), head.token_table.weight, head.bias, targets) / len(targets)
+    loss = linear_cross_entropy(head.features(hidden_chosen), head.token_weight, head.bias, targets) / len(targets)
     if "next_sentence" in heads:
         loss = loss + F.cross_entropy(ours.heads["next_sentence"](hidden[:, 0]), sentence_labels)
     loss.backward()

@@ -11,7 +11,8 @@ CHUNK_LOGITS = 8_000_000
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients are computed chunk by chunk in the forward pass, where the logits are at hand, and only scaled after."""
+    """The gradients are computed chunk by chunk in the forward pass, where the logits are at hand, and only scaled
+    after."""
 
     @staticmethod
     def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
@@ -51,7 +52,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
     """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
 
-    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32 scalar.
-    The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models").
+    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32
+    scalar.
+    The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
+    Models").
     """
     return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)

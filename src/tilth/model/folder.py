@@ -39,7 +39,8 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
     state = {name: tensor for name, tensor in model.state_dict().items() if _is_kept(name, kept)}
     tensors = to_theirs(state, family.names, model.config)
     config |= {"architectures": [architecture], "model_type": family.model_type, "dtype": "float32"}
-    config |= _special_ids(family, tokenizer)
+    special_ids = _special_ids(family, tokenizer)
+    config |= {f"{name}_token_id": special_ids[name] for name in ("pad", "bos", "eos") if name in special_ids}
     if "classify" in kept:
         config["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         config["label2id"] = {label: index for index, label in enumerate(model.labels)}
@@ -51,7 +52,7 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
             aside / "model.safetensors",
             metadata={"format": "pt"},
         )
-        _save_tokenizer(model, tokenizer, aside)
+        _save_tokenizer(model, tokenizer, special_ids, aside)
         if "causal" in kept:
             ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
             write_json(aside / "generation_config.json", ids)
@@ -63,7 +64,8 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     """Open a model folder (ours, or anyone's of a known architecture) or a name on the Hugging Face hub.
 
     Weights are read from safetensors only; nothing is unpickled and no remote code runs.
-    Raises: TilthError when it is not there, is incomplete, is of an unknown architecture, or does not fit its tokenizer.
+    Raises: TilthError when it is not there, is incomplete, is of an unknown architecture, or does not fit its
+    tokenizer.
     """
     folder = _local_folder(source)
     config = read_json(folder / "config.json")
@@ -91,7 +93,11 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     if missing or misshapen:
         raise TilthError(
             f"the weights in {folder} do not fit its config.json: "
-            + "; ".join(f"{what} {', '.join(names[:5])}" for what, names in (("missing", missing), ("wrong shape of", misshapen)) if names)
+            + "; ".join(
+                f"{what} {', '.join(names[:5])}"
+                for what, names in (("missing", missing), ("wrong shape of", misshapen))
+                if names
+            )
         )
     model.load_state_dict({name: state[name].float() for name in expected}, assign=True)
     for parameter in model.parameters():
@@ -104,30 +110,16 @@ def _is_kept(name: str, heads: tuple[str, ...]) -> bool:
 
 
 def _special_ids(family: Family, tokenizer: TextTokenizer) -> dict[str, int]:
-    special = tokenizer.special
-    if family.summary == "first":
-        ids = {"pad_token_id": special.pad, "bos_token_id": special.cls, "eos_token_id": special.sep}
-        if family.name == "bert":
-            ids = {"pad_token_id": special.pad}
-    else:
-        pad = special.pad if special.pad is not None else special.eot
-        ids = {"pad_token_id": pad, "bos_token_id": special.eot, "eos_token_id": special.eot}
-    return {name: value for name, value in ids.items() if value is not None}
+    """Their names (pad, bos, ...) -> ids. A tokenizer without padding pads with its end-of-text token."""
+    ids = {theirs: getattr(tokenizer.special, ours) for theirs, ours in family.token_roles.items()}
+    if ids["pad"] is None:
+        ids["pad"] = tokenizer.special.eot
+    return {name: index for name, index in ids.items() if index is not None}
 
 
-def _save_tokenizer(model: Model, tokenizer: TextTokenizer, folder: Path) -> None:
-    template = model.family.name if model.family.summary == "first" else None
-    tokenizer.with_template(template).save(folder / "tokenizer.json")
-    special = tokenizer.special
-    if model.family.summary == "first":
-        roles = {"cls_token": special.cls, "sep_token": special.sep, "mask_token": special.mask, "pad_token": special.pad}
-        if model.family.name == "roberta":
-            roles |= {"bos_token": special.cls, "eos_token": special.sep}
-    else:
-        pad = special.pad if special.pad is not None else special.eot
-        roles = {"bos_token": special.eot, "eos_token": special.eot, "pad_token": pad}
-    roles["unk_token"] = special.unk
-    names = {role: tokenizer.backend.id_to_token(index) for role, index in roles.items() if index is not None}
+def _save_tokenizer(model: Model, tokenizer: TextTokenizer, ids: dict[str, int], folder: Path) -> None:
+    tokenizer.with_template(model.family.template).save(folder / "tokenizer.json")
+    names = {f"{role}_token": tokenizer.backend.id_to_token(index) for role, index in ids.items()}
     has_types = model.config.token_types > 1
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
@@ -148,14 +140,20 @@ def _local_folder(source: str | Path) -> Path:
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise TilthError(f"{folder} is not a model folder: it has no config.json")
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source)) or os.sep in str(source).strip("/").replace("/", "", 1):
+    if (
+        folder.exists()
+        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source))
+        or os.sep in str(source).strip("/").replace("/", "", 1)
+    ):
         raise TilthError(f"no model folder at {source}")
     hub = import_extra("huggingface_hub", "hub")
     try:
         return Path(hub.snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TilthError(f"{source} is neither a model folder here nor to be had from the Hugging Face hub: {reason}") from None
+        raise TilthError(
+            f"{source} is neither a model folder here nor to be had from the Hugging Face hub: {reason}"
+        ) from None
 
 
 def _find_family(folder: Path, architecture: str | None, model_type: str | None) -> tuple[Family, tuple[str, ...]]:
@@ -167,7 +165,9 @@ def _find_family(folder: Path, architecture: str | None, model_type: str | None)
         if family.model_type == model_type:
             return family, ()
     known = sorted(name for family in FAMILIES.values() for name in family.architectures.values())
-    raise TilthError(f"{folder} holds a {architecture or model_type or 'model without a name'}; Tilth opens {', '.join(known)}")
+    raise TilthError(
+        f"{folder} holds a {architecture or model_type or 'model without a name'}; Tilth opens {', '.join(known)}"
+    )
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

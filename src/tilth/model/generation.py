@@ -30,11 +30,12 @@ def generate(
 ) -> str:
     """Continue a prompt; returns the new text only.
 
-    The model reads the end-of-text token and then the prompt. It stops at the end-of-text token, at a stop text (left out of
-    the result), after max_tokens, or when its context is full.
-    temperature: 0 takes the likeliest token; otherwise logits are divided by it. top_k and top_p keep the k likeliest tokens, and
-    the fewest whose probability reaches p (Holtzman et al. 2020). Draw i depends on (seed, i) alone.
-    Raises: TilthError when the model is not causal or the prompt fills its context; UsageError for settings out of range.
+    The model reads the end-of-text token and then the prompt. It stops at the end-of-text token, at a stop text (left
+    out of the result), after max_tokens, or when its context is full.
+    temperature: 0 takes the likeliest token; otherwise logits are divided by it. top_k and top_p keep the k likeliest
+    tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i depends on (seed, i) alone.
+    Raises: TilthError when the model is not causal or the prompt fills its context; UsageError for settings out of
+    range.
     """
     _check(model, temperature, top_k, top_p, max_tokens)
     end = tokenizer.special.eot
@@ -93,7 +94,9 @@ def _choose(logits_V: Tensor, temperature: float, top_k: int | None, top_p: floa
 
 def _check(model: Model, temperature: float, top_k: int | None, top_p: float | None, max_tokens: int) -> None:
     if "causal" not in model.heads:
-        raise TilthError(f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2 or gpt3 model")
+        raise TilthError(
+            f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2 or gpt3 model"
+        )
     if temperature < 0:
         raise UsageError(f"temperature must be 0 or more, not {temperature}")
     if top_k is not None and top_k < 1:

@@ -13,16 +13,21 @@ class VocabularyHead(nn.Module):
 
     def __init__(self, token_table: nn.Embedding) -> None:
         super().__init__()
-        # Kept out of the registered modules: the table belongs to the trunk and must be saved and optimised once.
-        object.__setattr__(self, "token_table", token_table)
+        # In a tuple, which torch does not register: the table is the trunk's, to be saved and optimised once.
+        self._table = (token_table,)
         self.bias: nn.Parameter | None = None
+
+    @property
+    def token_weight(self) -> Tensor:
+        """The token table (V, D)."""
+        return self._table[0].weight
 
     def features(self, hidden_ND: Tensor) -> Tensor:
         """What is multiplied with the token table (N, D)."""
         return hidden_ND
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
-        weight = self.token_table.weight.to(hidden_ND.dtype)
+        weight = self.token_weight.to(hidden_ND.dtype)
         bias = None if self.bias is None else self.bias.to(hidden_ND.dtype)
         return F.linear(self.features(hidden_ND), weight, bias)
 

@@ -23,9 +23,7 @@ class Inputs:
 
     def to(self, device: torch.device) -> "Inputs":
         """The same batch on another device; the copy does not wait when the memory is pinned."""
-        moved = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None
-        }
+        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None}
         return replace(self, **moved)
 
     @classmethod

@@ -35,27 +35,33 @@ class Model(nn.Module):
         return self.trunk(inputs, dtype)
 
     def add_head(self, name: str, labels: Sequence[str] = (), seed: int = 0) -> None:
-        """Add or replace a head with fresh weights. A `classify` head takes over the pooler that next-sentence prediction trained."""
+        """Add or replace a head with fresh weights.
+
+        A `classify` head takes over the pooler that next-sentence prediction trained.
+        """
         if name == "classify":
             self.labels = list(labels)
         head = self._make_head(name).to(self.trunk.embeddings.tokens.weight.device)
         self.heads[name] = head
         _initialise(head, f"heads.{name}.", seed)
         if name == "classify" and "next_sentence" in self.heads:
-            head.pooler.load_state_dict(self.heads["next_sentence"].pooler.state_dict())
+            head.get_submodule("pooler").load_state_dict(
+                self.heads["next_sentence"].get_submodule("pooler").state_dict()
+            )
 
     def set_dropout(self, rate: float) -> None:
         """Set the dropout of every layer; it acts in training mode only."""
         for module in self.modules():
             if isinstance(getattr(module, "dropout", None), float):
-                module.dropout = rate
+                setattr(module, "dropout", rate)  # noqa: B010 - torch types attributes of modules as tensors
 
     def num_parameters(self) -> int:
         """Parameters, the tied output table counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
-        """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12 layers x inner x length.
+        """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12
+        layers x inner x length.
 
         Kaplan et al. 2020 (section 2.1) with the attention term of Chowdhery et al. 2022 (appendix B).
         """
@@ -75,15 +81,17 @@ class Model(nn.Module):
         return (PooledHead if self.family.classify_head == "pooled" else LinearHead)(width, len(self.labels))
 
 
-def build_model(family: Family, config: TrunkConfig, heads: Sequence[str], seed: int, labels: Sequence[str] = ()) -> Model:
+def build_model(
+    family: Family, config: TrunkConfig, heads: Sequence[str], seed: int, labels: Sequence[str] = ()
+) -> Model:
     """A model with fresh weights that depend on nothing but the seed and each parameter's name."""
     model = Model(family, config, heads, labels)
     _initialise(model, "", seed)
     if family.residual_scale:
         with torch.no_grad():
-            for block in model.trunk.blocks:
-                for layer in (block.attention.out, block.mlp.down):
-                    layer.weight.mul_((2 * config.layers) ** -0.5)
+            for name, parameter in model.trunk.blocks.named_parameters():
+                if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                    parameter.mul_((2 * config.layers) ** -0.5)
     return model
 
 

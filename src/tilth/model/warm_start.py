@@ -35,7 +35,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     if rank < 2:
         return
     association = _positive_mutual_information(tokens, words, vocab_size)
-    left, strength, _ = randomized_svd(association, rank, n_iter=2, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32)
+    left, strength, _ = randomized_svd(association, rank, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32)
     vectors = np.zeros((len(words), width))
     vectors[:, :rank] = left * np.sqrt(strength)
     vectors -= vectors.mean(0)
@@ -66,7 +66,10 @@ def _sample(split: ShardSplit, seed: int) -> np.ndarray:
 
 
 def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_size: int):
-    """Sparse (words, words): max(0, log p(a, b) / (p(a) p(b))), co-occurrence within WINDOW tokens, context smoothed by 0.75."""
+    """Sparse (words, words): max(0, log p(a, b) / (p(a) p(b))), with a and b at most WINDOW tokens apart.
+
+    The contexts' p(b) is smoothed by the power 0.75 (Levy et al. 2015, section 3.2).
+    """
     from scipy import sparse
 
     number = np.full(vocab_size + 1, -1, dtype=np.int64)

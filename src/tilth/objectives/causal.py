@@ -23,7 +23,9 @@ class Causal:
         """Raises: UsageError when the tokenizer has no end-of-text token."""
         end = tokenizer.special.eot
         if end is None:
-            raise UsageError("causal language modelling needs an end-of-text token: use tokenizer.kind=byte_bpe or characters")
+            raise UsageError(
+                "causal language modelling needs an end-of-text token: use tokenizer.kind=byte_bpe or characters"
+            )
         self.framing = Framing(document_prefix=(end,), document_suffix=(end,), overlap=1)
         self.row_length = recipe.data.length + 1
         self.cross_documents = recipe.data.cross_documents
@@ -41,7 +43,9 @@ class Causal:
         )
         places = torch.from_numpy(np.flatnonzero(continues))
         targets = torch.from_numpy(tokens[:, 1:][continues])
-        return Batch(inputs, {"causal": Predictions(places, targets)}, int((documents[:, :-1] >= 0).sum()), rows.documents)
+        return Batch(
+            inputs, {"causal": Predictions(places, targets)}, int((documents[:, :-1] >= 0).sum()), rows.documents
+        )
 
     def bits_per_byte(self, loss: float, split: ShardSplit) -> float:
         """The end of each document is predicted too, and paid for."""

@@ -21,14 +21,17 @@ MASKED, RANDOM = 0.8, 0.1
 class Masking:
     """Chooses the tokens of a row to predict, and hides them.
 
-    With `fixed` masks a row gets one of `duplicates` maskings, in turn by epoch, as BERT's data is made once; with `fresh`
-    masks another in every epoch, as RoBERTa does. The draws depend on (seed, row, copy or epoch) alone.
+    With `fixed` masks a row gets one of `duplicates` maskings, in turn by epoch, as BERT's data is made once; with
+    `fresh` masks another in every epoch, as RoBERTa does. The draws depend on (seed, row, copy or epoch) alone.
     """
 
     def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
         """Raises: UsageError when the tokenizer has no mask token."""
         if tokenizer.special.mask is None or tokenizer.special.cls is None or tokenizer.special.sep is None:
-            raise UsageError("masked language modelling needs mask, start and separator tokens: use tokenizer.kind=wordpiece or byte_bpe")
+            raise UsageError(
+                "masked language modelling needs mask, start and separator tokens: "
+                "use tokenizer.kind=wordpiece or byte_bpe"
+            )
         self.rate = recipe.objective.rate
         self.copies = recipe.objective.duplicates if recipe.objective.masks == "fixed" else None
         self.mask = tokenizer.special.mask
@@ -43,7 +46,9 @@ class Masking:
     def apply(
         self, tokens_BS: np.ndarray, real_BS: np.ndarray, indexes: np.ndarray, epochs: np.ndarray, seed: int
     ) -> tuple[np.ndarray, Predictions]:
-        """Returns (corrupted tokens (B, S), what to predict). real: where there is no padding. At least one token a row is chosen."""
+        """Returns (corrupted tokens (B, S), what to predict). real: where there is no padding. At least one
+        token a row is chosen.
+        """
         width = tokens_BS.shape[1]
         draws = [
             Key(seed, int(index), f"mask {self.copy(int(epoch))}").generator().random((3, width))

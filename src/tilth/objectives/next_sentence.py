@@ -50,15 +50,13 @@ class NextSentence(Masked):
         openings = Predictions(
             torch.from_numpy(np.flatnonzero(real & (positions == 0))), torch.from_numpy(pairs.labels)
         )
-        return Batch(
-            inputs, {"masked": predictions, "next_sentence": openings}, int(real.sum()), pairs.rows.documents
-        )
+        return Batch(inputs, {"masked": predictions, "next_sentence": openings}, int(real.sum()), pairs.rows.documents)
 
-    def _pair(
-        self, packing: Packing, rows: Rows, indexes: np.ndarray, epochs: np.ndarray, seed: int
-    ) -> "_Pairs":
+    def _pair(self, packing: Packing, rows: Rows, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> "_Pairs":
         if packing.split.num_documents < 2:
-            raise TilthError("next-sentence prediction needs at least two documents; add documents or set objective.name=masked")
+            raise TilthError(
+                "next-sentence prediction needs at least two documents; add documents or set objective.name=masked"
+            )
         tokens: list[np.ndarray] = []
         lengths, second_starts, labels = (np.zeros_like(rows.lengths) for _ in range(3))
         begins = np.cumsum(rows.lengths) - rows.lengths

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tilth.model.cross_entropy import linear_cross_entropy
 from tilth.model.heads import VocabularyHead
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model
-from tilth.model.cross_entropy import linear_cross_entropy
 from tilth.tokens.packing import Framing, Packing
 from tilth.tokens.shards import ShardSplit
 
@@ -56,8 +56,8 @@ class Batch:
 class Objective(Protocol):
     """Corrupts rows and says what to predict.
 
-    `make_batch` is a pure function of its arguments and the seed: equal rows and epochs give equal bytes, in any order, on any
-    number of processes. heads: the model's heads it trains, the main one first.
+    `make_batch` is a pure function of its arguments and the seed: equal rows and epochs give equal bytes, in any
+    order, on any number of processes. heads: the model's heads it trains, the main one first.
     """
 
     heads: ClassVar[tuple[str, ...]]
@@ -77,8 +77,8 @@ class Objective(Protocol):
 def loss_sums(model: Model, batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
     """The sum of the cross-entropy of each head's predictions, in nats, as float32 scalars.
 
-    Sums, not means, so that accumulation over micro-batches and averaging over processes are exact: divide by the count of
-    the whole step. The vocabulary projection is computed only at the places to predict.
+    Sums, not means, so that accumulation over micro-batches and averaging over processes are exact: divide by the
+    count of the whole step. The vocabulary projection is computed only at the places to predict.
     """
     hidden_ND = model.encode(batch.inputs, dtype).flatten(0, 1)
     sums: dict[str, Tensor] = {}
@@ -86,7 +86,7 @@ def loss_sums(model: Model, batch: Batch, dtype: torch.dtype) -> dict[str, Tenso
         head, chosen_ND = model.heads[name], hidden_ND[predictions.places]
         if isinstance(head, VocabularyHead):
             features_ND = head.features(chosen_ND)
-            sums[name] = linear_cross_entropy(features_ND, head.token_table.weight, head.bias, predictions.targets)
+            sums[name] = linear_cross_entropy(features_ND, head.token_weight, head.bias, predictions.targets)
         else:
             sums[name] = F.cross_entropy(head(chosen_ND).float(), predictions.targets, reduction="sum")
     return sums

@@ -21,8 +21,8 @@ _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 
-    weights and optimizer: tensors by name. state: the step, and what the loop and the monitor remember. identity: what must
-    not differ when the run goes on (recipe, corpus, tokenizer, compute type).
+    weights and optimizer: tensors by name. state: the step, and what the loop and the monitor remember. identity:
+    what must not differ when the run goes on (recipe, corpus, tokenizer, compute type).
     """
 
     weights: dict[str, Tensor]
@@ -59,7 +59,9 @@ def verify_checkpoint(path: Path) -> None:
     """Compare every file with the manifest. Raises: TilthError that names the first that is missing or differs."""
     manifest = read_json(path / "manifest.json")
     if manifest.get("format_version") != FORMAT_VERSION:
-        raise TilthError(f"{path} has format {manifest.get('format_version')}; this version of Tilth reads {FORMAT_VERSION}")
+        raise TilthError(
+            f"{path} has format {manifest.get('format_version')}; this version of Tilth reads {FORMAT_VERSION}"
+        )
     for name, expected in manifest["sha256"].items():
         file = path / name
         if not file.is_file():

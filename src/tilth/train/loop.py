@@ -1,6 +1,7 @@
 """The training loop.
 
-One step: micro-batches forward and backward, one clipped update, and on schedule an evaluation, samples and a checkpoint.
+One step: micro-batches forward and backward, one clipped update, and on schedule an evaluation, samples and a
+checkpoint.
 Everything random comes from (seed, step), so a resumed run is the run that was never stopped.
 """
 
@@ -43,7 +44,8 @@ def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, p
 
     corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`.
     Returns the run's summary (also `summary.json`).
-    Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal, once saved.
+    Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal,
+    once saved.
     """
     device = pick_device(recipe.train.device)
     if device.type == "cpu":
@@ -81,7 +83,9 @@ class Run:
         rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
         make = (prepared.objective, prepared.train, recipe.seed, self.rows_per_step, rows_per_micro_batch)
         self.batches = Batches(*make)
-        held_out = Batches(prepared.objective, prepared.validation, recipe.seed, self.rows_per_step, rows_per_micro_batch)
+        held_out = Batches(
+            prepared.objective, prepared.validation, recipe.seed, self.rows_per_step, rows_per_micro_batch
+        )
         self.held_out = held_out.first_rows(self.settings.evaluate_tokens)
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
@@ -180,7 +184,10 @@ class Run:
         update(min(1.0, self.progress), loss=f"{value:.3f}", **held_out, rate=f"{speed:,.0f} tokens/s")
 
     def _evaluate(self) -> bool:
-        """Held-out loss and samples; keeps the model when it is the best. Returns whether overfitting has just been named."""
+        """Held-out loss and samples; keeps the model when it is the best.
+
+        Returns whether overfitting has just been named.
+        """
         held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
         self.last_held_out = held_out
         train_loss = self.loss_since_evaluation / max(1, self.steps_since_evaluation)
@@ -204,9 +211,9 @@ class Run:
         self.trackers.log(
             "warning", self.step, kind="overfitting", documents=[],
             message=(
-                f"held-out loss has not improved on {self.monitor.best_loss:.3f} (step {self.monitor.best_step}) for "
-                f"{self.monitor.patience} evaluations while the training loss fell to {train_loss:.3f}: the run overfits; "
-                "the model of that step is kept. Use more text, a smaller model, or fewer epochs"
+                f"held-out loss has not improved on {self.monitor.best_loss:.3f} (step {self.monitor.best_step}) "
+                f"for {self.monitor.patience} evaluations while the training loss fell to {train_loss:.3f}: the run "
+                "overfits; the model of that step is kept. Use more text, a smaller model, or fewer epochs"
             ),
         )  # fmt: skip
         return True
@@ -218,8 +225,10 @@ class Run:
             weights=dict(self.model.state_dict()),
             optimizer=self.optimizers.state(),
             state={
-                "step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "monitor": self.monitor.state(),
-                "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation": self.steps_since_evaluation,
+                "step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "monitor":
+                self.monitor.state(),
+                "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation":
+                self.steps_since_evaluation,
                 "last_evaluated": self.last_evaluated, "last_saved": self.last_saved,
             },
             identity=self.identity,
@@ -254,7 +263,7 @@ class Run:
             self.save()
             raise TilthError(
                 f"{message}; lower train.lr, or set train.precision=float32; "
-                f"the batch held {', '.join(documents[:3])}{' and others' if len(documents) > 3 else ''} (see log.jsonl)"
+                f"the batch held {', '.join(documents[:3])}{' and others' if documents[3:] else ''} (see log.jsonl)"
             )
 
     def _finish(self, reason: str, signal_number: int | None) -> dict[str, Any]:
@@ -321,7 +330,7 @@ class Run:
             "tilth": tilth.__version__,
             "torch": torch.__version__,
             "corpus": self.identity["corpus"],
-            "corpus_card": str(self.prepared.corpus.path / "card.json"),
+            "corpus_card": str((self.prepared.corpus.path / "card.json").resolve()),
             "tokenizer": self.identity["tokenizer"],
             "train_tokens": train.split.num_tokens,
             "validation_tokens": validation.split.num_tokens,

@@ -9,8 +9,8 @@ from typing import Any
 class Monitor:
     """Follows held-out loss. What it remembers is part of a checkpoint.
 
-    Overfitting is named when `patience` evaluations in a row brought no better held-out loss while the training loss fell below
-    what it was at the best one: the model then learns the training text by heart.
+    Overfitting is named when `patience` evaluations in a row brought no better held-out loss while the training loss
+    fell below what it was at the best one: the model then learns the training text by heart.
     """
 
     patience: int
@@ -39,9 +39,10 @@ class Monitor:
 
     def state(self) -> dict[str, Any]:
         """What to keep in a checkpoint, as JSON."""
-        return {name: (None if value == math.inf else value) for name, value in asdict(self).items()}
+        return {name: None if value == math.inf else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Monitor":
         """The monitor that `state` described."""
-        return cls(**{name: (math.inf if value is None else value) for name, value in state.items()})
+        values: dict[str, Any] = {name: math.inf if value is None else value for name, value in state.items()}
+        return cls(**values)

@@ -13,12 +13,12 @@ ADAM_BETAS = (0.9, 0.98)
 class Optimizers:
     """One or two torch optimizers that step together, with state by parameter name.
 
-    Muon (Jordan et al. 2024) is torch's, with updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so that
-    one learning rate serves both. Weight decay acts on matrices and tables only.
+    Muon (Jordan et al. 2024) is torch's, with updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is
+    Scalable"), so that one learning rate serves both. Weight decay acts on matrices and tables only.
     """
 
     def __init__(self, model: Model, settings: TrainSettings) -> None:
-        self.names = {parameter: name for name, parameter in model.named_parameters()}
+        self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         named = list(model.named_parameters())
         matrices = [p for name, p in named if settings.optimizer == "muon" and _is_hidden_matrix(name, p)]
         taken = set(matrices)

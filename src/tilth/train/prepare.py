@@ -10,7 +10,7 @@ from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES, Family
 from tilth.model.model import Model, build_model
 from tilth.model.warm_start import warm_start_embeddings
-from tilth.objectives import Objective, build_objective
+from tilth.objectives import OBJECTIVES, Objective, build_objective
 from tilth.recipe import Recipe
 from tilth.settings import nearest
 from tilth.tokens.packing import Packing
@@ -76,11 +76,11 @@ def check_family(recipe: Recipe) -> Family:
     family = FAMILIES[recipe.family]
     if recipe.size not in family.sizes:
         raise UsageError(f"{family.name} has no size {recipe.size!r}{nearest(recipe.size, list(family.sizes))}")
-    trained = {head for heads in family.architectures for head in heads}
-    needed = {"masked": {"masked"}, "next_sentence": {"masked", "next_sentence"}, "causal": {"causal"}}
-    if not needed[recipe.objective.name] <= trained:
-        suitable = ", ".join(name for name, heads in needed.items() if heads <= trained)
-        raise UsageError(f"objective.name: {family.name} does not learn by {recipe.objective.name!r}; valid: {suitable}")
+    if OBJECTIVES[recipe.objective.name].heads not in family.architectures:
+        suitable = ", ".join(name for name, kind in OBJECTIVES.items() if kind.heads in family.architectures)
+        raise UsageError(
+            f"objective.name: {family.name} does not learn by {recipe.objective.name!r}; valid: {suitable}"
+        )
     return family
 
 
@@ -90,7 +90,8 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
     max_length = changes.max_length or recipe.data.length
     if recipe.data.length > max_length:
         raise UsageError(
-            f"data.length={recipe.data.length} is longer than the model reads (model.max_length={max_length}); lower one or raise the other"
+            f"data.length={recipe.data.length} is longer than the model reads (model.max_length={max_length}); "
+            "lower one or raise the other"
         )
     head_size = config.head_size
     if changes.width or changes.heads:

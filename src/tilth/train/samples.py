@@ -1,5 +1,6 @@
 """What the model writes, on schedule, from fixed prompts: the quickest way to see it learn."""
 
+import numpy as np
 import torch
 
 from tilth.errors import TilthError
@@ -17,9 +18,7 @@ def default_prompts(split: ShardSplit, tokenizer: TextTokenizer, objective: str)
     prompts = []
     for document in range(min(DEFAULT_PROMPTS, split.num_documents)):
         start, end = (int(value) for value in split.document_starts[document : document + 2])
-        ids = split.tokens(
-            torch.tensor([start]).numpy(), torch.tensor([min(PROMPT_TOKENS, end - start)]).numpy()
-        ).tolist()
+        ids = split.tokens(np.array([start]), np.array([min(PROMPT_TOKENS, end - start)])).tolist()
         if objective == "causal":
             prompts.append(tokenizer.decode(ids))
         else:
@@ -31,7 +30,8 @@ def default_prompts(split: ShardSplit, tokenizer: TextTokenizer, objective: str)
 
 
 def sample(model: Model, tokenizer: TextTokenizer, prompt: str, seed: int, dtype: torch.dtype) -> str:
-    """A causal model's continuation of the prompt; a masked model's likeliest token for each mask, with its probability.
+    """A causal model's continuation of the prompt; a masked model's likeliest token for each mask, with its
+    probability.
 
     Raises: TilthError when the prompt does not fit the model.
     """
@@ -63,12 +63,12 @@ def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dt
     probabilities = torch.softmax(model.heads["masked"](hidden[places]).float(), dim=-1)
     model.train(was_training)
     best, tokens = probabilities.max(dim=-1)
-    return [
-        f"{tokenizer.decode([int(token)]).strip() or tokenizer.backend.id_to_token(int(token))} {100 * float(share):.0f} %"
-        for share, token in zip(best, tokens, strict=True)
+    words = [
+        tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token) or "" for token in tokens.tolist()
     ]
+    return [f"{word} {100 * share:.0f} %" for word, share in zip(words, best.tolist(), strict=True)]
 
 
 def _mask_text(tokenizer: TextTokenizer) -> str:
     assert tokenizer.special.mask is not None
-    return tokenizer.backend.id_to_token(tokenizer.special.mask)
+    return tokenizer.backend.id_to_token(tokenizer.special.mask) or ""

@@ -23,13 +23,15 @@ SCHEDULES: dict[str, Callable[[float, TrainSettings], float]] = {
     "cosine": _cosine,
     "warmup_stable_decay": _warmup_stable_decay,
 }
-"""linear: Devlin et al. 2019, appendix A.2; cosine: Radford et al. 2018; warmup_stable_decay: Hu et al. 2024, "MiniCPM"."""
+"""linear: Devlin et al. 2019, appendix A.2; cosine: Radford et al. 2018; warmup_stable_decay: Hu et al. 2024,
+"MiniCPM"."""
 
 
 def rate(settings: TrainSettings, progress: float) -> float:
     """The learning rate, as a share of its peak, at the start of a step.
 
-    progress: share of the budget spent, in [0, 1]. The rate rises linearly over `warmup`, then falls from 1 to `final_lr`.
+    progress: share of the budget spent, in [0, 1]. The rate rises linearly over `warmup`, then falls from 1 to
+    `final_lr`.
     """
     if progress < settings.warmup:
         # Never zero: the first step would be lost.

@@ -97,6 +97,5 @@ def _drop_after(path: Path, step: int) -> None:
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     """JSON has no NaN: such figures become null."""
     return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in record.items()
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
     }

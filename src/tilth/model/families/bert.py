@@ -121,5 +121,7 @@ BERT = Family(
     ),
     prefix="bert.",
     read_config=read_encoder_config,
+    token_roles={"cls": "cls", "sep": "sep", "mask": "mask", "pad": "pad", "unk": "unk"},
+    template="bert",
     write_config=write_encoder_config,
 )

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from tilth.model.config import TrunkConfig
 from tilth.model.names import NameMap
 
+SpecialRole = Literal["pad", "unk", "cls", "sep", "mask", "eot"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
@@ -29,5 +31,9 @@ class Family:
     """What their class for the bare trunk leaves out of its parameters' names."""
     read_config: Callable[[Mapping[str, Any]], TrunkConfig]
     write_config: Callable[[TrunkConfig], dict[str, Any]]
+    token_roles: Mapping[str, SpecialRole]
+    """What their configuration calls the tokenizer's special tokens -> the roles they have in ours."""
+    template: Literal["bert", "roberta"] | None = None
+    """How a text is framed for the model (`TextTokenizer.with_template`)."""
     residual_scale: bool = False
     """Start the output projections of blocks smaller by 1/sqrt(2 layers), as GPT-2 does."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tilth.model.config import TrunkConfig
-from tilth.model.families.family import Family
+from tilth.model.families.family import Family, SpecialRole
 from tilth.model.names import NameMap, norm, same, transposed
 
 
@@ -32,6 +32,10 @@ SHARED_NAMES: NameMap = (
     same("heads.classify.out.weight", "score.weight"),
 )
 """Where GPT-2's and GPT-Neo's folders agree."""
+
+
+TOKEN_ROLES: dict[str, SpecialRole] = {"bos": "eot", "eos": "eot", "pad": "pad", "unk": "unk"}
+"""One end-of-text token opens and closes a document."""
 
 
 def check_decoder_config(config: Mapping[str, Any]) -> None:
@@ -95,6 +99,7 @@ GPT2 = Family(
     ),
     prefix="transformer.",
     read_config=_read_config,
+    token_roles=TOKEN_ROLES,
     write_config=_write_config,
     residual_scale=True,
 )

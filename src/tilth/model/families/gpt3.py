@@ -1,7 +1,8 @@
 """GPT-3 (Brown et al. 2020, table 2.1): GPT-2 with alternating dense and locally banded attention.
 
-It opens in transformers as GPT-Neo, which has the same trunk but for two things: queries, keys and values have no biases, and
-scores are not divided by the square root of the head size, so that scale is folded into the query weights on the way out.
+It opens in transformers as GPT-Neo, which has the same trunk but for two things: queries, keys and values have no
+biases, and scores are not divided by the square root of the head size, so that scale is folded into the query weights
+on the way out.
 The paper does not give the band; 256 tokens is GPT-Neo's.
 """
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tilth.model.config import TrunkConfig
 from tilth.model.families.family import Family
-from tilth.model.families.gpt2 import SHARED_NAMES, check_decoder_config, decoder
+from tilth.model.families.gpt2 import SHARED_NAMES, TOKEN_ROLES, check_decoder_config, decoder
 from tilth.model.names import Name, linear
 
 
@@ -52,8 +53,9 @@ def _read_config(config: Mapping[str, Any]) -> TrunkConfig:
 def _write_config(trunk: TrunkConfig) -> dict[str, Any]:
     if trunk.heads * trunk.head_size != trunk.width:
         raise ValueError(
-            f"GPT-Neo needs heads x head size = width, and this size has {trunk.heads} x {trunk.head_size} for a width of "
-            f"{trunk.width} (the paper's table for 1.3B and 13B); choose heads that divide the width, such as model.heads=16"
+            f"GPT-Neo needs heads x head size = width, and this size has {trunk.heads} x {trunk.head_size} for a width "
+            f"of {trunk.width} (as in the paper's table for 1.3B and 13B); choose heads that divide the width, such as "
+            "model.heads=16"
         )
     windows = [trunk.window(layer) for layer in range(trunk.layers)]
     kinds = ["global" if window is None else "local" for window in windows]
@@ -105,6 +107,7 @@ GPT3 = Family(
     ),
     prefix="transformer.",
     read_config=_read_config,
+    token_roles=TOKEN_ROLES,
     write_config=_write_config,
     residual_scale=True,
 )

@@ -40,5 +40,7 @@ ROBERTA = Family(
     ),
     prefix="roberta.",
     read_config=_read_config,
+    token_roles={"bos": "cls", "eos": "sep", "cls": "cls", "sep": "sep", "mask": "mask", "pad": "pad", "unk": "unk"},
+    template="roberta",
     write_config=write_encoder_config,
 )

@@ -1,0 +1,263 @@
+"""The verbs: one function each, with the names and arguments of the command line. Results are plain JSON values."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tilth.errors import TilthError, UsageError
+from tilth.files import output_folder, write_json, write_text
+
+StrPath = str | Path
+
+
+def corpus_build(
+    sources: Sequence[str],
+    out: StrPath,
+    *,
+    validation: float = 0.05,
+    max_rejected: float = 0.01,
+    text_column: str = "text",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Read, clean, de-duplicate and split documents into the corpus folder `out`; returns its card.
+
+    Arguments and errors: see `tilth.corpus.build.build_corpus`.
+    """
+    from tilth.corpus.build import build_corpus
+
+    corpus = build_corpus(
+        sources, Path(out), validation=validation, max_rejected=max_rejected, text_column=text_column, progress=progress
+    )
+    return corpus.card
+
+
+def corpus_card(corpus: StrPath) -> dict[str, Any]:
+    """The card of a corpus folder. Raises: TilthError when it is not one."""
+    from tilth.corpus.reader import open_corpus
+
+    return open_corpus(Path(corpus)).card
+
+
+def tokenizer_train(
+    corpus: StrPath,
+    out: StrPath,
+    *,
+    kind: str = "wordpiece",
+    vocab_size: int = 8192,
+    lowercase: bool = True,
+    sample_bytes: int = 50_000_000,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train a tokenizer on a corpus and write it to the file `out`.
+
+    Returns {"path", "kind", "vocab_size", "fingerprint"}.
+    Raises: UsageError for wrong settings, TilthError for a corpus that does not support them.
+    """
+    from tilth.corpus.reader import open_corpus
+    from tilth.recipe import TokenizerSettings
+    from tilth.settings import load_settings
+    from tilth.tokens.tokenizer import train_tokenizer
+
+    values = {"kind": kind, "vocab_size": vocab_size, "lowercase": lowercase, "sample_bytes": sample_bytes}
+    settings = load_settings(TokenizerSettings, values=values, where="the tokenizer's settings")
+    path = Path(out)
+    output_folder(path.parent)
+    tokenizer = train_tokenizer(settings, open_corpus(Path(corpus)), seed, progress=progress)
+    tokenizer.save(path)
+    return {
+        "path": str(path),
+        "kind": kind,
+        "vocab_size": tokenizer.vocab_size,
+        "fingerprint": tokenizer.fingerprint,
+    }
+
+
+def pretrain(
+    recipe: StrPath,
+    corpus: StrPath,
+    out: StrPath,
+    *,
+    overrides: Sequence[str] = (),
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Pre-train a model as a recipe says, into the run folder `out`, and write its report and model card.
+
+    recipe: a built-in name or a YAML file. corpus: a corpus folder, or raw data to build one from. overrides:
+    `key=value`.
+    Returns the run's summary, with the path of its report.
+    Raises: UsageError and TilthError as `tilth.train.loop.pretrain`; Interrupted when a signal stopped it, once it is
+    saved.
+    """
+    from tilth.evidence.model_card import run_model_card
+    from tilth.evidence.report import write_run_report
+    from tilth.recipe import load_recipe
+    from tilth.train.loop import pretrain as run_pretraining
+
+    run = Path(out)
+    checked = load_recipe(recipe, overrides)
+    try:
+        summary = run_pretraining(checked, Path(corpus), run, resume=resume, progress=progress)
+    except UsageError:
+        raise
+    except TilthError:
+        # Stopped by a signal or a fault: what was learnt until then is worth a look.
+        if (run / "log.jsonl").exists():
+            write_run_report(run)
+        raise
+    write_text(run / "model" / "README.md", run_model_card(run))
+    return {**summary, "report": str(write_run_report(run))}
+
+
+def finetune(
+    model: StrPath,
+    data: StrPath,
+    out: StrPath,
+    *,
+    valid: StrPath | None = None,
+    task: str = "classify",
+    text_column: str | None = None,
+    label_column: str | None = None,
+    overrides: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune a model on labelled examples into the folder `out`, and write its report and model card.
+
+    Arguments, result and errors: see `tilth.tasks.finetune.finetune`.
+    """
+    from tilth.evidence.model_card import finetuned_model_card
+    from tilth.evidence.report import write_finetune_report
+    from tilth.tasks.finetune import finetune as run_finetuning
+
+    folder = Path(out)
+    result = run_finetuning(
+        model,
+        data,
+        folder,
+        task=task,
+        valid=valid,
+        text_column=text_column,
+        label_column=label_column,
+        overrides=overrides,
+        progress=progress,
+    )
+    write_text(folder / "README.md", finetuned_model_card(result, folder.name))
+    report = write_finetune_report(folder)
+    return {**result, "report": str(report)}
+
+
+def evaluate(
+    model: StrPath,
+    data: StrPath,
+    *,
+    lm: bool = False,
+    out: StrPath | None = None,
+    stride: int | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure a model on data it has not seen: a task's metrics with intervals, or with `lm` its loss on raw text.
+
+    Results and errors: see `tilth.evidence.evaluate.evaluate_task` and `tilth.evidence.language.evaluate_language`.
+    """
+    from tilth.evidence.evaluate import evaluate_task
+    from tilth.evidence.language import evaluate_language
+
+    if not lm:
+        return evaluate_task(model, data, out, text_column=text_column, label_column=label_column, progress=progress)
+    result = evaluate_language(model, data, stride=stride, progress=progress)
+    if out is not None:
+        write_json(output_folder(Path(out)) / "evaluation.json", result)
+    return result
+
+
+def compare(
+    task: str,
+    data: StrPath,
+    out: StrPath,
+    *,
+    test: StrPath | None = None,
+    models: Sequence[StrPath] = (),
+    budgets: Sequence[int] = (8, 32, 128, 0),
+    seeds: int = 5,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    overrides: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Learning curves by number of labels and seeds: what pre-training bought. Leaves compare.json and report.html in
+    `out`.
+
+    budgets: examples per class, 0 for all. Arguments, result and errors: see `tilth.evidence.compare.compare`.
+    """
+    from tilth.evidence.compare import compare as run_comparison
+
+    return run_comparison(
+        task,
+        data,
+        out,
+        test=test,
+        models=models,
+        budgets=budgets,
+        seeds=seeds,
+        text_column=text_column,
+        label_column=label_column,
+        overrides=overrides,
+        progress=progress,
+    )
+
+
+def predict(model: StrPath, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """Label texts with a fine-tuned model: for each {"text", "label", "probabilities"}.
+
+    Raises: TilthError when the model has no labels.
+    """
+    from tilth.use.predict import predict as run_prediction
+
+    return run_prediction(model, texts)
+
+
+def generate(
+    model: StrPath,
+    prompt: str,
+    *,
+    max_tokens: int = 128,
+    temperature: float = 0.8,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Continue a prompt with a causal model: {"prompt", "text"}, the text being what is new.
+
+    Arguments and errors: see `tilth.model.generation.generate`.
+    """
+    from tilth.model.folder import load_model
+    from tilth.model.generation import generate as run_generation
+    from tilth.model.precision import pick_device
+
+    loaded, tokenizer = load_model(model)
+    text = run_generation(
+        loaded.to(pick_device()),
+        tokenizer,
+        prompt,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=stop,
+    )
+    return {"prompt": prompt, "text": text}
+
+
+def demo(out: StrPath = "tilth-demo", *, minutes: float = 6.0, progress: bool = True) -> dict[str, Any]:
+    """Walk the whole path on the documentation of this machine's Python packages, in about `minutes`.
+
+    Returns its summary; see `tilth.demonstration.demonstrate`.
+    """
+    from tilth.demonstration import demonstrate
+
+    return demonstrate(Path(out), minutes, progress)
