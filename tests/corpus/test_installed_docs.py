@@ -10,10 +10,14 @@ from pathlib import Path
 import pytest
 
 from tilth.corpus import docstrings
-from tilth.corpus.installed_docs import find_modules, python_roots, read_installed_docs
+from tilth.corpus.installed_docs import find_modules, installed_modules, read_docs
 from tilth.corpus.records import Dropped, Record, Rejected
 
 LONG = "This sentence is here to make the docstring as long as it must be to count as a document of its own. "
+
+
+def read(root, workers):
+    return list(read_docs(find_modules(root), lambda index: None, workers))
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def packages(tmp_path):
 
 
 def test_what_is_found(packages):
-    items = list(read_installed_docs([packages], workers=2))
+    items = read(packages, 2)
     records = {item.id: item for item in items if isinstance(item, Record)}
     assert list(records) == [
         "alone:__doc__",
@@ -83,7 +87,7 @@ def test_what_is_found(packages):
 
 @pytest.mark.parametrize("workers", [1, 3, 8])
 def test_order_does_not_depend_on_the_workers(packages, workers):
-    assert list(read_installed_docs([packages], workers)) == list(read_installed_docs([packages], 2))
+    assert read(packages, workers) == read(packages, 2)
 
 
 def test_a_worker_that_dies_costs_one_file(packages, monkeypatch, tmp_path):
@@ -95,7 +99,7 @@ def test_a_worker_that_dies_costs_one_file(packages, monkeypatch, tmp_path):
         )
     )
     monkeypatch.setattr(docstrings, "__file__", str(deadly))
-    items = list(read_installed_docs([packages], workers=2))
+    items = read(packages, 2)
     assert {item.record for item in items if isinstance(item, Rejected)} == {"farm.broken", "farm.soil"}
     assert [item.id for item in items if isinstance(item, Record)] == [
         "alone:__doc__",
@@ -108,9 +112,9 @@ def test_a_worker_that_dies_costs_one_file(packages, monkeypatch, tmp_path):
 def test_a_real_package_is_read_and_not_imported(tmp_path):
     root = Path(importlib.util.find_spec("pydantic").origin).parent  # type: ignore[union-attr, arg-type]
     script = (
-        "import json, sys; from pathlib import Path; from tilth.corpus.installed_docs import read_installed_docs\n"
+        "import json, sys; from pathlib import Path; from tilth.corpus.installed_docs import find_modules, read_docs\n"
         "from tilth.corpus.records import Record\n"
-        "items = list(read_installed_docs([Path(sys.argv[1])], workers=2))\n"
+        "items = list(read_docs(find_modules(Path(sys.argv[1])), lambda index: None))\n"
         "texts = {item.id: item.text for item in items if isinstance(item, Record)}\n"
         "print(json.dumps([texts['main:BaseModel'], len(texts), 'pydantic' in sys.modules, 'main' in sys.modules]))"
     )
@@ -122,8 +126,7 @@ def test_a_real_package_is_read_and_not_imported(tmp_path):
 
 
 def test_the_interpreters_own_folders():
-    roots = python_roots()
-    modules = {module for root in roots for module, _ in find_modules(root)}
+    modules = {module for module, _ in installed_modules()}
     assert {"json", "json.decoder", "pydoc_data.topics", "pytest", "pyarrow.parquet"} <= modules
     assert not any(part in ("test", "tests", "site-packages") for module in modules for part in module.split(".")[:-1])
 

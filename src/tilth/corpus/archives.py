@@ -12,7 +12,7 @@ from tilth.corpus.compression import Broken, Stream, open_stream
 from tilth.corpus.records import Rejected, printable
 
 CHUNK = 16 * 1024
-"""Bytes read from a member at once: what is lost before a break, since `tarfile` gives out nothing of a read that fails."""
+"""Bytes read from a member at once. At a break this much may be lost: `tarfile` gives out nothing of a failed read."""
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMBER_BYTES = 16 * 1024**3

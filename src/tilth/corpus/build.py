@@ -3,7 +3,7 @@
     find_sources -> read_source -> to_batches -> STAGES -> spool -> groups -> split -> Parquet -> leak check -> card
 
 The documents are spooled because the groups, and so the split, are known only when the last one has been read. Memory
-holds one batch of documents, and about 250 bytes per document for digests, sketches and groups.
+holds one batch of documents, and some hundred bytes per document for digests, sketches and groups.
 """
 
 import errno
@@ -22,9 +22,9 @@ import pyarrow as pa
 
 from tilth import __version__
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.clean import clean, keep_undropped
+from tilth.corpus.clean import cleaner, keep_undropped
 from tilth.corpus.dedupe import deduplicator
-from tilth.corpus.groups import BANDS, find_groups, name_groups, sketch
+from tilth.corpus.groups import find_groups, name_groups, sketch_values, sketcher
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus
@@ -46,19 +46,20 @@ FAILED = "failed.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A step from batch to batch. `start` makes the function for one build; `version` changes when its results do."""
+    """A step from batch to batch. version: changes when its results do. make(**parameters): the function for a build."""
 
     name: str
     version: int
-    start: Callable[[], BatchFunction]
+    make: Callable[..., BatchFunction]
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 STAGES = (
-    Stage("clean", 1, lambda: clean),
+    Stage("clean", 1, cleaner, {"unicode_form": "NFC"}),
     Stage("normalise", 1, lambda: normalise),
     Stage("measure", 1, lambda: measure),
     Stage("deduplicate", 1, deduplicator),
-    Stage("sketch", 1, lambda: sketch),
+    Stage("sketch", 1, sketcher, {"bands": 8, "rows": 4, "shingle": 5}),
 )
 """In order. A stage that has no use for a record writes the reason into the column `drop`."""
 
@@ -110,8 +111,8 @@ def build_corpus(
             build = _Build(folder)
             _read(build, found, out, text_column, max_rejected, progress)
             _check_counts(build, out, max_rejected)
-            card = _write(build, found, validation)
-            card["settings"] = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
+            settings = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
+            card = _write(build, found, settings)
             (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
             write_json(folder / CARD, card)
     except OSError as error:
@@ -135,17 +136,24 @@ def _read(
 ) -> None:
     """Run every source through the stages into the spool, and set broken records aside."""
     (build.folder / "rejected").mkdir()
-    stages = [stage.start() for stage in STAGES]
+    stages = [stage.make(**stage.parameters) for stage in STAGES]
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with (
         open(build.folder / "rejected" / "part-00000.jsonl", "w", encoding="utf-8") as rejected,
         pa.ipc.new_stream(build.folder / "spool", SPOOL_SCHEMA, options=options) as spool,
-        progress_bar("Reading", None, "records", progress) as update,
+        progress_bar("Reading", sum(source.size for source in sources), "bytes", progress) as update,
     ):
+        read = 0
+
+        def advance(size: int) -> None:
+            nonlocal read
+            read += size
+            update(read, kept=f"{len(build.digests):,}")
+
         for source in sources:
             tally = Tally(source.name, len(source.files))
             build.tallies.append(tally)
-            for item in to_batches(read_source(source, text_column)):
+            for item in to_batches(read_source(source, text_column, advance)):
                 if isinstance(item, Dropped):
                     tally.records += item.count
                     tally.dropped[item.reason] += item.count
@@ -165,7 +173,6 @@ def _read(
                     if batch.num_rows:
                         spool.write_batch(batch.select(SPOOL_SCHEMA.names))
                         _note_kept(build, batch, tally)
-                update(sum(each.records for each in build.tallies), kept=f"{len(build.digests):,}")
     if not any(tally.rejected for tally in build.tallies):
         (build.folder / "rejected" / "part-00000.jsonl").unlink()
 
@@ -182,8 +189,7 @@ def _through(stages: list[BatchFunction], batch: pa.RecordBatch, tally: Tally) -
 def _note_kept(build: _Build, batch: pa.RecordBatch, tally: Tally) -> None:
     build.sizes.append(batch["bytes"].to_numpy())
     build.digests += batch["digest"].to_pylist()
-    joined = b"".join(batch["sketch"].to_pylist())
-    build.sketches.append(np.frombuffer(joined, "<u8").reshape(-1, BANDS))
+    build.sketches.append(sketch_values(batch))
     tally.kept += batch.num_rows
     size, characters, words = (int(batch[name].to_numpy().sum()) for name in SIZES)
     tally.bytes += size
@@ -223,10 +229,10 @@ def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
     raise TilthError("\n".join(lines))
 
 
-def _write(build: _Build, sources: list[Source], validation: float) -> dict[str, Any]:
+def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> dict[str, Any]:
     """Split the spooled documents, write them, check the result; returns the card."""
     groups = name_groups(find_groups(np.concatenate(build.sketches)), build.digests)
-    split = choose_split(groups, np.concatenate(build.sizes), validation)
+    split = choose_split(groups, np.concatenate(build.sizes), settings["validation"])
     writers = {name: SplitWriter(build.folder / name) for name in ("train", "validation")}
     for batch, held in _split_batches(build.folder / "spool", groups, split):
         writers["train"].add(batch.filter(pa.array(~held)))
@@ -252,7 +258,8 @@ def _write(build: _Build, sources: list[Source], validation: float) -> dict[str,
         "split_rule": split.rule,
         "leak_check": {"passed": True, **leaks},
         "sources": [tally.to_json() for tally in build.tallies],
-        "stages": [{"name": stage.name, "version": stage.version} for stage in STAGES],
+        "stages": [{"name": stage.name, "version": stage.version, "parameters": stage.parameters} for stage in STAGES],
+        "settings": settings,
         "notes": _notes(build, sources, split),
         "files": [
             {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}

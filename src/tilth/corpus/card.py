@@ -96,7 +96,8 @@ def card_markdown(card: dict[str, Any]) -> str:
             f"| {_cell(source['source'])} | {figures} | {reasons(source['dropped'])} | {reasons(source['rejected'])} |"
         )
     lines += ["", "## Left out", ""]
-    lines += [f"- dropped, {reason}: {count:,} ({DROPPED[reason]})" for reason, count in card["dropped"].items()]
+    for reason, count in card["dropped"].items():
+        lines.append(f"- dropped, {reason}: {count:,}" + (f" ({DROPPED[reason]})" if reason in DROPPED else ""))
     lines += [f"- rejected, {reason}: {count:,} (see `rejected/`)" for reason, count in card["rejected"].items()]
     if not card["dropped"] and not card["rejected"]:
         lines.append("Nothing.")

@@ -2,22 +2,28 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Callable
+from typing import Literal
 
 import pyarrow as pa
 
 
-def clean_text(text: str) -> str:
-    """Newlines as \\n, no byte order mark at the start, no NUL, Unicode in normal form C."""
+def clean_text(text: str, unicode_form: Literal["NFC", "NFKC"] = "NFC") -> str:
+    """Newlines as \\n, no byte order mark at the start, no NUL, Unicode in one normal form."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\0", "")
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    return text if text.isascii() else unicodedata.normalize(unicode_form, text)
 
 
-def clean(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Clean the texts; those without anything but white space are dropped as `empty`."""
-    texts = [clean_text(text) for text in batch["text"].to_pylist()]
-    drop = pa.array([None if text.strip() else "empty" for text in texts], pa.string())
-    cleaned = batch.set_column(batch.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
-    return cleaned.append_column("drop", drop)
+def cleaner(unicode_form: Literal["NFC", "NFKC"]) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """A stage that cleans the texts; those without anything but white space are dropped as `empty`."""
+
+    def clean(batch: pa.RecordBatch) -> pa.RecordBatch:
+        texts = [clean_text(text, unicode_form) for text in batch["text"].to_pylist()]
+        drop = pa.array([None if text.strip() else "empty" for text in texts], pa.string())
+        cleaned = batch.set_column(batch.schema.get_field_index("text"), "text", pa.array(texts, pa.string()))
+        return cleaned.append_column("drop", drop)
+
+    return clean
 
 
 def keep_undropped(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:

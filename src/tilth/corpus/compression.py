@@ -90,10 +90,11 @@ class Stream:
         return file
 
 
-def file_chunks(file: BinaryIO) -> Iterator[bytes]:
-    """The bytes of an open file, in chunks. Raises: Broken when the device fails."""
+def file_chunks(file: BinaryIO, advance: Callable[[int], None]) -> Iterator[bytes]:
+    """The bytes of an open file, in chunks; `advance` is told the size of each. Raises: Broken if the device fails."""
     try:
         while chunk := file.read(CHUNK):
+            advance(len(chunk))
             yield chunk
     except OSError as error:
         raise Broken("unreadable", f"reading failed: {error.strerror or error}") from None

@@ -8,61 +8,70 @@ docstring and the nearly same one of a subclass, or a page and its reprint, fall
 
 import hashlib
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
 from tilth.key import Key, _mix
 
-BANDS = 8
-ROWS = 4
-SHINGLE = 5
 MAX_BYTES = 1_000_000
 """How much of a document its sketch reads, from the start."""
 
-SKETCH_BYTES = BANDS * 8
-_SALTS = Key(0, 0, "sketch").generator().integers(1, 2**63, size=(2, BANDS * ROWS), dtype=np.uint64)
 _PRIME = np.uint64(0x100000001B3)
 
 
-def sketch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Replace the column `normalised` by `sketch`: 8 band values of 8 bytes for each document."""
-    hashes: list[np.ndarray] = []
-    for text in batch["normalised"].to_pylist():
-        words = text.encode()[:MAX_BYTES].split(b" ")
-        words += [b""] * (SHINGLE - len(words))
-        hashes.append(np.fromiter(map(zlib.crc32, words), np.uint64, len(words)))
-    bands = _bands(hashes) if hashes else np.zeros((0, BANDS), np.uint64)
-    column = pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(SKETCH_BYTES), len(hashes), [None, pa.py_buffer(bands.astype("<u8").tobytes())]
-    )
-    return batch.drop_columns(["normalised"]).append_column("sketch", column)
+def sketcher(bands: int, rows: int, shingle: int) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """A stage that replaces the column `normalised` by `sketch`: `bands` values of 8 bytes for each document.
+
+    rows: minima in a band. shingle: words in a shingle.
+    """
+    salts = Key(0, 0, "sketch").generator().integers(1, 2**63, size=(bands, rows, 2), dtype=np.uint64)
+
+    def sketch(batch: pa.RecordBatch) -> pa.RecordBatch:
+        hashes = [_word_hashes(text, shingle) for text in batch["normalised"].to_pylist()]
+        values = _bands(hashes, salts, shingle).astype("<u8").tobytes()
+        column = pa.FixedSizeBinaryArray.from_buffers(pa.binary(8 * bands), len(hashes), [None, pa.py_buffer(values)])
+        return batch.drop_columns(["normalised"]).append_column("sketch", column)
+
+    return sketch
 
 
-def _bands(hashes: list[np.ndarray]) -> np.ndarray:
-    """hashes: the word hashes of each document, at least five. Returns uint64 (documents, BANDS)."""
+def _word_hashes(text: str, least: int) -> np.ndarray:
+    words = text.encode()[:MAX_BYTES].split(b" ")
+    words += [b""] * (least - len(words))
+    return np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+
+
+def _bands(hashes: list[np.ndarray], salts: np.ndarray, shingle: int) -> np.ndarray:
+    """hashes: the word hashes of each document, at least `shingle`. Returns uint64 (documents, bands)."""
     words = np.concatenate(hashes)
     lengths = np.array([len(document) for document in hashes], np.int64)
     ends = np.cumsum(lengths)
     starts = ends - lengths
     shingles = np.zeros(len(words), np.uint64)
-    for offset in range(SHINGLE):
+    for offset in range(shingle):
         shingles = shingles * _PRIME + np.roll(words, -offset)
     shingles = _mix(shingles)
-    across = (ends[:, None] - np.arange(1, SHINGLE)).ravel()  # shingles that begin too near a document's end
-    bands = np.zeros((len(hashes), BANDS), np.uint64)
-    for index in range(BANDS * ROWS):
-        values = shingles * (_SALTS[0, index] | np.uint64(1)) + _SALTS[1, index]
-        values[across] = np.iinfo(np.uint64).max
-        band = index // ROWS
-        bands[:, band] = _mix(bands[:, band] * _PRIME + np.minimum.reduceat(values, starts))
+    across = (ends[:, None] - np.arange(1, shingle)).ravel()  # shingles that begin too near a document's end
+    bands = np.zeros((len(hashes), len(salts)), np.uint64)
+    for band, rows in enumerate(salts):
+        for multiplier, addend in rows:
+            values = shingles * (multiplier | np.uint64(1)) + addend
+            values[across] = np.iinfo(np.uint64).max
+            bands[:, band] = _mix(bands[:, band] * _PRIME + np.minimum.reduceat(values, starts))
     return bands
+
+
+def sketch_values(batch: pa.RecordBatch) -> np.ndarray:
+    """The column `sketch` as uint64 (documents, bands)."""
+    return np.frombuffer(b"".join(batch["sketch"].to_pylist()), "<u8").reshape(batch.num_rows, -1)
 
 
 def find_groups(sketches: np.ndarray) -> np.ndarray:
     """The group of each document, as the index of the group's first document.
 
-    sketches: uint64 (documents, BANDS). Groups are the connected components of "has a band in common": labels fall to
+    sketches: uint64 (documents, bands). Groups are the connected components of "has a band in common": labels fall to
     the smallest among the documents of each band until nothing changes. Returns int64 (documents,).
     """
     count = len(sketches)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tilth.corpus import docstrings
@@ -39,15 +39,22 @@ def find_modules(root: Path) -> list[tuple[str, Path]]:
     return sorted(modules)
 
 
-def read_installed_docs(roots: Sequence[Path] | None = None, workers: int | None = None) -> Iterator[Item]:
+def installed_modules() -> list[tuple[str, Path]]:
+    """(module name, path) of all that this interpreter can import and that is written in Python."""
+    return [module for root in python_roots() for module in find_modules(root)]
+
+
+def read_docs(
+    modules: Sequence[tuple[str, Path]], advance: Callable[[int], None], workers: int | None = None
+) -> Iterator[Item]:
     """A record per docstring of at least 100 characters, with id `module:qualified name`.
 
-    Metadata: `library` (top-level import package), `module`, `name`. Shorter ones are counted as dropped. workers:
-    default one per processor, at most 8.
+    Metadata: `library` (top-level import package), `module`, `name`. Shorter ones are counted as dropped.
+    advance(index) is called for each module that was read. workers: default one per processor, at most 8.
     """
-    modules = [module for root in (python_roots() if roots is None else roots) for module in find_modules(root)]
     answers = _parse([path for _, path in modules], workers or min(8, os.cpu_count() or 1))
-    for (module, _), answer in zip(modules, answers, strict=True):
+    for index, ((module, _), answer) in enumerate(zip(modules, answers, strict=True)):
+        advance(index)
         library = module.partition(".")[0]
         if answer["error"]:
             yield Rejected("installed-docs", module, "unreadable_module", answer["error"])

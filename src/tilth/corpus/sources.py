@@ -2,13 +2,14 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tilth.corpus.archives import is_tar, read_members
 from tilth.corpus.compression import Broken, file_chunks, open_stream
 from tilth.corpus.formats import read_stream
+from tilth.corpus.installed_docs import installed_modules, read_docs
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.errors import UsageError
@@ -18,19 +19,26 @@ INSTALLED_DOCS = "installed-docs"
 
 @dataclass(frozen=True)
 class File:
-    """A file to read. name: its path from the source on, which is the same wherever the source is."""
+    """A file to read. name: its path from the source on, which is the same wherever the source is. size: in bytes."""
 
     path: Path
     name: str
+    size: int
 
 
 @dataclass
 class Source:
-    """One thing the user asked to read. files is empty for `installed-docs`."""
+    """One thing the user asked to read. installed: the files are Python modules, named so, to read docstrings from."""
 
     name: str
     files: list[File] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    installed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
 
 
 def find_sources(given: Sequence[str], out: Path) -> list[Source]:
@@ -44,7 +52,8 @@ def find_sources(given: Sequence[str], out: Path) -> list[Source]:
     out = out.resolve()
     for text in given:
         if text == INSTALLED_DOCS:
-            sources.append(Source(INSTALLED_DOCS))
+            modules = [File(path, name, _size(path)) for name, path in installed_modules()]
+            sources.append(Source(INSTALLED_DOCS, modules, installed=True))
             continue
         roots = [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
         if not roots:
@@ -67,8 +76,9 @@ def _collect(root: Path, source: Source, seen: set[Path], out: Path) -> None:
     hidden = repeated = 0
     paths: list[Path] = []
     if root.is_dir():
-        folders = [root / "train", root / "validation"] if is_corpus(root) else [root]
-        for folder, subfolders, names in (step for top in folders for step in os.walk(top)):
+        for folder, subfolders, names in os.walk(root):
+            if is_corpus(folder):  # its documents, not its card and what it set aside
+                subfolders[:], names = ["train", "validation"], []
             hidden += sum(name.startswith(".") for name in [*subfolders, *names])
             subfolders[:] = [
                 name for name in subfolders if not name.startswith(".") and (Path(folder) / name).resolve() != out
@@ -84,28 +94,39 @@ def _collect(root: Path, source: Source, seen: set[Path], out: Path) -> None:
             repeated += 1
             continue
         seen.add(real)
-        source.files.append(File(path, printable(Path(os.path.abspath(path)).relative_to(base).as_posix())))
+        name = printable(Path(os.path.abspath(path)).relative_to(base).as_posix())
+        source.files.append(File(path, name, _size(path)))
     if hidden:
         source.notes.append(f"{hidden} hidden files or folders (names that start with a dot) were not read")
     if repeated:
         source.notes.append(f"{repeated} files that an earlier source names too were read once")
 
 
-def read_source(source: Source, text_column: str) -> Iterator[Item]:
-    """Everything a source holds, in order; what cannot be read is rejected, never raised."""
-    if source.name == INSTALLED_DOCS and not source.files:
-        from tilth.corpus.installed_docs import read_installed_docs
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
-        yield from read_installed_docs()
+
+def read_source(source: Source, text_column: str, advance: Callable[[int], None]) -> Iterator[Item]:
+    """Everything a source holds, in order; what cannot be read is rejected, never raised.
+
+    advance(bytes) is called as the files are read.
+    """
+    if source.installed:
+        yield from read_docs(
+            [(file.name, file.path) for file in source.files], lambda index: advance(source.files[index].size)
+        )
         return
     for file in source.files:
         try:
-            yield from _read_file(file, text_column)
+            yield from _read_file(file, text_column, advance)
         except Broken as broken:
             yield Rejected(file.name, "from the break on", broken.reason, broken.detail)
 
 
-def _read_file(file: File, text_column: str) -> Iterator[Item]:
+def _read_file(file: File, text_column: str, advance: Callable[[int], None]) -> Iterator[Item]:
     if not file.path.is_file():
         what = "a broken link" if file.path.is_symlink() else "not a plain file"
         raise Broken("unreadable", f"{what}, or it vanished")
@@ -114,7 +135,7 @@ def _read_file(file: File, text_column: str) -> Iterator[Item]:
     except OSError as error:
         raise Broken("unreadable", f"cannot be opened: {error.strerror}") from None
     with opened:
-        stream = open_stream(file_chunks(opened), os.fstat(opened.fileno()).st_size, file.path)
+        stream = open_stream(file_chunks(opened, advance), file.size, file.path)
         if not is_tar(stream.head):
             yield from read_stream(stream, file.name, file.name, text_column)
             return

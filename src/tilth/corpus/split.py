@@ -51,7 +51,7 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
     held = np.zeros(len(names), bool)
     taken = 0.0
     for index, size in enumerate(group_sizes):
-        if taken + size <= 1.25 * wanted:
+        if taken + size <= 1.05 * wanted:
             held[index] = True
             taken += size
     rule = "groups in the order of their hashes while they fit the share"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
-from tilth.corpus.compression import SUFFIXES, Stream, compression_of
+from tilth.corpus.compression import HEAD, SUFFIXES, Stream, compression_of
 from tilth.corpus.formats.arrow import read_arrow, read_parquet
 from tilth.corpus.formats.html import read_html
 from tilth.corpus.formats.jsonl import read_json, read_jsonl
@@ -84,17 +84,19 @@ def tell_format(head: bytes, name: str) -> str:
         return "html"
     if _XML.match(start):
         return "xml"
-    if start.startswith(b"{") and (hint == "jsonl" or _first_line_is_object(start)):
+    if start.startswith(b"{") and (hint == "jsonl" or _lines_are_objects(start)):
         return "jsonl"
     return hint or "text"
 
 
-def _first_line_is_object(start: bytes) -> bool:
-    line, newline, _ = start.partition(b"\n")
-    if not newline and len(line) > 60_000:
-        return line.startswith(b'{"')
+def _lines_are_objects(start: bytes) -> bool:
+    """Whether the first lines, up to three of those that the head holds whole, are JSON objects."""
+    lines = start.split(b"\n")
+    whole = lines if len(start) < HEAD // 2 else lines[:-1]
+    if not whole:
+        return start.startswith(b'{"')
     try:
-        return isinstance(json.loads(line), dict)
+        return all(isinstance(json.loads(line), dict) for line in whole[:3] if line.strip())
     except (ValueError, RecursionError):
         return False
 
