@@ -14,7 +14,7 @@ def test_acl_abstracts(build):
     assert (card["in"], card["kept"], card["dropped"]) == (18594, 18585, {"duplicate": 9})
 
 
-def test_a_few_novels_straight_from_the_archive(build, documents, tmp_path):
+def test_novels_straight_from_the_archive(build, documents, tmp_path):
     corpus = build(SHARED / "text" / "english_novels" / "corpus.tar.zst")
     assert corpus.card["rejected"] == {}
     found = documents(corpus)

@@ -46,7 +46,7 @@ FAILED = "failed.json"
 
 @dataclass(frozen=True)
 class Stage:
-    """A step from batch to batch. version: changes when its results do. make(**parameters): the function for a build."""
+    """A step from batch to batch. version: changes when its results do. make(**parameters): its function in a build."""
 
     name: str
     version: int
@@ -202,7 +202,8 @@ def _check_counts(build: _Build, out: Path, max_rejected: float) -> None:
     rejected = sum(found["rejected"].values())
     allowed = max(FREE_REJECTIONS, int(max_rejected * found["in"])) if max_rejected else 0
     if rejected > allowed:
-        _fail(build, out, f"{rejected:,} of {found['in']:,} records are broken, {allowed:,} are allowed")
+        limit = f"{allowed:,} are allowed (--max-rejected {max_rejected:g})"
+        _fail(build, out, f"{rejected:,} of {found['in']:,} records are broken, {limit}")
     if not found["kept"]:
         names = ", ".join(tally.source for tally in build.tallies)
         files = sum(tally.files for tally in build.tallies)
@@ -224,8 +225,7 @@ def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
         lines.append(f"  - dropped: {reasons(found['dropped'])}")
     if build.unsupported:
         lines.append(f"  - formats that are not read: {reasons(build.unsupported)}")
-    lines.append(f"Counts and broken records are in {place}; mend the sources")
-    lines[-1] += ", or allow more with --max-rejected." if found["rejected"] else ", or name others."
+    lines.append(f"Mend the sources or name others; the counts and the broken records are in {place}")
     raise TilthError("\n".join(lines))
 
 

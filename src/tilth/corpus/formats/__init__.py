@@ -118,4 +118,5 @@ def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Ite
         detail = f"the name says {hint}, the content is " + ("not" if kind == "binary" else kind)
         yield Rejected(source, "whole file", "binary" if kind == "binary" else "wrong_format", detail)
     else:
-        yield Dropped("unsupported", detail=PurePosixPath(name).suffix or kind)
+        path = PurePosixPath(name)
+        yield Dropped("unsupported", detail=path.suffix if kind == "binary" and path.suffix else kind)
