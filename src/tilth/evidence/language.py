@@ -54,8 +54,8 @@ def evaluate_language(
     data: a corpus (its validation split is read), or a file, folder, glob or archive in any format that `corpus build`
     reads; documents are scored as they are, without cleaning.
     stride: causal models only: tokens that a window newly scores; default half of the model's context.
-    Returns {"tokens", "bytes", "loss" (nats per token), "perplexity", "bits_per_byte", "protocol" (how it was measured, in
-    words), "stride", "documents", "unknown_tokens", "rejected"}.
+    Returns {"tokens", "bytes", "loss" (nats per token), "perplexity", "bits_per_byte", "protocol" (how it was measured,
+    in words), "stride", "documents", "unknown_tokens", "rejected"}.
     Raises: TilthError when there is no text, or the model predicts none; UsageError for a wrong stride.
     """
     model, tokenizer = load_model(model_path)
@@ -87,8 +87,8 @@ def score_language(
             raise UsageError(f"stride must be between 1 and the model's context of {context} tokens, not {stride}")
         _score_causal(model, documents, start, stride, totals)
         protocol = (
-            f"causal: every document from its start, after the end-of-text token; windows of {context} tokens that each "
-            f"score {stride} new ones; each token and byte of raw text counted once; the end of the text is not scored"
+            f"causal: every document from its start, after the end-of-text token; windows of {context} tokens that "
+            f"each score {stride} new ones; each token and byte of raw text counted once; the end of text is not scored"
         )
     elif "masked" in model.heads:
         if stride is not None:
@@ -96,9 +96,9 @@ def score_language(
         stride = context - 2
         _score_masked(model, tokenizer, documents, stride, totals)
         protocol = (
-            f"masked: 15 % of the tokens, chosen once (seed {_MASK_SEED}): 80 % of them masked, 10 % replaced, 10 % left; "
-            f"pieces of {stride} tokens. The loss is per chosen token; perplexity and bits per byte are as if every token "
-            "cost as much, and compare with other masked models only"
+            f"masked: 15 % of the tokens, chosen once (seed {_MASK_SEED}): 80 % of them masked, 10 % replaced, 10 % "
+            f"left; pieces of {stride} tokens. The loss is per chosen token; perplexity and bits per byte are as if "
+            "every token cost as much, and compare with other masked models only"
         )
     else:
         raise TilthError(f"this {model.family.name} model predicts no text: it has neither a causal nor a masked head")
@@ -126,7 +126,7 @@ def read_texts(data: str | Path, totals: _Totals) -> Iterator[str]:
             yield document.text
         return
     for source in find_sources([str(data)], Path(data) / ".no-output"):
-        for item in read_source(source, "text"):
+        for item in read_source(source, "text", lambda size: None):
             if isinstance(item, Record):
                 yield item.text
             elif isinstance(item, Rejected):
@@ -160,8 +160,8 @@ def _encoded(tokenizer: TextTokenizer, texts: Iterable[str], totals: _Totals, up
 def windows(num_tokens: int, context: int, stride: int) -> Iterator[tuple[int, int, int]]:
     """How a causal model of some context scores a document of `num_tokens` tokens after a start token (position 0).
 
-    Yields (start, stop, scored): the window reads positions [start, stop), and its last `scored` positions predict tokens
-    that no earlier window has scored. Together they predict every token once.
+    Yields (start, stop, scored): the window reads positions [start, stop), and its last `scored` positions predict
+    tokens that no earlier window has scored. Together they predict every token once.
     """
     done = 0
     while done < num_tokens:

@@ -33,7 +33,7 @@ def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tu
         raise TilthError(f"{path} is a folder; give one file of labelled examples (jsonl, csv, tsv or parquet)")
     try:
         with open(path, "rb") as file:
-            stream = open_stream(file_chunks(file), path.stat().st_size)
+            stream = open_stream(file_chunks(file, lambda size: None), path.stat().st_size)
             if stream.head.startswith(b"PAR1"):
                 with stream.spool() as whole:
                     yield from _parquet_rows(path, whole)

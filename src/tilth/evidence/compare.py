@@ -1,0 +1,222 @@
+"""What pre-training bought: learning curves of several systems over label budgets and seeds."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tilth
+from tilth.errors import TilthError, UsageError
+from tilth.evidence.report import write_comparison_report
+from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost
+from tilth.evidence.verdict import TestNoise, differences, summarise, verdict
+from tilth.files import fingerprint, output_folder, write_json, write_text
+from tilth.model.folder import load_model
+from tilth.model.precision import keep_freed_memory
+from tilth.progress import progress_bar
+from tilth.settings import load_settings
+from tilth.tasks import metrics
+from tilth.tasks.data import Examples, hold_out, normal_text, stratified_sample
+from tilth.tasks.settings import FinetuneSettings
+from tilth.tasks.task import find_task
+
+METRIC = "macro_f1"
+TEST_SHARE = 0.2
+"""Of the data, for testing, when no test data is given."""
+
+Budget = int | str
+"""Labelled examples per class, or "all"."""
+
+
+def compare(
+    task: str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    test: str | Path | None = None,
+    models: Sequence[str | Path] = (),
+    budgets: Sequence[Budget] = (8, 32, 128, "all"),
+    seeds: int = 5,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    overrides: Sequence[str] = (),
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train every system at every budget with every seed, and say what pre-training bought.
+
+    Systems: each of `models`, fine-tuned; the first of them from scratch (fresh weights, same shape and tokenizer);
+    TF-IDF with logistic regression. With one seed and budget, all learn from the same stratified sample; a larger one
+    holds the smaller ones. A neural system takes its examples for early stopping out of that sample, where there are 32
+    per class; the test examples choose nothing.
+    test: by default a fifth of `data`. Training texts that are also test texts are left out, and counted.
+    budgets: examples per class; "all" or 0 for all. overrides: `key=value` changes to `FinetuneSettings`, for all.
+    An interrupted comparison goes on where it was: each finished training is a line of OUT/points.jsonl.
+    Returns the content of OUT/compare.json; OUT/report.html shows it.
+    Raises: UsageError for wrong settings, TilthError for data or models that cannot be used.
+    """
+    work = find_task(task)
+    settings = load_settings(FinetuneSettings, overrides, where="the settings of compare")
+    if not models:
+        raise UsageError("nothing to compare: name at least one pre-trained model with --from")
+    if seeds < 1:
+        raise UsageError(f"seeds must be at least 1, not {seeds}")
+    out = output_folder(Path(out))
+    examples = work.read(data, text_column, label_column)
+    num_rejected = len(examples.rejected)
+    if test is not None:
+        held_out = work.read(test, text_column, label_column)
+        num_rejected += len(held_out.rejected)
+    else:
+        examples, held_out = hold_out(examples, TEST_SHARE, settings.seed)
+    pool, num_leaked = _without(examples, held_out)
+    labels = pool.label_names()
+    if len(labels) < 2:
+        raise TilthError(f"{data} has only one label ({labels[0]!r}); a comparison needs examples of at least two")
+    true = np.array(held_out.label_indexes(labels))
+    chosen_budgets, left_out_budgets = _checked(budgets, pool)
+    keep_freed_memory()
+    opened = [load_model(model) for model in models]
+    names = _names(models)
+    pretrained = [
+        NeuralSystem(name, str(source), pair, work, labels, held_out.texts, settings, fresh=False)
+        for name, source, pair in zip(names, models, opened, strict=True)
+    ]
+    scratch = NeuralSystem(
+        f"{names[0]} from scratch", "fresh weights", opened[0], work, labels, held_out.texts, settings, fresh=True
+    )
+    baseline = TfidfSystem(labels, held_out.texts)
+    systems: list[System] = [*pretrained, scratch, baseline]
+
+    trial_seeds = [settings.seed + number for number in range(seeds)]
+    points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, out / "points.jsonl", progress)
+    noise = TestNoise(true, len(labels))
+    pairs = [(name, other.name) for name in names for other in (scratch, baseline)]
+    difference_rows = differences(points, pairs, noise, METRIC)
+    result = {
+        "task": task,
+        "data": str(data),
+        "test": str(test) if test is not None else f"{TEST_SHARE:.0%} of the data",
+        "examples": {"train": len(pool), "test": len(held_out), "left_out_as_also_in_test": num_leaked},
+        "rejected": num_rejected,
+        "labels": labels,
+        "systems": [
+            {"name": system.name, "kind": system.kind, "source": system.source, "parameters": system.parameters}
+            for system in systems
+        ],
+        "settings": settings.model_dump(mode="json"),
+        "budgets": chosen_budgets,
+        "budgets_left_out": left_out_budgets,
+        "seeds": trial_seeds,
+        "metric": METRIC,
+        "points": [
+            {name: value for name, value in point.items() if name not in ("key", "predictions")} for point in points
+        ],
+        "summary": summarise(points, noise, METRIC),
+        "verdict": verdict(difference_rows, names[0], scratch.name, baseline.name),
+        "differences": difference_rows,
+        "pretraining_cost": pretraining_cost(models[0], opened[0][0]),
+    }
+    write_json(out / "compare.json", result)
+    write_comparison_report(result, out)
+    return result
+
+
+def _run_all(
+    systems: Sequence[System],
+    budgets: Sequence[Budget],
+    seeds: Sequence[int],
+    pool: Examples,
+    held_out: Examples,
+    true: np.ndarray,
+    path: Path,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """All points in the order system, budget, seed: those in the file are taken from it, the rest are run and added."""
+    data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, tilth.__version__])
+    known = _read_points(path)
+    points = []
+    work = [(system, budget, seed) for system in systems for budget in budgets for seed in seeds]
+    with (
+        progress_bar("comparing", len(work), "trainings", progress) as update,
+        open(path, "a", encoding="utf-8") as file,
+    ):
+        for done, (system, budget, seed) in enumerate(work):
+            update(done, system=system.name, labels=str(budget), seed=str(seed))
+            drawn = seed if budget != "all" or system.is_random else None
+            key = fingerprint([data_key, system.identity, budget, drawn])
+            if key not in known:
+                sample = pool if budget == "all" else stratified_sample(pool, int(budget), seed)
+                outcome = system.run(sample, seed)
+                known[key] = {
+                    "key": key,
+                    "system": system.name,
+                    "seed": seed,
+                    "budget": budget,
+                    "examples": len(sample),
+                    "test": metrics.scores(true, outcome.predictions),
+                    "train": outcome.train_scores,
+                    "seconds": outcome.seconds,
+                    "flops": outcome.flops,
+                    **outcome.details,
+                    "predictions": outcome.predictions.tolist(),
+                }
+                file.write(json.dumps(known[key]) + "\n")
+                file.flush()
+            points.append({**known[key], "system": system.name, "seed": seed})
+        update(len(work))
+    return points
+
+
+def _read_points(path: Path) -> dict[str, dict[str, Any]]:
+    """The finished trainings in a file, by key; a line that a crash cut short is taken out of the file."""
+    if not path.exists():
+        return {}
+    points: dict[str, dict[str, Any]] = {}
+    text = path.read_text(encoding="utf-8")
+    lines = text.splitlines(keepends=True)
+    whole = [line for line in lines if line.endswith("}\n")]
+    for line in whole:
+        try:
+            point = json.loads(line)
+            points[point["key"]] = point
+        except (ValueError, KeyError, TypeError):
+            raise TilthError(f"{path} is not a record of trainings; choose another --out, or remove it") from None
+    if len(whole) < len(lines):
+        write_text(path, "".join(whole))
+    return points
+
+
+def _without(examples: Examples, held_out: Examples) -> tuple[Examples, int]:
+    """The examples whose text is not also a held-out text, and how many are."""
+    held_texts = {normal_text(text) for text in held_out.texts}
+    kept = [index for index, text in enumerate(examples.texts) if normal_text(text) not in held_texts]
+    if not kept:
+        raise TilthError(f"every text of {examples.source} is also in the test data; give other test data")
+    return examples.take(kept), len(examples) - len(kept)
+
+
+def _checked(budgets: Sequence[Budget], pool: Examples) -> tuple[list[Budget], list[Budget]]:
+    """The budgets in rising order, and those left out because they would take all labels under another name."""
+    numbers = sorted({int(budget) for budget in budgets if budget not in ("all", 0)})
+    if not budgets or any(number < 1 for number in numbers):
+        raise UsageError(f"budgets are numbers of labels per class, or all; not {', '.join(map(str, budgets))}")
+    most = max(Counter(pool.labels).values())
+    has_all = len(numbers) < len(set(budgets))
+    too_many: list[Budget] = [number for number in numbers if number >= most]
+    kept: list[Budget] = [number for number in numbers if number < most]
+    return [*kept, "all"] if has_all or too_many else kept, too_many
+
+
+def _names(models: Sequence[str | Path]) -> list[str]:
+    """A short name for each model: that of its run or folder, made unique."""
+    names: list[str] = []
+    for model in models:
+        path = Path(model)
+        base = name = path.resolve().parent.name if path.name == "model" else path.name
+        while name in names:
+            name = f"{base} ({sum(other.partition(' (')[0] == base for other in names) + 1})"
+        names.append(name)
+    return names
