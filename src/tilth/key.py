@@ -50,7 +50,7 @@ def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:
     def encrypt(values: np.ndarray) -> np.ndarray:
         left, right = values >> shift, values & half_mask
         for round_key in round_keys:
-            left, right = right, left ^ (_mix(right ^ round_key) & half_mask)
+            left, right = right, left ^ (mix(right ^ round_key) & half_mask)
         return (left << shift) | right
 
     values = encrypt(indexes.astype(np.uint64).ravel())
@@ -61,7 +61,7 @@ def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:
     return values.astype(np.int64).reshape(indexes.shape)
 
 
-def _mix(values: np.ndarray) -> np.ndarray:
+def mix(values: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer: every input bit reaches every output bit."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

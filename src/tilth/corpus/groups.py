@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from tilth.key import Key, _mix
+from tilth.key import Key, mix
 
 MAX_BYTES = 1_000_000
 """How much of a document its sketch reads, from the start."""
@@ -52,14 +52,14 @@ def _bands(hashes: list[np.ndarray], salts: np.ndarray, shingle: int) -> np.ndar
     shingles = np.zeros(len(words), np.uint64)
     for offset in range(shingle):
         shingles = shingles * _PRIME + np.roll(words, -offset)
-    shingles = _mix(shingles)
+    shingles = mix(shingles)
     across = (ends[:, None] - np.arange(1, shingle)).ravel()  # shingles that begin too near a document's end
     bands = np.zeros((len(hashes), len(salts)), np.uint64)
     for band, rows in enumerate(salts):
         for multiplier, addend in rows:
             values = shingles * (multiplier | np.uint64(1)) + addend
             values[across] = np.iinfo(np.uint64).max
-            bands[:, band] = _mix(bands[:, band] * _PRIME + np.minimum.reduceat(values, starts))
+            bands[:, band] = mix(bands[:, band] * _PRIME + np.minimum.reduceat(values, starts))
     return bands
 
 

@@ -31,8 +31,7 @@ class NextSentence(Masked):
         super().__init__(recipe, tokenizer)
         special = tokenizer.special
         assert special.cls is not None and special.sep is not None
-        # Two closing separators keep room for the one that goes between A and B.
-        self.framing = Framing(piece_prefix=(special.cls,), piece_suffix=(special.sep, special.sep))
+        self.framing = Framing(piece_prefix=(special.cls,), piece_suffix=(special.sep,), reserve=1)
         self.separator = special.sep
 
     def make_batch(self, packing: Packing, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> Batch:
