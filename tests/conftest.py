@@ -20,3 +20,52 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the real data in ../shared/data, which is not beside this checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory):
+    """A function: the folder of a small untrained model of a family, with a byte-level tokenizer."""
+    from dataclasses import replace
+
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from tilth.model.families import FAMILIES
+    from tilth.model.folder import save_model
+    from tilth.model.model import build_model
+    from tilth.tokens.load import special_tokens
+    from tilth.tokens.tokenizer import TextTokenizer
+    from tilth.tokens.training import SPECIAL_NAMES
+
+    folders: dict[tuple[str, tuple[str, ...]], Path] = {}
+
+    def make(family: str, *heads: str) -> Path:
+        if (family, heads) not in folders:
+            backend = Tokenizer(models.BPE())
+            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            backend.decoder = decoders.ByteLevel()
+            trainer = trainers.BpeTrainer(
+                vocab_size=300,
+                special_tokens=SPECIAL_NAMES["byte_bpe"],
+                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+                show_progress=False,
+            )
+            backend.train_from_iterator(
+                ["the cat and the dog ran and sat", "this film is good, that film is bad"], trainer
+            )
+            tokenizer = TextTokenizer(backend, special_tokens(backend))
+            config = replace(
+                FAMILIES[family].sizes["mini"],
+                vocab_size=tokenizer.vocab_size,
+                layers=2,
+                width=32,
+                heads=2,
+                head_size=16,
+                mlp_width=64,
+                max_length=24,
+            )
+            folder = tmp_path_factory.mktemp(f"{family}-small") / "model"
+            save_model(build_model(FAMILIES[family], config, heads, seed=0), tokenizer, folder)
+            folders[family, heads] = folder
+        return folders[family, heads]
+
+    return make

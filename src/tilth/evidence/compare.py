@@ -138,6 +138,7 @@ def _run_all(
     data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, tilth.__version__])
     known = _read_points(path)
     points = []
+    identities = {system.name: system.identity for system in systems}
     work = [(system, budget, seed) for system in systems for budget in budgets for seed in seeds]
     with (
         progress_bar("comparing", len(work), "trainings", progress) as update,
@@ -146,7 +147,7 @@ def _run_all(
         for done, (system, budget, seed) in enumerate(work):
             update(done, system=system.name, labels=str(budget), seed=str(seed))
             drawn = seed if budget != "all" or system.is_random else None
-            key = fingerprint([data_key, system.identity, budget, drawn])
+            key = fingerprint([data_key, identities[system.name], budget, drawn])
             if key not in known:
                 sample = pool if budget == "all" else stratified_sample(pool, int(budget), seed)
                 outcome = system.run(sample, seed)

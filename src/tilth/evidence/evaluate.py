@@ -31,8 +31,8 @@ def evaluate_task(
 ) -> dict[str, Any]:
     """Score a fine-tuned model (a folder, ours or anyone's, or a hub name) on labelled data, in float32.
 
-    Returns each metric as {"value", "low", "high"} (95 % bootstrap intervals over the examples), "per_class", "confusion"
-    (counts; rows are the true labels), "labels", "examples", "rejected" (rows that are no examples, with their line) and
+    Returns each metric as {"value", "low", "high"} (95 % bootstrap intervals over examples), "per_class", "confusion"
+    (counts; rows are the true labels), "labels", "examples", "rejected" (rows that are no examples, and where) and
     "truncated" (texts longer than the model reads). With `out`, also writes evaluation.json and confusion.svg there.
     Raises: TilthError when the model has no labels, or the data has labels the model does not know.
     """

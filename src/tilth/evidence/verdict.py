@@ -124,25 +124,19 @@ def verdict(rows: Sequence[dict[str, Any]], pretrained: str, scratch: str, basel
     if any(row["low"] is None for row in own):
         return "One seed says nothing about chance, so there is no verdict: compare again with at least 5 seeds."
     better, worse = _decided(over_scratch)
-    parts = []
+    unclear = [row for row in over_scratch if row not in better and row not in worse]
+    effects = [f"helped at {_budgets(better)}"] if better else []
+    effects += [f"hurt at {_budgets(worse)}"] if worse else []
+    effects += [f"made no difference beyond chance at {_budgets(unclear, figures=False)}"] if unclear else []
     if better:
-        parts.append(f"pre-training helped at {_budgets(better)} over the same model from scratch")
-    if worse:
-        parts.append(f"it hurt at {_budgets(worse)}" if better else f"pre-training hurt here at {_budgets(worse)}")
-    if not parts:
-        parts.append("pre-training did not help here: no difference to the same model from scratch is beyond chance")
-    elif unclear := [row for row in over_scratch if row not in better and row not in worse]:
-        parts.append(f"at {_budgets(unclear, figures=False)} the difference is within chance")
-    sentence = ", ".join(parts)
+        opening = "Compared with the same model from scratch, pre-training"
+    else:
+        opening = "Pre-training did not help here: compared with the same model from scratch, it"
     better, worse = _decided(over_baseline)
-    standing = []
-    if better:
-        standing.append(f"beats {baseline} at {_budgets(better)}")
-    if worse:
-        standing.append(f"loses to it at {_budgets(worse)}" if better else f"loses to {baseline} at {_budgets(worse)}")
-    if not standing:
-        standing.append(f"is not clearly better or worse than {baseline} at any number of labels")
-    return f"{sentence[0].upper()}{sentence[1:]}; the pre-trained model {' and '.join(standing)}."
+    standing = [f"beats {baseline} at {_budgets(better)}"] if better else []
+    standing += [f"loses to {'it' if better else baseline} at {_budgets(worse)}"] if worse else []
+    standing = standing or [f"is not clearly better or worse than {baseline}"]
+    return f"{opening} {_joined(effects)}; the pre-trained model {_joined(standing)}."
 
 
 def _decided(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,0 +1,226 @@
+import bz2
+import gzip
+import json
+import lzma
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilth.errors import TilthError
+from tilth.tasks.data import Examples, hold_out, normal_text, read_examples, stratified_sample
+
+ROWS = [('a "quoted film', "good"), ("naïve, twice", "bad"), ("third", "good")]
+
+
+def write(path: Path, content: str | bytes) -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def jsonl(rows: list[tuple[str, str]], text: str = "text", label: str = "label") -> str:
+    return "".join(json.dumps({text: a, label: b}) + "\n" for a, b in rows)
+
+
+def pairs(examples: Examples) -> list[tuple[str, str]]:
+    return list(zip(examples.texts, examples.labels, strict=True))
+
+
+def test_every_format_gives_the_same_examples(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pa.table({"text": [a for a, _ in ROWS], "label": [b for _, b in ROWS]}), tmp_path / "file.parquet"
+    )
+    tsv = "".join(f"{a}\t{b}\n" for a, b in ROWS)
+    contents = {
+        "a.jsonl": jsonl(ROWS).encode(),
+        "b.txt": ("text\tlabel\n" + tsv).encode(),
+        "headerless.tsv": tsv.encode(),
+        "windows.tsv": b"\xef\xbb\xbf" + ("text\tlabel\n" + tsv).replace("\n", "\r\n").encode(),
+        "c.csv": 'label,text\ngood,"a ""quoted film"\nbad,"naïve, twice"\ngood,third\n'.encode(),
+        "d.bin": (tmp_path / "file.parquet").read_bytes(),
+        "e.gz": gzip.compress(jsonl(ROWS).encode()),
+        "f": bz2.compress(jsonl(ROWS).encode()),
+        "g": lzma.compress(tsv.encode()),
+        "h": zstandard.compress(jsonl(ROWS).encode()),
+        "i.parquet.gz": gzip.compress((tmp_path / "file.parquet").read_bytes()),
+    }
+    for name, content in contents.items():
+        examples = read_examples(write(tmp_path / name, content))
+        assert pairs(examples) == ROWS, name
+        assert examples.rejected == []
+
+
+def test_unbalanced_quotes_of_a_tsv_are_text_and_quoted_newlines_of_a_csv_are_one_row(tmp_path: Path):
+    examples = read_examples(write(tmp_path / "a.tsv", 'sentence\tlabel\n"half\t0\nother" half\t1\n'))
+    assert pairs(examples) == [('"half', "0"), ('other" half', "1")]
+    examples = read_examples(write(tmp_path / "a.csv", 'text,label\n"two\nlines",1\nthree,0\n'))
+    assert pairs(examples) == [("two\nlines", "1"), ("three", "0")]
+
+
+def test_columns_are_found_by_their_usual_names_or_as_told(tmp_path: Path):
+    assert pairs(read_examples(write(tmp_path / "a", jsonl(ROWS, "sentence", "intent")))) == ROWS
+    told = read_examples(write(tmp_path / "b", jsonl(ROWS, "review", "stars")), "review", "stars")
+    assert pairs(told) == ROWS
+    both = write(tmp_path / "c", json.dumps({"text": "x", "content": "y", "label": "1", "class": "2"}) + "\n")
+    assert pairs(read_examples(both)) == [("x", "1")]
+    with pytest.raises(TilthError, match=r"no label column .*its columns are 'text', 'stars'.*--label-column"):
+        read_examples(write(tmp_path / "d", jsonl(ROWS, "text", "stars")))
+    with pytest.raises(TilthError, match="no text column .*'review', 'stars'"):
+        read_examples(write(tmp_path / "e.csv", "review,stars\nfine,1\n"))
+    with pytest.raises(TilthError, match="label may be column intent or category; say which"):
+        read_examples(write(tmp_path / "f", json.dumps({"text": "x", "intent": "1", "category": "2"}) + "\n"))
+    with pytest.raises(TilthError, match=r"no label column \(stars\)"):
+        read_examples(write(tmp_path / "g", jsonl(ROWS)), label_column="stars")
+
+
+def test_an_unknown_header_is_not_taken_for_an_example(tmp_path: Path):
+    rows = "".join(f"text {number}\t{number % 2}\n" for number in range(20))
+    with pytest.raises(TilthError, match="'review', 'stars'.*looks like a header"):
+        read_examples(write(tmp_path / "a.tsv", "review\tstars\n" + rows))
+    assert len(read_examples(tmp_path / "a.tsv", "review", "stars")) == 20
+    assert len(read_examples(write(tmp_path / "b.jsonl", jsonl([("rare", "x"), *[("y", "y")] * 20])))) == 21
+
+
+def test_labels_of_any_plain_type_become_strings_in_order(tmp_path: Path):
+    labels = [10, 9.0, "2", True, None, float("nan"), [1], "", 9]
+    content = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in labels)
+    examples = read_examples(write(tmp_path / "a", content))
+    assert examples.labels == ["10", "9", "2", "True", "9"]
+    assert [(row.line, row.reason) for row in examples.rejected] == [
+        (5, "no label"),
+        (6, "no label"),
+        (7, "the label is not one value"),
+        (8, "no label"),
+    ]
+    assert examples.label_names() == ["10", "2", "9", "True"]
+    assert Examples(["x"] * 3, ["10", "9", "-1"]).label_names() == ["-1", "9", "10"]
+
+
+def test_broken_rows_are_set_aside_with_their_line(tmp_path: Path):
+    good = jsonl([(f"text {number}", str(number % 2)) for number in range(20)])
+    bad = '{"text": "cut\n' + '{"text": 5, "label": "1"}\n[1]\n{"text": " ", "label": "1"}\n{"label": "1"}\n'
+    examples = read_examples(write(tmp_path / "a", good + bad))
+    assert len(examples) == 20
+    assert [(row.line, row.reason) for row in examples.rejected] == [
+        (21, "not a JSON object"),
+        (22, "the text is not a string"),
+        (23, "not a JSON object"),
+        (24, "no text"),
+        (25, "no text"),
+    ]
+    ragged = "text\tlabel\n" + "".join(f"x{number}\t1\n" for number in range(9)) + "a\tb\tc\n\nlone\n"
+    examples = read_examples(write(tmp_path / "b", ragged))
+    assert len(examples) == 9
+    assert [(row.line, row.reason) for row in examples.rejected] == [
+        (11, "3 cells in 2 columns"),
+        (13, "1 cells in 2 columns"),
+    ]
+    encoded = b"text\tlabel\nfine\t1\ncaf\xe9\t0\nfine too\t0\n"
+    examples = read_examples(write(tmp_path / "c", encoded))
+    assert examples.texts == ["fine", "fine too"]
+    assert [(row.line, row.reason) for row in examples.rejected] == [(3, "not valid UTF-8")]
+
+
+def test_too_many_broken_rows_are_an_error(tmp_path: Path):
+    def file(good: int, bad: int) -> Path:
+        return write(tmp_path / "a.tsv", "text\tlabel\n" + "x\ty\n" * good + "\ty\n" * bad)
+
+    assert len(read_examples(file(100, 10)).rejected) == 10
+    with pytest.raises(TilthError, match=r"11 of 111 rows are not examples \(line 102: no text, line 103"):
+        read_examples(file(100, 11))
+    assert len(read_examples(file(1980, 20)).rejected) == 20
+    with pytest.raises(TilthError, match="21 of 2001 rows"):
+        read_examples(file(1980, 21))
+    with pytest.raises(TilthError, match="3 of 4 rows"):
+        read_examples(file(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"text\tlabel\n", "has no rows"),
+        (b"just some prose\n", "is not jsonl, csv, tsv or parquet: it starts with 'just some prose'"),
+        (b"\x7fELF\x00\x00\x01", "is binary"),
+        (b"PAR1 and then nothing", "not a whole Parquet file"),
+        (gzip.compress(jsonl(ROWS * 1000).encode())[:-20], "is damaged"),
+        (b'text,label\n"never closed,1\n', "a quote may be open"),
+        (b'{"text": "' + b"x" * 16_100_000, "line 1 is longer than 16,000,000 characters"),
+    ],
+)
+def test_files_that_are_not_examples(tmp_path: Path, content: bytes, message: str):
+    with pytest.raises(TilthError, match=message):
+        read_examples(write(tmp_path / "a", content))
+
+
+def test_missing_files_and_folders(tmp_path: Path):
+    with pytest.raises(TilthError, match="does not exist"):
+        read_examples(tmp_path / "none.tsv")
+    with pytest.raises(TilthError, match="is a folder; give one file"):
+        read_examples(tmp_path)
+
+
+def test_unknown_labels_are_named():
+    examples = Examples(["a", "b", "c"], ["good", "ugly", "ugly"], "test.tsv")
+    assert Examples(["a", "b"], ["bad", "good"]).label_indexes(["good", "bad"]) == [1, 0]
+    with pytest.raises(
+        TilthError, match=r"test.tsv has 1 label.*'ugly' \(2 examples\).*known labels are 'good', 'bad'"
+    ):
+        examples.label_indexes(["good", "bad"])
+
+
+def test_stratified_samples_are_balanced_nested_and_repeatable():
+    examples = Examples([f"text {number}" for number in range(100)], ["a", "b", "b", "b", "c"] * 20)
+    small, large = stratified_sample(examples, 8, seed=1), stratified_sample(examples, 30, seed=1)
+    assert Counter(small.labels) == {"a": 8, "b": 8, "c": 8}
+    assert Counter(large.labels) == {"a": 20, "b": 30, "c": 20}
+    assert set(small.texts) < set(large.texts)
+    assert set(small.labels[:3]) == {"a", "b", "c"}
+    assert pairs(small) == pairs(stratified_sample(examples, 8, seed=1))
+    assert set(small.texts) != set(stratified_sample(examples, 8, seed=2).texts)
+    assert all(label == examples.labels[int(text.split()[1])] for text, label in pairs(large))
+
+
+def test_held_out_share_of_every_label_without_shared_texts():
+    texts = [f"text {number % 600}" if number % 2 else f"TEXT  {number % 600}" for number in range(1000)]
+    examples = Examples(texts, ["a" if number % 600 < 450 else "b" for number in range(1000)])
+    train, held_out = hold_out(examples, 0.2, seed=0)
+    assert len(train) + len(held_out) == 1000
+    assert not {normal_text(text) for text in train.texts} & {normal_text(text) for text in held_out.texts}
+    for label, count in Counter(examples.labels).items():
+        assert Counter(held_out.labels)[label] == pytest.approx(0.2 * count, abs=2)
+    assert hold_out(examples, 0.2, seed=0)[1].texts == held_out.texts
+    assert hold_out(examples, 0.2, seed=1)[1].texts != held_out.texts
+
+
+def test_a_text_stays_on_its_side_when_others_are_added():
+    texts = [f"text {number}" for number in range(400)]
+    _, few = hold_out(Examples(texts[:200], ["a"] * 200), 0.25, seed=0)
+    _, many = hold_out(Examples(texts, ["a"] * 400), 0.25, seed=0)
+    both = set(few.texts) & set(many.texts)
+    assert len(both) > 0.7 * len(few)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xy")), min_size=1, max_size=40), st.integers(0, 3)
+)
+def test_hold_out_keeps_every_example_once(rows: list[tuple[str, str]], seed: int):
+    examples = Examples([text for text, _ in rows], [label for _, label in rows])
+    train, held_out = hold_out(examples, 0.3, seed)
+    assert Counter(pairs(train)) + Counter(pairs(held_out)) == Counter(rows)
+    assert not set(train.texts) & set(held_out.texts)
+
+
+def test_the_shared_data_is_read_whole(shared_data: Path):
+    counts = {"sst2/train.tsv": 60_614, "sst2/test.tsv": 872, "ag_news/test.tsv": 7_600, "sci_cite/dev.txt": 916}
+    for name, count in counts.items():
+        examples = read_examples(shared_data / "classify" / name)
+        assert len(examples) == count and examples.rejected == []
+    assert examples.label_names() == ["background", "method", "result"]

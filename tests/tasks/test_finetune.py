@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tilth.errors import TilthError, UsageError
+from tilth.model.folder import load_model, save_model
+from tilth.settings import load_settings
+from tilth.tasks.data import Examples
+from tilth.tasks.finetune import finetune, split_for_stopping
+from tilth.tasks.fit import batch_indexes, parameter_groups
+from tilth.tasks.settings import FinetuneSettings
+from tilth.use.predict import predict
+
+FAST = ["epochs=2", "min_steps=4", "max_steps=30", "lr=3e-3", "precision=float32"]
+SUBJECTS = ["this film", "the plot", "that dog", "an actor", "the end", "his cat", "our song", "the sea"]
+
+
+def reviews(count: int) -> list[tuple[str, str]]:
+    """Texts whose label is one word of theirs."""
+    adverbs = ["", "very ", "rather ", "truly ", "so "]
+    return [
+        (f"{SUBJECTS[number % 8]} number {number} is {adverbs[number % 5]}{word}", word)
+        for number in range(count // 2)
+        for word in ("good", "bad")
+    ]
+
+
+def write(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in rows), encoding="utf-8"
+    )
+    return path
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Path:
+    return write(tmp_path / "train.jsonl", reviews(160))
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_it_learns_what_can_be_learned(small_folder, train: Path, tmp_path: Path, family: str):
+    start = small_folder(family, "masked" if family == "bert" else "causal")
+    settings = ["epochs=40", "lr=5e-3", "batch_size=16", "precision=float32", "dropout=0", "patience=10"]
+    result = finetune(start, train, tmp_path / "out", overrides=settings, progress=False)
+    assert result["labels"] == ["bad", "good"]
+    assert result["examples"] == {"train": 136, "valid": 24}
+    assert result["history"][-1]["train_loss"] < 0.3 < result["history"][0]["train_loss"]
+    assert result["valid"]["accuracy"]["value"] >= 0.9
+    unseen = [f"{subject} was {word}" for subject in SUBJECTS for word in ("good", "bad")]
+    answers = predict(tmp_path / "out", unseen)
+    assert sum(text.endswith(answer["label"]) for text, answer in zip(unseen, answers, strict=True)) >= 15
+    assert json.loads((tmp_path / "out" / "finetune.json").read_text()) == result
+
+
+def test_the_same_seed_gives_the_same_weights(small_folder, train: Path, tmp_path: Path):
+    start = small_folder("bert", "masked")
+    hashes = [
+        finetune(start, train, tmp_path / name, overrides=[*FAST, f"seed={seed}"], progress=False)["weights_sha256"]
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "gpt2", "gpt3"])
+def test_a_fine_tuned_folder_answers_the_same_in_transformers(small_folder, train: Path, tmp_path: Path, family: str):
+    transformers = pytest.importorskip("transformers")
+    start = small_folder(family, "masked" if family in ("bert", "roberta") else "causal")
+    out = tmp_path / "out"
+    finetune(start, train, tmp_path / "tuned", overrides=FAST, progress=False)
+    model, own_tokenizer = load_model(tmp_path / "tuned")
+    with torch.no_grad():  # larger weights, so that a short training's answers differ from text to text
+        for parameter in model.parameters():
+            parameter.mul_(4.0)
+    save_model(model, own_tokenizer, out)
+    theirs = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+    assert theirs.config.id2label == {0: "bad", 1: "good"}
+    texts = ["good", "this film is not good, it is bad", "naïve £5"]
+    batch = tokenizer(texts, return_tensors="pt", padding=True, truncation=True)
+    with torch.no_grad():
+        probabilities = torch.softmax(theirs(**batch).logits, -1)
+    ours = [list(answer["probabilities"].values()) for answer in predict(out, texts)]
+    assert torch.tensor(ours) == pytest.approx(probabilities, abs=1e-4)
+    assert len({round(row[0], 2) for row in ours}) == 3
+
+
+def test_a_frozen_trunk_stays_as_it_was(small_folder, train: Path, tmp_path: Path):
+    start = small_folder("gpt2", "causal")
+    result = finetune(start, train, tmp_path / "out", overrides=[*FAST, "freeze=true", "epochs=30"], progress=False)
+    before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    for name in before:
+        assert torch.equal(before[name], after[name]), name
+    assert after.keys() - before.keys() == {"score.weight"}
+    assert result["history"][-1]["train_loss"] < result["history"][0]["train_loss"]
+
+
+def test_the_best_model_on_held_out_data_is_the_one_kept(small_folder, train: Path, tmp_path: Path):
+    wrong = write(
+        tmp_path / "valid.jsonl", [(text, "bad" if label == "good" else "good") for text, label in reviews(60)]
+    )
+    settings = ["epochs=20", "lr=5e-3", "precision=float32", "dropout=0", "patience=3"]
+    result = finetune(
+        small_folder("bert", "masked"), train, tmp_path / "out", valid=wrong, overrides=settings, progress=False
+    )
+    history = result["history"]
+    best = max(history, key=lambda entry: (entry["valid_macro_f1"], -entry["valid_loss"]))
+    assert result["best_epoch"] == best["epoch"]
+    assert result["valid"]["macro_f1"]["value"] == pytest.approx(best["valid_macro_f1"])
+    assert history[-1]["valid_macro_f1"] < best["valid_macro_f1"]
+    assert result["stopped_early"] and result["steps"] < 100
+    assert result["examples"] == {"train": 160, "valid": 60}
+
+
+def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path):
+    few = write(tmp_path / "few.jsonl", reviews(16))
+    result = finetune(small_folder("bert", "masked"), few, tmp_path / "out", overrides=["min_steps=20"], progress=False)
+    assert result["examples"] == {"train": 16, "valid": 0}
+    assert result["steps"] == 20
+    assert result["valid"] == {} and result["history"][-1]["valid_loss"] is None
+    assert result["best_epoch"] == 20.0
+    examples = Examples([str(number) for number in range(64)], ["a", "b"] * 32)
+    train, held_out = split_for_stopping(examples, FinetuneSettings())
+    assert held_out is not None and (len(train), len(held_out)) == (54, 10)
+    assert split_for_stopping(examples.take(range(62)), FinetuneSettings())[1] is None
+
+
+def test_long_texts_are_cut_and_counted(small_folder, tmp_path: Path):
+    rows = [*reviews(30), ("word " * 100 + "good", "good"), ("word " * 100 + "bad", "bad")]
+    data = write(tmp_path / "long.jsonl", rows)
+    result = finetune(small_folder("roberta", "masked"), data, tmp_path / "out", overrides=["min_steps=1", "epochs=1"])
+    pieces = [load_model(tmp_path / "out")[1].encode(text) for text, _ in rows]
+    assert result["truncated"] == {"train": sum(len(piece) > 22 for piece in pieces), "valid": 0}
+    answers = predict(tmp_path / "out", ["short", rows[-1][0], rows[-2][0]])
+    assert "truncated" not in answers[0] and answers[1]["truncated"] is True
+    assert answers[1]["probabilities"] == pytest.approx(answers[2]["probabilities"])
+
+
+def test_every_example_comes_once_an_epoch():
+    stream = [index for step in range(30) for index in batch_indexes(step, 7, 70, seed=3)]
+    epochs = [stream[start : start + 70] for start in range(0, 210, 70)]
+    assert all(sorted(epoch) == list(range(70)) for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+    crossing = [index for step in range(2) for index in batch_indexes(step, 4, 6, seed=0)]
+    assert sorted(crossing[:6]) == list(range(6)) and len(crossing) == 8
+
+
+def test_rates_fall_towards_the_input(small_folder):
+    model, _ = load_model(small_folder("bert", "masked"))
+    model.add_head("classify", labels=["a", "b"])
+    settings = FinetuneSettings(lr=1.0, head_lr=2.0, layer_decay=0.5, weight_decay=0.3)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups = parameter_groups(model, settings)
+    rates = {names[id(parameter)]: group["peak"] for group in groups for parameter in group["params"]}
+    assert rates["trunk.embeddings.tokens.weight"] == 0.25
+    assert rates["trunk.blocks.0.mlp.up.weight"] == 0.5
+    assert rates["trunk.blocks.1.mlp.up.bias"] == 1.0
+    assert rates["heads.classify.out.weight"] == 2.0
+    assert not any(name.startswith("heads.masked") for name in rates)
+    decayed = {names[id(p)] for group in groups if group["weight_decay"] == 0.3 for p in group["params"]}
+    assert "trunk.blocks.0.mlp.up.weight" in decayed and "trunk.blocks.0.mlp.up.bias" not in decayed
+
+
+def test_default_rate_falls_with_width():
+    assert FinetuneSettings().peak_rates(768)[0] == pytest.approx(5e-5)
+    assert FinetuneSettings().peak_rates(256)[0] == pytest.approx(1.5e-4)
+
+
+def test_wrong_use_is_told_before_anything_is_written(small_folder, train: Path, tmp_path: Path):
+    start = small_folder("bert", "masked")
+    out = tmp_path / "out"
+    with pytest.raises(UsageError, match="no task 'clasify'; there is classify"):
+        finetune(start, train, out, task="clasify")
+    with pytest.raises(UsageError, match="layer_deacy; did you mean layer_decay"):
+        finetune(start, train, out, overrides=["layer_deacy=1"])
+    with pytest.raises(TilthError, match="only one label .'good'."):
+        finetune(start, write(tmp_path / "one.jsonl", [("a", "good"), ("b", "good")]), out, progress=False)
+    with pytest.raises(TilthError, match="1 label.*not learned: 'ugly'"):
+        finetune(start, train, out, valid=write(tmp_path / "v.jsonl", [("a", "ugly")]), progress=False)
+    with pytest.raises(TilthError, match="no model folder at"):
+        finetune(tmp_path / "none" / "such" / "folder", train, out, progress=False)
+    assert not any(out.iterdir())
+
+
+def test_a_folder_of_other_files_is_not_replaced(small_folder, train: Path, tmp_path: Path):
+    with pytest.raises(TilthError, match="holds other files"):
+        finetune(small_folder("bert", "masked"), train, tmp_path)
+    assert train.is_file()
+
+
+def test_a_rate_that_blows_up_is_told(small_folder, train: Path, tmp_path: Path):
+    with pytest.raises(TilthError, match="not finite at update .*lower lr"):
+        finetune(
+            small_folder("gpt2", "causal"), train, tmp_path / "out", overrides=["lr=1e30", "clip=1e30"], progress=False
+        )
+
+
+def test_settings_have_bounds():
+    with pytest.raises(UsageError, match="valid_share"):
+        load_settings(FinetuneSettings, ["valid_share=0.7"])
