@@ -229,8 +229,8 @@ def rows(over_scratch: list[float], over_baseline: list[float]) -> list[dict]:
             [0.2, 0.1, 0.02],
             [0.1, 0.0, -0.05],
             "Compared with the same model from scratch, pre-training helped at 8 and 32 labels per class and all "
-            "labels (+0.200, +0.100, +0.020); the pre-trained model beats base at 8 labels per class (+0.100) and loses to it "
-            "at all labels (-0.050).",
+            "labels (+0.200, +0.100, +0.020); the pre-trained model beats base at 8 labels per class (+0.100) and loses "
+            "to it at all labels (-0.050).",
         ),
         (
             [0.0, 0.005, -0.005],
@@ -250,8 +250,8 @@ def rows(over_scratch: list[float], over_baseline: list[float]) -> list[dict]:
             [0.05, 0.0, -0.1],
             [0.1, 0.1, 0.1],
             "Compared with the same model from scratch, pre-training helped at 8 labels per class (+0.050), hurt at "
-            "all labels (-0.100) and made no difference beyond chance at 32 labels per class; the pre-trained model beats "
-            "base at 8 and 32 labels per class and all labels (+0.100, +0.100, +0.100).",
+            "all labels (-0.100) and made no difference beyond chance at 32 labels per class; the pre-trained model "
+            "beats base at 8 and 32 labels per class and all labels (+0.100, +0.100, +0.100).",
         ),
     ],
 )
