@@ -86,6 +86,9 @@ class DataSettings(Settings):
     validation: float = Field(
         default=0.05, gt=0, lt=0.5, description="held-out share when --corpus is raw data, not a corpus"
     )
+    shards: str | None = Field(
+        default=None, description="the shards folder of an earlier run on the same corpus and tokenizer, to use again"
+    )
 
 
 class ObjectiveSettings(Settings):

@@ -34,6 +34,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `folder/step-<step>`, verify it, point `folder/latest` at it, then remove all but the newest `keep`.
 
+    Checkpoints of later steps, which only a resume that found them damaged leaves behind, go too.
+
     Raises: TilthError when it cannot be written; older checkpoints are then untouched.
     """
     path = folder / f"step-{step:08d}"
@@ -50,8 +52,10 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         raise TilthError(
             f"cannot write the checkpoint {path}: {error}; free some space or mend the folder, then go on with --resume"
         ) from None
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = sorted(other for other in folder.glob("step-*") if other.name <= path.name)[-keep:]
+    for other in folder.glob("step-*"):
+        if other not in kept:
+            shutil.rmtree(other, ignore_errors=True)
     return path
 
 
@@ -86,4 +90,4 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
             continue
         return Checkpoint(weights, optimizer, record["state"], record["identity"]), problems
     detail = "; ".join(problems) or "there is none"
-    raise TilthError(f"no checkpoint to resume from in {folder}: {detail}; start again without --resume")
+    raise TilthError(f"no checkpoint to resume from in {folder}: {detail}; start another run in another --out")

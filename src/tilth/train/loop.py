@@ -134,7 +134,7 @@ class Run:
                     if interrupt.signal_number is not None:
                         reason = "interrupted"
                         break
-                    if self._due(self.settings.save_every, self.last_saved, SAVES):
+                    if self.progress < 1 and self._due(self.settings.save_every, self.last_saved, SAVES):
                         self.save()
                 if reason != "interrupted" and self.steps_since_evaluation:
                     self._evaluate()
@@ -219,7 +219,7 @@ class Run:
         return True
 
     def save(self) -> None:
-        """Write a checkpoint of this step, unless there is one."""
+        """Write a checkpoint of this step."""
         self.last_saved = self._units(self.settings.save_every)
         checkpoint = Checkpoint(
             weights=dict(self.model.state_dict()),

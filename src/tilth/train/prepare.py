@@ -40,10 +40,11 @@ def prepare(recipe: Recipe, corpus_path: Path, run: Path, progress: bool) -> Pre
     corpus = _corpus(recipe, corpus_path, run, progress)
     tokenizer = _tokenizer(recipe, corpus, run, progress)
     objective = build_objective(recipe, tokenizer)
-    if (run / "shards").exists():
-        shards = open_shards(run / "shards", corpus.fingerprint, tokenizer.fingerprint)
+    shards_path = Path(recipe.data.shards) if recipe.data.shards else run / "shards"
+    if shards_path.exists():
+        shards = open_shards(shards_path, corpus.fingerprint, tokenizer.fingerprint)
     else:
-        shards = write_shards(corpus, tokenizer, run / "shards", progress=progress)
+        shards = write_shards(corpus, tokenizer, shards_path, progress=progress)
     packings = {}
     for split in ("train", "validation"):
         packings[split] = Packing(shards.split(split), objective.row_length, objective.framing)
