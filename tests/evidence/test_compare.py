@@ -7,7 +7,7 @@ import pytest
 
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.compare import compare
-from tilth.evidence.systems import NeuralSystem, TfidfSystem
+from tilth.evidence.systems import NeuralSystem, TfidfSystem, pretraining_cost
 from tilth.evidence.verdict import TestNoise, differences, interval, summarise, verdict
 from tilth.tasks.metrics import scores, scores_with_intervals
 
@@ -132,6 +132,14 @@ def test_without_test_data_a_fifth_is_held_out(small_folder, data, tmp_path: Pat
     assert result["summary"][0]["low"] is None
 
 
+def test_what_pre_training_cost_is_read_from_the_run(tmp_path: Path):
+    summary = {"seconds": 60.0, "tokens": 1000, "parameters": 5, "flops_per_token": 30, "step": 3}
+    (tmp_path / "summary.json").write_text(json.dumps(summary))
+    expected = {"seconds": 60.0, "tokens": 1000, "parameters": 5, "flops": 30_000}
+    assert pretraining_cost(tmp_path) == pretraining_cost(tmp_path / "model") == expected
+    assert pretraining_cost(tmp_path / "other" / "model") is None
+
+
 def test_budgets_beyond_the_data_are_all_of_it(small_folder, data, tmp_path: Path):
     result = run(small_folder("bert", "masked"), data, tmp_path / "out", budgets=(4, 40, 500, 0), seeds=1)
     assert result["budgets"] == [4, "all"]
@@ -229,8 +237,8 @@ def rows(over_scratch: list[float], over_baseline: list[float]) -> list[dict]:
             [0.2, 0.1, 0.02],
             [0.1, 0.0, -0.05],
             "Compared with the same model from scratch, pre-training helped at 8 and 32 labels per class and all "
-            "labels (+0.200, +0.100, +0.020); the pre-trained model beats base at 8 labels per class (+0.100) and loses "
-            "to it at all labels (-0.050).",
+            "labels (+0.200, +0.100, +0.020); the pre-trained model beats base at 8 labels per class (+0.100) and "
+            "loses to it at all labels (-0.050).",
         ),
         (
             [0.0, 0.005, -0.005],

@@ -117,7 +117,7 @@ def compare(
         "summary": summarise(points, noise, METRIC),
         "verdict": verdict(difference_rows, names[0], scratch.name, baseline.name),
         "differences": difference_rows,
-        "pretraining_cost": pretraining_cost(models[0], opened[0][0]),
+        "pretraining_cost": pretraining_cost(models[0]),
     }
     write_json(out / "compare.json", result)
     write_comparison_report(result, out)

@@ -169,14 +169,13 @@ def weights_fingerprint(model: Model) -> str:
     return digest.hexdigest()[:16]
 
 
-def pretraining_cost(source: str | Path, model: Model) -> dict[str, Any] | None:
+def pretraining_cost(source: str | Path) -> dict[str, Any] | None:
     """What the run behind a model folder spent, from its summary.json; None where there is none."""
     for folder in (Path(source), Path(source).parent):
         try:
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-            tokens, seconds = summary["tokens"], summary["seconds"]
+            cost = {name: summary[name] for name in ("seconds", "tokens", "parameters")}
+            return cost | {"flops": summary["tokens"] * summary["flops_per_token"]}
         except (OSError, ValueError, KeyError, TypeError):
             continue
-        flops = tokens * model.flops_per_token(model.config.max_length)
-        return {"seconds": seconds, "tokens": tokens, "parameters": summary.get("parameters"), "flops": flops}
     return None
