@@ -1,0 +1,210 @@
+"""A run that was stopped and resumed is, bit for bit, the run that was never stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+
+from tilth.errors import TilthError, UsageError
+from tilth.train.loop import pretrain
+from tilth.train.trackers import read_log
+
+# Small micro-batches, so that a step accumulates four of them; 12 steps are about three epochs.
+ACCUMULATED = ("model.dropout=0.1", "train.micro_batch_tokens=128")
+RECIPES = {
+    "next sentence": ("bert-mini", *ACCUMULATED, "objective.duplicates=2"),
+    "masked in bfloat16": ("roberta-mini", *ACCUMULATED, "train.precision=bfloat16", "train.optimizer=adamw"),
+    "causal in bfloat16": ("gpt3-mini", *ACCUMULATED, "train.precision=bfloat16"),
+}
+
+
+FINISHED = ("gpt2-mini", "train.save_every=4 steps")
+
+
+@pytest.fixture(scope="module")
+def straight(recipe, corpus, tmp_path_factory, outcome):
+    """A function: what a named run computes without interruption, run once."""
+    outcomes = {}
+
+    def run(name: str) -> dict:
+        if name not in outcomes:
+            out = tmp_path_factory.mktemp("straight") / "run"
+            pretrain(recipe(*RECIPES[name]), corpus, out, progress=False)
+            outcomes[name] = outcome(out)
+        return outcomes[name]
+
+    return run
+
+
+def assert_equal(resumed: dict, straight: dict) -> None:
+    assert resumed["log"] == straight["log"]
+    for part in straight:
+        assert resumed[part] == straight[part], part
+
+
+@pytest.mark.parametrize(
+    ("name", "stops"),
+    [("next sentence", [2]), ("next sentence", [9]), ("masked in bfloat16", [7]), ("causal in bfloat16", [1, 6, 11])],
+    ids=str,
+)
+def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(
+    name, stops, recipe, corpus, straight, run_until, outcome, tmp_path
+):
+    settings = recipe(*RECIPES[name])
+    for number, stop in enumerate(stops):
+        run_until(settings, corpus, tmp_path / "run", stop=stop, resume=number > 0)
+    summary = pretrain(settings, corpus, tmp_path / "run", resume=True, progress=False)
+    assert summary["step"] == 12
+    assert summary["reason"] == "budget"
+    resumes = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "resume"]
+    assert [(record["step"], record["damaged"]) for record in resumes] == [(stop, []) for stop in stops]
+    assert_equal(outcome(tmp_path / "run"), straight(name))
+
+
+def test_the_straight_run_covers_what_it_should(straight):
+    epochs = [record["epoch"] for record in straight("next sentence")["log"] if record["event"] == "step"]
+    assert epochs[1] < 1 < epochs[8] - 1
+    assert len({record["loss"] for record in straight("next sentence")["log"] if record["event"] == "step"}) == 12
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    damage, recipe, corpus, straight, run_until, outcome, tmp_path
+):
+    settings = recipe(*RECIPES["next sentence"])
+    run_until(settings, corpus, tmp_path / "run", stop=8)
+    newest = tmp_path / "run" / "checkpoints" / "step-00000008"
+    file = newest / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    file.write_bytes(content[:-1] if damage == "truncate" else content)
+    if damage == "remove":
+        file.unlink()
+    pretrain(settings, corpus, tmp_path / "run", resume=True, progress=False)
+    (resume,) = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "resume"]
+    assert resume["step"] == 5
+    (problem,) = resume["damaged"]
+    assert "step-00000008" in problem and "optimizer.safetensors" in problem
+    assert_equal(outcome(tmp_path / "run"), straight("next sentence"))
+
+
+@pytest.fixture(scope="module")
+def finished(recipe, corpus, tmp_path_factory):
+    """A run that is done, not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    pretrain(recipe(*FINISHED), corpus, out, progress=False)
+    return out
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of the finished run."""
+    subprocess.run(["cp", "-r", finished, tmp_path / "copy"], check=True)
+    return tmp_path / "copy"
+
+
+def test_resuming_a_finished_run_changes_nothing(recipe, corpus, finished, copied, outcome):
+    summary = pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    assert summary["step"] == 12
+    assert_equal(outcome(copied), outcome(finished))
+
+
+def test_checkpoints_are_written_once_and_the_newest_kept(finished):
+    steps = [record["step"] for record in read_log(finished / "log.jsonl") if record["event"] == "checkpoint"]
+    assert steps == [4, 8, 12]
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == [
+        "latest", "step-00000008", "step-00000012",
+    ]  # fmt: skip
+    assert (finished / "checkpoints" / "latest").read_text() == "step-00000012\n"
+
+
+def test_no_whole_checkpoint_is_an_error_that_names_each_damage(recipe, corpus, copied):
+    for folder in (copied / "checkpoints").glob("step-*"):
+        (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(
+        TilthError, match=r"no checkpoint.*step-00000012.*weights\.safetensors.*step-00000008"
+    ) as raised:
+        pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    assert "--out" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["train.lr=0.5", "seed=3"], r"seed \(was 0, is 3\), train\.lr \(was 0\.001, is 0\.5\)"),
+        (["train.precision=bfloat16"], r"compute_type \(was float32, is bfloat16\)"),
+        (["train.budget=20 steps"], r"train\.budget \(was 12 steps, is 20 steps\)"),
+    ],
+)
+def test_a_changed_recipe_is_named(overrides, named, recipe, corpus, finished, copied):
+    before = (finished / "log.jsonl").read_bytes()
+    with pytest.raises(UsageError, match=named):
+        pretrain(recipe(*FINISHED, *overrides), corpus, copied, resume=True, progress=False)
+    assert (copied / "log.jsonl").read_bytes() == before
+    assert (copied / "recipe.yaml").read_bytes() == (finished / "recipe.yaml").read_bytes()
+
+
+def test_another_corpus_is_named(recipe, make_corpus, copied):
+    other = make_corpus([text[:200] for text in list(topics.values())[30:50]])
+    with pytest.raises(TilthError, match="made from another corpus"):
+        pretrain(recipe(*FINISHED), other, copied, resume=True, progress=False)
+
+
+def test_another_tokenizer_is_named(recipe, corpus, copied):
+    path = copied / "tokenizer.json"
+    tokenizer = json.loads(path.read_text())
+    tokenizer["model"]["merges"].pop()
+    path.write_text(json.dumps(tokenizer))
+    with pytest.raises(TilthError, match="made from another tokenizer"):
+        pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+
+
+def test_there_must_be_a_run_to_resume(recipe, corpus, tmp_path):
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        pretrain(recipe(), corpus, tmp_path / "run", resume=True, progress=False)
+
+
+def test_a_run_is_not_overwritten(recipe, corpus, copied):
+    before = (copied / "log.jsonl").read_bytes()
+    with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
+        pretrain(recipe(*FINISHED), corpus, copied, progress=False)
+    assert (copied / "log.jsonl").read_bytes() == before
+
+
+def test_the_process_saves_on_a_signal_and_goes_on_exactly(recipe, corpus, straight, outcome, tmp_path):
+    """`python -m tilth pretrain` stopped by SIGTERM, then resumed and stopped by Ctrl-C, then let go."""
+    settings = recipe(*RECIPES["next sentence"])
+    (tmp_path / "recipe.yaml").write_text(settings.to_yaml())
+    run = tmp_path / "run"
+    arguments = [str(tmp_path / "recipe.yaml"), "--corpus", str(corpus), "--out", str(run)]
+    for number, step, status, resume in ((signal.SIGTERM, 1, 143, []), (signal.SIGINT, 6, 130, ["--resume"])):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tilth", "pretrain", *arguments, *resume],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"COLUMNS": "200"},
+        )
+        while not _reached(run / "log.jsonl", step) and process.poll() is None:
+            time.sleep(0.002)
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=120)
+        assert process.returncode == status, errors
+        assert "--resume" in errors and "Traceback" not in errors
+        assert output == ""
+        stopped = read_log(run / "log.jsonl")[-1]
+        assert stopped["reason"] == "interrupted" and step <= stopped["step"] < 12
+        assert (run / "checkpoints" / f"step-{stopped['step']:08d}" / "manifest.json").is_file()
+    pretrain(settings, corpus, run, resume=True, progress=False)
+    assert_equal(outcome(run), straight("next sentence"))
+
+
+def _reached(log: Path, step: int) -> bool:
+    return log.exists() and any(record["event"] == "step" and record["step"] >= step for record in read_log(log))
