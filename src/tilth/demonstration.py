@@ -1,4 +1,4 @@
-"""`tilth demo`: the whole path, in minutes, on text that every machine with Python has: the documentation of its packages.
+"""`tilth demo`: the whole path, in minutes, on text that every machine with Python has: its packages' documentation.
 
 Every stage is a verb of the API, left in a folder of its own; a demo that was stopped goes on where it was.
 """
@@ -25,7 +25,7 @@ LABELS_PER_CLASS = (8, 16)
 SEEDS = 5
 ENCODER_SHARE, DECODER_SHARE = 0.3, 0.13
 """Of the minutes, for pre-training; the corpus, the tokenizer and the comparison take most of the rest."""
-SHARED = ("model.layers=2", "model.width=128", "model.heads=2", "train.lr=3e-3", "train.evaluate_tokens=20000")
+SHARED = ("model.layers=2", "model.width=128", "model.heads=2", "train.batch_tokens=4096", "train.evaluate_tokens=20000")
 PROMPT = "Return the "
 
 
@@ -110,13 +110,15 @@ def _labelled(corpus: Corpus, folder: Path) -> tuple[Path, Path]:
     labels = [label for label, _ in counts.most_common(LIBRARIES) if label]
     if len(labels) < 2:
         raise TilthError("the packages on this machine have too few docstrings for the demo; install some packages")
-    paths = []
-    for name, split, most in (("train", "train", MOST_TRAIN), ("test", "validation", MOST_TEST)):
-        rows = list(_rows(corpus.documents(split), labels, most))
-        path = output_folder(folder) / f"{name}.jsonl"
-        write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-        paths.append(path)
-    return paths[0], paths[1]
+    train, test = output_folder(folder) / "train.jsonl", folder / "test.jsonl"
+    _write_rows(train, corpus.documents("train"), labels, MOST_TRAIN)
+    _write_rows(test, corpus.documents("validation"), labels, MOST_TEST)
+    return train, test
+
+
+def _write_rows(path: Path, documents: Iterator[Document], labels: list[str], most: int) -> None:
+    rows = _rows(documents, labels, most)
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def _rows(documents: Iterator[Document], labels: list[str], most: int) -> Iterator[dict[str, str]]:
