@@ -112,6 +112,8 @@ def test_the_best_model_on_held_out_data_is_the_one_kept(small_folder, train: Pa
     assert history[-1]["valid_macro_f1"] < best["valid_macro_f1"]
     assert result["stopped_early"] and result["steps"] < 100
     assert result["examples"] == {"train": 160, "valid": 60}
+    right = sum(result["confusion"][index][index] for index in range(2))
+    assert right / 60 == pytest.approx(result["valid"]["accuracy"]["value"])
 
 
 def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path):

@@ -17,6 +17,7 @@ from tilth.settings import load_settings
 from tilth.tasks.data import Examples, hold_out
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits
+from tilth.tasks.metrics import confusion_matrix
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
 from tilth.tokens.tokenizer import TextTokenizer
@@ -72,9 +73,12 @@ def finetune(
         fitted = fit(work, model, train, valid_examples, settings, pad, update)
 
     valid_scores: dict[str, dict[str, float]] = {}
+    confusion: list[list[int]] | None = None
     if valid_examples is not None:
         logits = all_logits(work, model, valid_examples.pieces, pad)
         valid_scores = work.scores_with_intervals(logits, valid_examples.targets)
+        predicted = logits.argmax(-1).numpy()
+        confusion = confusion_matrix(valid_examples.targets.numpy(), predicted, len(labels)).tolist()
     save_model(model, tokenizer, out)
     result = {
         "task": task,
@@ -89,6 +93,7 @@ def finetune(
         "dtype": str(compute_dtype(settings.precision, device)).removeprefix("torch."),
         **asdict(fitted),
         "valid": valid_scores,
+        "confusion": confusion,
         "weights_sha256": sha256_file(out / "model.safetensors"),
     }
     write_json(out / "finetune.json", result)
