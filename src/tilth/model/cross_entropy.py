@@ -45,7 +45,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = output_gradients
-        scaled = tuple(None if gradient is None else gradient * scale.to(gradient.dtype) for gradient in ctx.gradients)
+        # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
+        scaled = tuple(None if gradient is None else gradient * scale for gradient in ctx.gradients)
         return *scaled, None
 
 

@@ -54,7 +54,8 @@ class NextSentence(Masked):
     def _pair(self, packing: Packing, rows: Rows, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> "_Pairs":
         if packing.split.num_documents < 2:
             raise TilthError(
-                "next-sentence prediction needs at least two documents; add documents or set objective.name=masked"
+                f"the {packing.split.name} split has one document, and next-sentence prediction needs two; "
+                "add documents, or set objective.name=masked"
             )
         tokens: list[np.ndarray] = []
         lengths, second_starts, labels = (np.zeros_like(rows.lengths) for _ in range(3))

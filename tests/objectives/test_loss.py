@@ -1,0 +1,86 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tilth.model import cross_entropy
+from tilth.model.cross_entropy import linear_cross_entropy
+from tilth.model.families import FAMILIES
+from tilth.model.model import build_model
+from tilth.objectives.objective import Batch, loss_sums
+
+
+def tensors(bias: bool, rows: int = 11, dtype: torch.dtype = torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(rows, 6, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(9, 6, generator=generator).requires_grad_()
+    biases = torch.randn(9, generator=generator).requires_grad_() if bias else None
+    targets = torch.randint(9, (rows,), generator=generator)
+    return [features, weight, biases], targets
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 10**6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_cross_entropy_is_that_of_torch(chunk, bias, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", chunk)
+    inputs, targets = tensors(bias)
+    given = [tensor for tensor in inputs if tensor is not None]
+    expected = F.cross_entropy(F.linear(*inputs), targets, reduction="sum")
+    got = linear_cross_entropy(*inputs, targets)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(
+        torch.autograd.grad(got * 0.37, given), torch.autograd.grad(expected * 0.37, given), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_linear_cross_entropy_in_bfloat16_has_the_gradients_of_float32_within_rounding():
+    inputs, targets = tensors(True, rows=500, dtype=torch.bfloat16)
+    scale = 1 / 499  # not a bfloat16 number: rounding it would shrink every gradient of the features alike
+    got = torch.autograd.grad(linear_cross_entropy(*inputs, targets) * scale, inputs)
+    exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    expected = torch.autograd.grad(F.cross_entropy(F.linear(*exact), targets, reduction="sum") * scale, exact)
+    assert [gradient.dtype for gradient in got] == [torch.bfloat16, torch.float32, torch.float32]
+    for ours, theirs in zip(got, expected, strict=True):
+        assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
+        projection = (ours.double() * theirs).sum() / (theirs.double() ** 2).sum()
+        assert projection.item() == pytest.approx(1, abs=1e-3)
+
+
+def test_linear_cross_entropy_of_nothing_is_zero():
+    inputs, targets = tensors(True, rows=0)
+    loss = linear_cross_entropy(*inputs, targets)
+    assert loss.item() == 0
+    assert all(gradient.abs().sum() == 0 for gradient in torch.autograd.grad(loss, inputs))
+
+
+def test_linear_cross_entropy_survives_large_logits():
+    features, weight = torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0]])
+    assert linear_cross_entropy(features, weight, None, torch.tensor([1])).item() == pytest.approx(2e4)
+    assert linear_cross_entropy(features, weight, None, torch.tensor([0])).item() == 0
+
+
+@pytest.mark.parametrize("name", ["bert-mini", "roberta-mini", "gpt2-mini", "gpt3-mini"])
+def test_the_loss_at_chosen_places_is_that_of_full_logits(make, name):
+    objective, packing, tokenizer = make(name)
+    family = FAMILIES[name.removesuffix("-mini")]
+    config = replace(
+        family.sizes["mini"], vocab_size=tokenizer.vocab_size, layers=2, width=32, heads=2, head_size=16, mlp_width=64
+    )
+    model = build_model(family, config, objective.heads, seed=1)
+    batch: Batch = objective.make_batch(packing, np.arange(5), np.zeros(5, dtype=np.int64), 0)
+    sums = loss_sums(model, batch, torch.float32)
+    assert set(sums) == set(objective.heads)
+    hidden = model.encode(batch.inputs).flatten(0, 1)
+    for head, total in sums.items():
+        predictions = batch.predictions[head]
+        labels = torch.full((len(hidden),), -100)
+        labels[predictions.places] = predictions.targets
+        full = F.cross_entropy(model.heads[head](hidden), labels, ignore_index=-100, reduction="sum")
+        assert total.item() == pytest.approx(full.item(), rel=1e-5)
+        assert batch.counts[head] == len(predictions.targets) == int((labels != -100).sum())
+        assert total.item() / batch.counts[head] == pytest.approx(
+            np.log(2 if head == "next_sentence" else 400), rel=0.2
+        )
