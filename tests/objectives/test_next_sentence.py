@@ -107,7 +107,7 @@ def test_a_row_has_the_same_pairs_in_any_batch(make):
 
 def test_one_document_gives_no_pairs(make):
     texts = ("First of all. There it is. And then there was more of it.", "Another one. It is short.")
-    objective, packing, _ = make("bert-mini", "tokenizer.vocab_size=40", texts=texts, split="validation")
+    objective, packing, _ = make("bert-mini", "tokenizer.vocab_size=20", texts=texts, split="validation")
     assert packing.split.num_documents == 1
     with pytest.raises(TilthError, match=r"the validation split has one document.*objective\.name=masked"):
         batch_of(objective, packing, [0])
