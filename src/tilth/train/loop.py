@@ -55,7 +55,7 @@ def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, p
         raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")
-    prepared = prepare(recipe, corpus, out, progress)
+    prepared = prepare(recipe, corpus, out, resume, progress)
     return Run(recipe, prepared, out, device, resume).train(progress)
 
 

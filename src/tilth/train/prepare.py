@@ -30,18 +30,20 @@ class Prepared:
     validation: Packing
 
 
-def prepare(recipe: Recipe, corpus_path: Path, run: Path, progress: bool) -> Prepared:
-    """Make, or find in the run folder, everything but the model.
+def prepare(recipe: Recipe, corpus_path: Path, run: Path, resume: bool, progress: bool) -> Prepared:
+    """Make everything but the model; on resume, find in the run folder what was made before.
 
     corpus_path: a corpus, or raw data to build one from (it goes to `run/corpus`).
-    Raises: TilthError when the data, the tokenizer or the shards cannot be used or do not belong together.
+    Raises: UsageError when settings do not fit together, TilthError when the data, the tokenizer or the shards cannot
+    be used or do not belong together.
     """
-    check_family(recipe)
-    corpus = _corpus(recipe, corpus_path, run, progress)
-    tokenizer = _tokenizer(recipe, corpus, run, progress)
+    # The vocabulary may yet differ; whatever else does not fit is said before the corpus is read.
+    _trunk_config(recipe, check_family(recipe), recipe.tokenizer.vocab_size)
+    corpus = _corpus(recipe, corpus_path, run, resume, progress)
+    tokenizer = _tokenizer(recipe, corpus, run, resume, progress)
     objective = build_objective(recipe, tokenizer)
     shards_path = Path(recipe.data.shards) if recipe.data.shards else run / "shards"
-    if shards_path.exists():
+    if recipe.data.shards or (resume and shards_path.exists()):
         shards = open_shards(shards_path, corpus.fingerprint, tokenizer.fingerprint)
     else:
         shards = write_shards(corpus, tokenizer, shards_path, progress=progress)
@@ -99,7 +101,7 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
         if width % heads:
             raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
         head_size = width // heads
-    return replace(
+    sized = replace(
         config,
         vocab_size=vocab_size,
         layers=changes.layers or config.layers,
@@ -109,20 +111,29 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
         mlp_width=width * config.mlp_width // config.width,
         max_length=max_length,
     )
+    try:
+        family.write_config(sized)
+    except ValueError as error:
+        raise UsageError(f"{family.name} {recipe.size} could not be saved for transformers: {error}") from None
+    return sized
 
 
-def _corpus(recipe: Recipe, path: Path, run: Path, progress: bool) -> Corpus:
+def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool) -> Corpus:
     if is_corpus(path):
         return open_corpus(path)
     built = run / "corpus"
-    if is_corpus(built):
-        return open_corpus(built)
-    return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
+    if not (resume and is_corpus(built)):
+        return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
+    corpus = open_corpus(built)
+    sources = [source["source"] for source in corpus.card["sources"]]
+    if sources != [path.absolute().name]:
+        raise UsageError(f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus")
+    return corpus
 
 
-def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, progress: bool) -> TextTokenizer:
+def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, resume: bool, progress: bool) -> TextTokenizer:
     path = run / "tokenizer.json"
-    if path.exists():
+    if resume and path.exists():
         return load_tokenizer(path)
     if recipe.tokenizer.path is not None:
         tokenizer = load_tokenizer(Path(recipe.tokenizer.path))
