@@ -1,0 +1,147 @@
+import json
+
+import pytest
+
+from tilth.errors import TilthError, UsageError
+from tilth.model.families import FAMILIES
+from tilth.recipe import load_recipe
+from tilth.tokens.tokenizer import load_tokenizer
+from tilth.train.loop import pretrain
+from tilth.train.prepare import check_family, fresh_model, prepare
+
+
+def prepared_in(run, recipe, corpus, resume=False):
+    run.mkdir(exist_ok=True)
+    return prepare(recipe, corpus, run, resume, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["family=brt"], "no family 'brt'.*did you mean bert"),
+        (["size=minii"], "gpt2 has no size 'minii'.*did you mean mini"),
+        (["objective.name=masked"], r"objective\.name: gpt2 does not learn by 'masked'; valid: causal"),
+        (["data.length=64", "model.max_length=32"], r"data\.length=64 is longer than the model reads.*max_length=32"),
+        (["model.width=33"], r"model\.width=33 is not divisible by model\.heads=2"),
+        (["family=gpt3", "size=1.3b", "model.width=", "model.heads="], "24 x 128 for a width of 2048.*model.heads=16"),
+        (["family=gpt3", "size=13b", "model.width=", "model.heads="], "40 x 128 for a width of 5140"),
+    ],
+)
+def test_settings_that_do_not_fit_are_found_before_any_work(overrides, problem, recipe, tmp_path):
+    """The data does not even exist: nothing looked for it."""
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match=problem):
+        pretrain(recipe("gpt2-mini", *overrides), tmp_path / "nowhere", run, progress=False)
+    assert list(run.iterdir()) == []
+
+
+def test_each_family_says_which_objectives_suit_it():
+    for name, family in FAMILIES.items():
+        values = load_recipe(f"{name}-mini")
+        assert check_family(values) is family
+    with pytest.raises(UsageError, match="roberta does not learn by 'next_sentence'; valid: masked$"):
+        check_family(load_recipe("roberta-mini", ["objective.name=next_sentence"]))
+    with pytest.raises(UsageError, match="bert does not learn by 'causal'; valid: masked, next_sentence$"):
+        check_family(load_recipe("bert-mini", ["objective.name=causal"]))
+
+
+def test_overrides_change_the_trunk(recipe, corpus, tmp_path):
+    prepared = prepared_in(tmp_path / "run", recipe(), corpus)
+    model = fresh_model(recipe("gpt2-mini", "model.max_length=40", "model.dropout=0.25"), prepared)
+    config = model.config
+    assert (config.layers, config.width, config.heads, config.head_size, config.mlp_width) == (2, 32, 2, 16, 128)
+    assert (config.vocab_size, config.max_length) == (300, 40)
+    assert model.trunk.embeddings.positions.weight.shape == (40, 32)
+    assert model.trunk.blocks[0].dropout == model.trunk.blocks[1].attention.dropout == 0.25
+    assert fresh_model(recipe(), prepared).config.max_length == 32
+
+
+def test_the_sizes_of_a_family_are_kept_without_overrides(recipe, corpus, tmp_path):
+    prepared = prepared_in(tmp_path / "run", recipe(), corpus)
+    changed = recipe("gpt3-mini", "model.width=", "model.heads=", "model.layers=", "model.embeddings=random")
+    config, mini = fresh_model(changed, prepared).config, FAMILIES["gpt3"].sizes["mini"]
+    assert (config.layers, config.width, config.heads, config.head_size) == (
+        mini.layers, mini.width, mini.heads, mini.head_size
+    )  # fmt: skip
+    assert config.windows == mini.windows == (None, 64)
+
+
+def test_what_an_abandoned_start_left_is_made_again(recipe, corpus, tmp_path):
+    """A run that never began may have left a tokenizer and shards of other settings."""
+    run = tmp_path / "run"
+    prepared_in(run, recipe("gpt2-mini", "tokenizer.vocab_size=280"), corpus)
+    assert load_tokenizer(run / "tokenizer.json").vocab_size == 280
+    again = prepared_in(run, recipe(), corpus)
+    assert again.tokenizer.vocab_size == load_tokenizer(run / "tokenizer.json").vocab_size == 300
+    assert again.shards.manifest["tokenizer"] == again.tokenizer.fingerprint
+
+
+def test_raw_data_is_built_into_the_run_and_found_again(recipe, corpus, tmp_path):
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number, document in enumerate(corpus_texts(corpus)):
+        (texts / f"{number}.txt").write_text(document)
+    run = tmp_path / "run"
+    first = prepared_in(run, recipe(), texts)
+    assert first.corpus.path == run / "corpus"
+    (texts / "more.txt").write_text("This came after the start of the run.")
+    resumed = prepared_in(run, recipe(), texts, resume=True)
+    assert resumed.corpus.fingerprint == first.corpus.fingerprint
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(UsageError, match="was started on texts, not .*other; give the same --corpus"):
+        prepared_in(run, recipe(), other, resume=True)
+    assert prepared_in(run, recipe(), texts).corpus.fingerprint != first.corpus.fingerprint
+
+
+def corpus_texts(folder):
+    from tilth.corpus.reader import open_corpus
+
+    return [document.text for document in open_corpus(folder).documents("train")]
+
+
+def test_a_tokenizer_that_is_there_is_used(recipe, corpus, make_corpus, tmp_path):
+    trained = prepared_in(tmp_path / "first", recipe("gpt2-mini", "tokenizer.vocab_size=290"), corpus).tokenizer
+    path = tmp_path / "first" / "tokenizer.json"
+    used = prepared_in(tmp_path / "second", recipe("gpt2-mini", f"tokenizer.path={path}"), corpus).tokenizer
+    assert used.fingerprint == trained.fingerprint
+    assert used.vocab_size == 290
+
+
+def test_shards_of_an_earlier_run_are_used_when_they_belong(recipe, corpus, tmp_path):
+    prepared_in(tmp_path / "first", recipe(), corpus)
+    shards, tokenizer = tmp_path / "first" / "shards", tmp_path / "first" / "tokenizer.json"
+    reused = prepared_in(
+        tmp_path / "second", recipe("gpt2-mini", f"data.shards={shards}", f"tokenizer.path={tokenizer}"), corpus
+    )
+    assert reused.shards.path == shards
+    assert not (tmp_path / "second" / "shards").exists()
+    with pytest.raises(TilthError, match="made from another tokenizer"):
+        prepared_in(
+            tmp_path / "third", recipe("gpt2-mini", f"data.shards={shards}", "tokenizer.vocab_size=290"), corpus
+        )
+    with pytest.raises(TilthError, match="no shards at .*nowhere"):
+        prepared_in(tmp_path / "fourth", recipe("gpt2-mini", f"data.shards={tmp_path / 'nowhere'}"), corpus)
+
+
+def test_foreign_and_stale_shards_are_not_resumed_on(recipe, corpus, tmp_path):
+    run = tmp_path / "run"
+    prepared_in(run, recipe(), corpus)
+    manifest = json.loads((run / "shards" / "manifest.json").read_text())
+    (run / "shards" / "manifest.json").write_text(json.dumps(manifest | {"corpus": "0" * 16}))
+    with pytest.raises(TilthError, match="made from another corpus"):
+        prepared_in(run, recipe(), corpus, resume=True)
+
+
+def test_a_corpus_without_held_out_text_is_an_error(recipe, make_corpus, tmp_path):
+    import pyarrow.parquet as pq
+
+    corpus = make_corpus([f"Text number {number} is about {number * 7} things." for number in range(20)])
+    part = next((corpus / "validation").glob("*.parquet"))
+    pq.write_table(pq.read_table(part).slice(0, 0), part)
+    card = json.loads((corpus / "card.json").read_text())
+    for file in card["files"]:
+        file["size"] = (corpus / file["path"]).stat().st_size
+    (corpus / "card.json").write_text(json.dumps(card))
+    with pytest.raises(TilthError, match="no text in its validation split"):
+        prepared_in(tmp_path / "run", recipe("gpt2-mini", "tokenizer.vocab_size=270"), corpus)
