@@ -38,8 +38,8 @@ class Encoded:
 class Fit:
     """What a fit did.
 
-    history: an entry per evaluation. best_epoch: that of the weights kept. flops: an estimate of what learning took,
-    evaluations not counted.
+    history: an entry per evaluation; its valid_ figures are None without held-out examples. best_epoch: that of the
+    weights kept. flops: an estimate of what learning took, evaluations not counted.
     """
 
     history: list[dict[str, float | None]]
@@ -107,19 +107,19 @@ def fit(
         model.eval()
         epoch = round(step * batch_size / len(train), 3)
         entry: dict[str, float | None] = {"epoch": epoch, "train_loss": float(torch.stack(losses).mean())}
-        entry |= {"valid_loss": None, "valid_accuracy": None, "valid_macro_f1": None}
+        entry |= dict.fromkeys(("valid_loss", "valid_accuracy", "valid_macro_f1"))
+        history.append(entry)
         losses.clear()
+        is_best = True
         if valid is not None:
             logits = valid_logits()
-            scores = task.scores(logits, valid.targets)
             valid_loss = float(task.loss_sum(logits, valid.targets)) / len(valid)
+            scores = task.scores(logits, valid.targets)
             entry |= {"valid_loss": valid_loss} | {f"valid_{name}": value for name, value in scores.items()}
+            is_best = best.offer((scores["macro_f1"], -valid_loss))
             update(step / steps, held_out=f"{scores['macro_f1']:.3f}")
-            if best.offer((scores["macro_f1"], -valid_loss)):
-                best_epoch = epoch
-        else:
+        if is_best:
             best_epoch = epoch
-        history.append(entry)
 
     best.restore()
     model.trunk.requires_grad_(True)
