@@ -1,9 +1,13 @@
 import json
 
 import pytest
+import torch
+import transformers
 
 from tilth.errors import TilthError, UsageError
 from tilth.model.families import FAMILIES
+from tilth.model.folder import load_model, save_model
+from tilth.model.inputs import Inputs
 from tilth.recipe import load_recipe
 from tilth.tokens.tokenizer import load_tokenizer
 from tilth.train.loop import pretrain
@@ -64,6 +68,24 @@ def test_the_sizes_of_a_family_are_kept_without_overrides(recipe, corpus, tmp_pa
         mini.layers, mini.width, mini.heads, mini.head_size
     )  # fmt: skip
     assert config.windows == mini.windows == (None, 64)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
+def test_roberta_counts_positions_as_transformers_will(kind, recipe, corpus, tmp_path):
+    """From the padding id on, which is 0 in one kind of tokenizer and 1 in the other."""
+    settings = recipe("roberta-mini", f"tokenizer.kind={kind}", "model.embeddings=random")
+    prepared = prepared_in(tmp_path / "run", settings, corpus)
+    model = fresh_model(settings, prepared).eval()
+    save_model(model, prepared.tokenizer, tmp_path / "model")
+    tokens = torch.arange(20, 45)[None]
+    with torch.no_grad():
+        ours = model.heads["masked"](model.encode(Inputs.of_rows(tokens))[0])
+        reopened, _ = load_model(tmp_path / "model")
+        again = reopened.heads["masked"](reopened.encode(Inputs.of_rows(tokens))[0])
+        theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()(tokens).logits[0]
+    assert (ours - again).abs().max() == 0
+    assert (ours - theirs).abs().max() < 1e-4
+    assert reopened.config.max_length == model.config.max_length == 32
 
 
 def test_what_an_abandoned_start_left_is_made_again(recipe, corpus, tmp_path):

@@ -1,7 +1,6 @@
 """A model as a Hugging Face folder: config.json, model.safetensors, tokenizer.json, README.md."""
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -41,6 +40,12 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
     config |= {"architectures": [architecture], "model_type": family.model_type, "dtype": "float32"}
     special_ids = _special_ids(family, tokenizer)
     config |= {f"{name}_token_id": special_ids[name] for name in ("pad", "bos", "eos") if name in special_ids}
+    offset = model.config.position_offset
+    if offset and special_ids.get("pad", offset - 1) != offset - 1:
+        raise TilthError(
+            f"cannot write {folder} for transformers: positions start at {offset}, and it would start them at "
+            f"{special_ids['pad'] + 1}, after the tokenizer's padding id; use the tokenizer the model was trained with"
+        )
     if "classify" in kept:
         config["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         config["label2id"] = {label: index for index, label in enumerate(model.labels)}
@@ -69,6 +74,8 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     """
     folder = _local_folder(source)
     config = read_json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise TilthError(f"{folder / 'config.json'} holds no settings; download or save the model again")
     architecture = (config.get("architectures") or [None])[0]
     family, heads = _find_family(folder, architecture, config.get("model_type"))
     try:
@@ -77,7 +84,7 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
         raise TilthError(f"{folder / 'config.json'} lacks {error}; download or save the model again") from None
     except ValueError as error:
         raise TilthError(f"{folder} is a variant of {family.name} that Tilth does not have: {error}") from None
-    labels = [config["id2label"][key] for key in sorted(config["id2label"], key=int)] if "classify" in heads else []
+    labels = _labels(config) if "classify" in heads else []
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > trunk_config.vocab_size:
         raise TilthError(
@@ -103,6 +110,12 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval(), tokenizer
+
+
+def _labels(config: dict[str, Any]) -> list[str]:
+    """Names of the classes; transformers leaves its default of two out of the file."""
+    names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
+    return [names[key] for key in sorted(names, key=int)]
 
 
 def _is_kept(name: str, heads: tuple[str, ...]) -> bool:
@@ -140,13 +153,12 @@ def _local_folder(source: str | Path) -> Path:
         if (folder / "model" / "config.json").is_file():
             return folder / "model"
         raise TilthError(f"{folder} is not a model folder: it has no config.json")
-    if (
-        folder.exists()
-        or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(source))
-        or os.sep in str(source).strip("/").replace("/", "", 1)
-    ):
+    if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
         raise TilthError(f"no model folder at {source}")
-    hub = import_extra("huggingface_hub", "hub")
+    try:
+        hub = import_extra("huggingface_hub", "hub")
+    except TilthError as error:
+        raise TilthError(f"no model folder at {source}; to look for it on the Hugging Face hub: {error}") from None
     try:
         return Path(hub.snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
     except Exception as error:

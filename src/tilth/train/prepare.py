@@ -62,6 +62,10 @@ def fresh_model(recipe: Recipe, prepared: Prepared) -> Model:
     """
     family = check_family(recipe)
     config = _trunk_config(recipe, family, prepared.tokenizer.vocab_size)
+    pad = prepared.tokenizer.special.pad
+    if config.position_offset and pad is not None:
+        # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
+        config = replace(config, position_offset=pad + 1)
     model = build_model(family, config, prepared.objective.heads, recipe.seed)
     if recipe.model.embeddings == "cooccurrence":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)

@@ -1,0 +1,289 @@
+"""A model folder is whole and honest, or the error says what is wrong with it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from tilth.errors import TilthError
+from tilth.model.families import FAMILIES
+from tilth.model.folder import load_model, save_model
+from tilth.model.inputs import Inputs
+from tilth.model.model import Model, build_model
+from tilth.tokens.tokenizer import TextTokenizer
+
+HEADS = {
+    "bert": ("masked", "next_sentence"),
+    "roberta": ("masked",),
+    "gpt2": ("causal",),
+    "gpt3": ("causal",),
+}
+
+
+@pytest.fixture(scope="module")
+def small(text_tokenizer):
+    """A function: a small model of a family and its tokenizer."""
+
+    def make(name: str, *heads: str, **changes) -> tuple[Model, TextTokenizer]:
+        family = FAMILIES[name]
+        tokenizer = text_tokenizer(family)
+        shape = {"layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64, "max_length": 24}
+        config = replace(family.sizes["mini"], **({"vocab_size": tokenizer.vocab_size} | shape | changes))
+        return build_model(family, config, heads or HEADS[name], seed=0), tokenizer
+
+    return make
+
+
+@pytest.fixture
+def saved(small, tmp_path):
+    """A function: the folder of a small model."""
+
+    def save(name: str, *heads: str) -> Path:
+        model, tokenizer = small(name, *heads)
+        save_model(model, tokenizer, tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config |= changes
+    (folder / "config.json").write_text(json.dumps({name: value for name, value in config.items() if value != "gone"}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_folder_is_reopened_with_the_same_weights_and_heads(name, small, tmp_path):
+    model, tokenizer = small(name)
+    save_model(model, tokenizer, tmp_path / "model", card="# A model")
+    again, their_tokenizer = load_model(tmp_path / "model")
+    assert again.config == replace(model.config, windows=again.config.windows)
+    assert [again.config.window(layer) for layer in (0, 1)] == [model.config.window(layer) for layer in (0, 1)]
+    assert tuple(again.heads) == HEADS[name]
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-6, atol=1e-9)
+    assert not again.training and all(parameter.requires_grad for parameter in again.parameters())
+    assert their_tokenizer.fingerprint == tokenizer.fingerprint
+    assert their_tokenizer.special == tokenizer.special
+    assert (tmp_path / "model" / "README.md").read_text() == "# A model"
+    written = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= written
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model" / "model.safetensors").values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_transformers_frames_and_reads_back_a_text_as_we_do(name, saved):
+    folder = saved(name)
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    _, ours = load_model(folder)
+    text = "the quick fox, and a lazy dog"
+    framing = {"bert": (["[CLS]"], ["[SEP]"]), "roberta": (["<s>"], ["</s>"])}.get(name, ([], []))
+    opened, closed = (theirs.convert_tokens_to_ids(tokens) for tokens in framing)
+    encoded = theirs(text)
+    assert encoded["input_ids"] == [*opened, *ours.encode(text), *closed]
+    assert theirs.decode(encoded["input_ids"], skip_special_tokens=True) == ours.decode(ours.encode(text)) == text
+    assert ("token_type_ids" in encoded) == (name == "bert")
+    assert theirs.model_max_length == 24
+    roles = FAMILIES[name].token_roles
+    assert roles and all(
+        getattr(theirs, f"{role}_token_id") == getattr(ours.special, ours_role) for role, ours_role in roles.items()
+    )
+    if name == "bert":
+        pair = theirs("the fox", "a dog")
+        ids = [ours.special.cls, *ours.encode("the fox"), ours.special.sep, *ours.encode("a dog"), ours.special.sep]
+        assert pair["input_ids"] == ids
+        assert sum(pair["token_type_ids"]) == len(ours.encode("a dog")) + 1
+
+
+def test_heads_that_do_not_fit_their_architecture_are_not_saved(small, tmp_path):
+    model, tokenizer = small("gpt3", width=32, heads=3, head_size=16)
+    with pytest.raises(TilthError, match="3 x 16 for a width of 32"):
+        save_model(model, tokenizer, tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
+    model, tokenizer = small("roberta")
+    model.add_head("next_sentence")
+    with pytest.raises(TilthError, match="no roberta architecture .* holds the heads masked, next_sentence"):
+        save_model(model, tokenizer, tmp_path / "model")
+
+
+def test_positions_that_transformers_would_count_otherwise_are_not_saved(small, tmp_path):
+    model, _ = small("roberta")
+    _, wordpiece = small("bert")
+    with pytest.raises(TilthError, match="positions start at 2, and it would start them at 1"):
+        save_model(model, wordpiece, tmp_path / "model")
+
+
+def test_a_classifier_is_saved_without_the_heads_of_pretraining(small, tmp_path):
+    model, tokenizer = small("bert")
+    model.add_head("classify", ["no", "yes"], seed=1)
+    save_model(model, tokenizer, tmp_path / "model")
+    again, _ = load_model(tmp_path / "model")
+    assert tuple(again.heads) == ("classify",)
+    assert again.labels == ["no", "yes"]
+    assert torch.equal(again.heads["classify"].out.weight, model.heads["classify"].out.weight)
+
+
+def test_a_classifier_of_two_unnamed_classes_opens(tokenizer_folder, tmp_path):
+    config = transformers.BertConfig(
+        vocab_size=30, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    assert "id2label" not in json.loads((tmp_path / "config.json").read_text())
+    tokenizer_folder(tmp_path, FAMILIES["bert"])
+    model, _ = load_model(tmp_path)
+    assert model.labels == ["LABEL_0", "LABEL_1"]
+    assert model.heads["classify"].out.weight.shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "holds a LlamaForCausalLM; Tilth opens Bert"),
+        ({"architectures": None, "model_type": "gone"}, "holds a model without a name"),
+        ({"hidden_size": "gone"}, r"config\.json lacks 'hidden_size'"),
+        ({"hidden_act": "relu"}, "a variant of bert that Tilth does not have: hidden_act 'relu' is not gelu"),
+        ({"is_decoder": True}, "it is a decoder"),
+        ({"position_embedding_type": "relative_key"}, "relative_key' is not absolute"),
+        ({"tie_word_embeddings": False}, "output weights are not tied"),
+        ({"num_hidden_layers": 3}, r"do not fit its config\.json: missing trunk\.blocks\.2\."),
+        ({"intermediate_size": 60}, r"wrong shape of trunk\.blocks\.0\.mlp\.down\.weight"),
+        ({"vocab_size": 40}, "has 90 entries and the model 40: they do not belong together"),
+    ],
+)
+def test_a_folder_that_does_not_fit_says_why(changes, problem, saved):
+    folder = saved("bert")
+    change_config(folder, **changes)
+    with pytest.raises(TilthError, match=problem):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"activation_function": "relu"}, "'relu' is not gelu_new"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scales attention in another way"),
+        ({"tie_word_embeddings": False}, "output weights are not tied"),
+    ],
+)
+def test_variants_of_gpt2_are_not_misread(changes, problem, saved):
+    folder = saved("gpt2")
+    change_config(folder, **changes)
+    with pytest.raises(TilthError, match=problem):
+        load_model(folder)
+
+
+def test_files_that_are_missing_or_damaged_are_named(saved, tmp_path):
+    folder = saved("gpt2")
+    weights, config = folder / "model.safetensors", folder / "config.json"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(TilthError, match=r"model\.safetensors is damaged"):
+        load_model(folder)
+    weights.write_bytes(b"\xff" * 100)
+    with pytest.raises(TilthError, match=r"model\.safetensors is damaged"):
+        load_model(folder)
+    weights.unlink()
+    with pytest.raises(TilthError, match=r"has no model\.safetensors$"):
+        load_model(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
+    with pytest.raises(TilthError, match=r"has no model\.safetensors \(pytorch_model\.bin is a pickle, .* never opens"):
+        load_model(folder)
+    weights.write_bytes(content)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(TilthError, match="tokenizer"):
+        load_model(folder)
+    config.write_text("{")
+    with pytest.raises(TilthError, match=r"config\.json is not valid JSON"):
+        load_model(folder)
+    config.write_text("[]")
+    with pytest.raises(TilthError, match=r"config\.json holds no settings"):
+        load_model(folder)
+    config.unlink()
+    with pytest.raises(TilthError, match=r"is not a model folder: it has no config\.json"):
+        load_model(folder)
+    for nothing in (tmp_path / "nowhere", "a/b/c", config.parent / "model.safetensors", "../nowhere"):
+        with pytest.raises(TilthError, match="no model folder at"):
+            load_model(nothing)
+    with pytest.raises(TilthError, match="neither a model folder here nor to be had from the Hugging Face hub"):
+        load_model("somebody/nothing-of-that-name")
+
+
+def test_a_run_folder_opens_as_its_model(saved, tmp_path):
+    folder = saved("gpt2")
+    (tmp_path / "run").mkdir()
+    folder.rename(tmp_path / "run" / "model")
+    assert load_model(tmp_path / "run")[0].family.name == "gpt2"
+
+
+def test_names_of_the_tensorflow_era_and_of_bare_trunks_open(saved):
+    folder = saved("bert")
+    expected, _ = load_model(folder)
+    tensors = load_file(folder / "model.safetensors")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in tensors.items()
+    }
+    assert old.keys() != tensors.keys()
+    save_file(old, folder / "model.safetensors")
+    again, _ = load_model(folder)
+    for key, value in expected.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+    bare = {name.removeprefix("bert."): tensor for name, tensor in tensors.items() if name.startswith("bert.")}
+    save_file(bare, folder / "model.safetensors")
+    change_config(folder, architectures=["BertModel"])
+    trunk, _ = load_model(folder)
+    assert tuple(trunk.heads) == ()
+    inputs = Inputs.of_rows(torch.tensor([[2, 7, 9, 3]]))
+    assert torch.equal(trunk.encode(inputs), expected.encode(inputs))
+
+
+def test_gpt2_as_first_released_opens(saved):
+    """Without the prefix `transformer.`, with the attention masks as buffers."""
+    folder = saved("gpt2")
+    expected, _ = load_model(folder)
+    tensors = load_file(folder / "model.safetensors")
+    released = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    released |= {f"h.{layer}.attn.bias": torch.ones(1, 1, 24, 24).tril() for layer in range(2)}
+    save_file(released, folder / "model.safetensors")
+    again, _ = load_model(folder)
+    assert tuple(again.heads) == ("causal",)
+    for key, value in expected.state_dict().items():
+        assert torch.equal(again.state_dict()[key], value)
+
+
+def test_weights_in_several_files_and_half_precision_open(saved):
+    folder = saved("gpt2")
+    expected, _ = load_model(folder)
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    halves = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
+    for file, chosen in halves.items():
+        save_file({name: tensors[name].bfloat16() for name in chosen}, folder / file)
+    index = {name: file for file, chosen in halves.items() for name in chosen}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    again, _ = load_model(folder)
+    for key, value in expected.state_dict().items():
+        assert again.state_dict()[key].dtype == torch.float32
+        assert torch.equal(again.state_dict()[key], value.bfloat16().float())
+    index[names[0]] = "../outside.safetensors"
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    with pytest.raises(TilthError, match=r"names a file outside its folder: \.\./outside"):
+        load_model(folder)
+
+
+def test_a_failed_save_leaves_the_model_that_was_there(small, tmp_path):
+    model, tokenizer = small("gpt2")
+    save_model(model, tokenizer, tmp_path / "model")
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    model.add_head("classify", ["a"], seed=0)
+    model.labels = [object()]  # what JSON cannot hold
+    with pytest.raises(TypeError):
+        save_model(model, tokenizer, tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
