@@ -22,6 +22,8 @@ MAX_WORDS = 32_768
 def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozenset[int], seed: int) -> None:
     """Replace the rows of the token table that the sample has seen; the others, and special tokens, stay random.
 
+    Where no tokens are ever near each other there is nothing to learn from, and all rows stay.
+
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
     """
     from sklearn.utils.extmath import randomized_svd
@@ -35,6 +37,8 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     if rank < 2:
         return
     association = _positive_mutual_information(tokens, words, vocab_size)
+    if association.nnz == 0:
+        return
     left, strength, _ = randomized_svd(association, rank, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32)
     vectors = np.zeros((len(words), width))
     vectors[:, :rank] = left * np.sqrt(strength)
@@ -48,7 +52,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
 
 
 def _sample(split: ShardSplit, seed: int) -> np.ndarray:
-    """Token ids of up to MAX_TOKENS from spans spread over the split, with -1 between spans and documents."""
+    """Token ids of up to MAX_TOKENS from spans spread over the split; between spans and documents WINDOW times -1."""
     starts = split.document_starts
     total = int(starts[-1])
     span = 65_536
@@ -61,7 +65,7 @@ def _sample(split: ShardSplit, seed: int) -> np.ndarray:
         end = min(begin + span, total)
         ids = split.tokens(np.array([begin]), np.array([end - begin]))
         inner = starts[(starts > begin) & (starts < end)] - begin
-        parts += [np.insert(ids, inner, -1), np.full(WINDOW, -1)]
+        parts += [np.insert(ids, np.repeat(inner, WINDOW), -1), np.full(WINDOW, -1)]
     return np.concatenate(parts)
 
 

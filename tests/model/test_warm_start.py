@@ -1,0 +1,98 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tilth.model import warm_start
+from tilth.model.families import FAMILIES
+from tilth.model.model import INITIAL_DEVIATION, build_model
+from tilth.model.warm_start import warm_start_embeddings
+
+VOCAB, SPECIAL = 40, frozenset({0, 1, 2})
+
+
+class Split:
+    """Documents as a split of shards gives them."""
+
+    def __init__(self, documents: list[list[int]]) -> None:
+        self.document_starts = np.cumsum([0, *map(len, documents)])
+        self._ids = np.array(sum(documents, []))
+
+    def tokens(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        return np.concatenate([self._ids[s : s + n] for s, n in zip(starts, lengths, strict=True)])
+
+
+def model():
+    config = replace(
+        FAMILIES["bert"].sizes["mini"], vocab_size=VOCAB, layers=1, width=16, heads=1, head_size=16, mlp_width=16
+    )
+    return build_model(FAMILIES["bert"], config, ("masked",), seed=0)
+
+
+def started(documents: list[list[int]], seed: int = 0) -> torch.Tensor:
+    warmed = model()
+    warm_start_embeddings(warmed, Split(documents), SPECIAL, seed)
+    return warmed.trunk.embeddings.tokens.weight.detach()
+
+
+def two_topics() -> list[list[int]]:
+    """Documents about 3..9 or about 10..16; 17 in both; 0..2 special; 18 and above never."""
+    generator = np.random.default_rng(0)
+    return [[0, *(generator.integers(3, 10, 20) + 7 * (number % 2)).tolist(), 17, 1] for number in range(200)]
+
+
+def test_related_words_start_closer_than_unrelated_ones():
+    table = F.normalize(started(two_topics()))
+    near = [table[3:10] @ table[3:10].T, table[10:17] @ table[10:17].T]
+    far = table[3:10] @ table[10:17].T
+    off_diagonal = ~torch.eye(7, dtype=torch.bool)
+    assert min(similar[off_diagonal].mean() for similar in near) > 0.5 > 0 > far.mean()
+    fresh = F.normalize(model().trunk.embeddings.tokens.weight.detach())
+    assert abs((fresh[3:10] @ fresh[3:10].T)[off_diagonal].mean()) < 0.2
+
+
+def test_special_and_unseen_rows_stay_as_they_were():
+    table, fresh = started(two_topics()), model().trunk.embeddings.tokens.weight
+    assert torch.equal(table[:3], fresh[:3])
+    assert torch.equal(table[18:], fresh[18:])
+    assert not (table[3:18] == fresh[3:18]).any()
+    assert table[3:18].std(unbiased=False).item() == pytest.approx(INITIAL_DEVIATION, rel=1e-3)
+    assert table[3:18].mean(0).abs().max() < 1e-6
+
+
+def test_it_depends_on_the_text_and_the_seed_alone():
+    table = started(two_topics())
+    torch.manual_seed(9)
+    np.random.seed(9)
+    assert torch.equal(started(two_topics()), table)
+    assert not torch.equal(started(two_topics(), seed=1), table)
+
+
+def test_words_of_neighbouring_documents_are_not_related():
+    """Counted within documents alone: the order of documents changes nothing but rounding."""
+    documents = two_topics()
+    counted = []
+    for texts in (documents, documents[::2] + documents[1::2]):
+        sample = warm_start._sample(Split(texts), 0)
+        counted.append(warm_start._positive_mutual_information(sample, np.arange(3, 18), VOCAB).toarray())
+    np.testing.assert_allclose(counted[0], counted[1], rtol=1e-9)
+    assert (counted[0][:7, 7:14] == 0).all()
+    assert (counted[0][:7, :7] > 0).any()
+
+
+def test_text_without_pairs_leaves_the_table_alone():
+    fresh = model().trunk.embeddings.tokens.weight
+    for documents in ([[5], [6], [7], [8]], [[5, 5, 5, 5]]):
+        assert torch.equal(started(documents), fresh)
+
+
+def test_a_long_text_is_sampled(monkeypatch):
+    monkeypatch.setattr(warm_start, "MAX_TOKENS", 3 * 65_536)
+    generator = np.random.default_rng(1)
+    documents = [generator.integers(3, 17, 30_000).tolist() for _ in range(12)]
+    sample = warm_start._sample(Split(documents), 0)
+    assert 2 * 65_536 < (sample >= 0).sum() <= 3 * 65_536
+    assert (sample == warm_start._sample(Split(documents), 0)).all()
+    assert not np.array_equal(sample, warm_start._sample(Split(documents), 1))
