@@ -53,7 +53,7 @@ class Model(nn.Module):
         """Set the dropout of every layer; it acts in training mode only."""
         for module in self.modules():
             if isinstance(getattr(module, "dropout", None), float):
-                setattr(module, "dropout", rate)  # noqa: B010 - torch types attributes of modules as tensors
+                setattr(module, "dropout", float(rate))  # noqa: B010 - torch types attributes of modules as tensors
 
     def num_parameters(self) -> int:
         """Parameters, the tied output table counted once."""

@@ -1,0 +1,115 @@
+"""The sizes of the papers, counted without memory for their weights."""
+
+import pytest
+import torch
+
+from tilth.model.families import FAMILIES
+from tilth.model.model import Model
+
+PUBLISHED = {
+    ("bert", "tiny"): 4.4e6,  # Turc et al. 2019, and their released models
+    ("bert", "mini"): 11.3e6,
+    ("bert", "small"): 29.1e6,
+    ("bert", "medium"): 41.7e6,
+    ("bert", "base"): 110e6,  # Devlin et al. 2019, section 3
+    ("bert", "large"): 340e6,
+    ("roberta", "base"): 125e6,  # Liu et al. 2019, appendix, table 9, and the released models
+    ("roberta", "large"): 355e6,
+    ("gpt2", "124m"): 124e6,  # the released models; the paper's own 117M is a slip its authors corrected
+    ("gpt2", "355m"): 355e6,
+    ("gpt2", "774m"): 774e6,
+    ("gpt2", "1.5b"): 1558e6,
+    ("gpt3", "125m"): 125e6,  # Brown et al. 2020, table 2.1
+    ("gpt3", "350m"): 350e6,
+    ("gpt3", "760m"): 760e6,
+    ("gpt3", "2.7b"): 2.7e9,
+    ("gpt3", "6.7b"): 6.7e9,
+    ("gpt3", "13b"): 13e9,
+    ("gpt3", "175b"): 175e9,
+}
+ARCHITECTURES = {
+    "bert": (2, 3072 / 768, 512, 30522),
+    "roberta": (1, 4, 514, 50265),
+    "gpt2": (0, 4, 1024, 50257),
+    "gpt3": (0, 4, 2048, 50257),
+}
+"""Token types, feed-forward per width, rows of the position table, vocabulary."""
+TABLE = {
+    "bert": {
+        "tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "medium": (8, 512, 8), "base": (12, 768, 12),
+        "large": (24, 1024, 16),
+    },
+    "roberta": {"base": (12, 768, 12), "large": (24, 1024, 16)},
+    "gpt2": {"124m": (12, 768, 12), "355m": (24, 1024, 16), "774m": (36, 1280, 20), "1.5b": (48, 1600, 25)},
+    "gpt3": {
+        "125m": (12, 768, 12, 64), "350m": (24, 1024, 16, 64), "760m": (24, 1536, 16, 96), "1.3b": (24, 2048, 24, 128),
+        "2.7b": (32, 2560, 32, 80), "6.7b": (32, 4096, 32, 128), "13b": (40, 5140, 40, 128),
+        "175b": (96, 12288, 96, 128),
+    },
+}  # fmt: skip
+"""Layers, width, heads, and the size of a head where it is not width / heads, as the papers give them."""
+CASES = [(name, size) for name, sizes in TABLE.items() for size in sizes]
+
+
+def model_of(name: str, size: str) -> Model:
+    heads = {"bert": ("masked", "next_sentence"), "roberta": ("masked",)}.get(name, ("causal",))
+    with torch.device("meta"):
+        return Model(FAMILIES[name], FAMILIES[name].sizes[size], heads)
+
+
+def count(name: str, size: str) -> int:
+    """Parameters by hand, from the papers' tables and descriptions."""
+    token_types, ratio, positions, vocabulary = ARCHITECTURES[name]
+    layers, width, heads, *head_size = TABLE[name][size]
+    inner = heads * (head_size[0] if head_size else width // heads)
+    feed_forward = int(ratio * width)
+    qkv_biases = 0 if name == "gpt3" else 3 * inner
+    block = 3 * inner * width + qkv_biases + inner * width + width
+    block += 2 * width * feed_forward + feed_forward + width + 4 * width
+    total = (vocabulary + positions + token_types) * width + 2 * width + layers * block
+    if name in ("bert", "roberta"):
+        total += width * width + width + 2 * width + vocabulary  # the head of masked tokens, its output table tied
+    if name == "bert":
+        total += width * width + width + 2 * width + 2  # the pooler and next-sentence classifier
+    return total
+
+
+@pytest.mark.parametrize(("name", "size"), CASES)
+def test_a_size_has_the_parameters_of_its_shape(name, size):
+    assert model_of(name, size).num_parameters() == count(name, size)
+
+
+@pytest.mark.parametrize(("name", "size"), PUBLISHED)
+def test_a_size_is_what_its_paper_says(name, size):
+    """As published: the encoder with its pooler; a decoder with its tied output."""
+    parameters = model_of(name, size).num_parameters()
+    if name in ("bert", "roberta"):
+        width, vocabulary = TABLE[name][size][1], ARCHITECTURES[name][3]
+        parameters -= width * width + 3 * width + vocabulary
+        parameters -= 2 * width + 2 if name == "bert" else 0
+    assert parameters == pytest.approx(PUBLISHED[name, size], rel=0.03)
+
+
+def test_the_size_whose_table_contradicts_its_name():
+    """24 heads of 128 are wider than 2048: by the paper's table the 1.3B model has more than its name says."""
+    assert model_of("gpt3", "1.3b").num_parameters() == pytest.approx(1.52e9, rel=0.01)
+
+
+def test_all_sizes_but_our_own_are_in_the_table():
+    for name, family in FAMILIES.items():
+        assert set(family.sizes) - set(TABLE[name]) <= {"mini"}
+        assert set(TABLE[name]) <= set(family.sizes)
+
+
+def test_every_second_layer_of_gpt3_is_banded():
+    for config in FAMILIES["gpt3"].sizes.values():
+        windows = [config.window(layer) for layer in range(4)]
+        assert windows[0] is windows[2] is None
+        assert windows[1] == windows[3] and windows[1] is not None
+    assert FAMILIES["gpt2"].sizes["124m"].window(1) is None
+
+
+def test_training_flops_are_six_per_weight_and_attention():
+    model = model_of("gpt2", "124m")
+    matrices = 12 * 12 * 768 * 768
+    assert model.flops_per_token(1024) == 6 * matrices + 12 * 12 * 768 * 1024

@@ -1,0 +1,205 @@
+"""What a trunk may see: documents, the past, windows; and what fresh weights depend on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tilth.errors import TilthError
+from tilth.model import layers
+from tilth.model.families import FAMILIES
+from tilth.model.inputs import Inputs
+from tilth.model.model import Model, build_model
+
+VOCAB = 50
+
+
+def small(name: str, seed: int = 0, **changes) -> Model:
+    family = FAMILIES[name]
+    shape = {"vocab_size": VOCAB, "layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64}
+    config = replace(family.sizes["mini"], **(shape | {"max_length": 32} | changes))
+    heads = ("causal",) if config.attention == "causal" else ("masked",)
+    return build_model(family, config, heads, seed=seed).eval()
+
+
+def tokens_of(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randint(1, VOCAB, (length,), generator=generator).tolist() for length in lengths]
+
+
+@pytest.fixture(params=[0, 512], ids=["fused attention", "matrix products"])
+def either_attention(request, monkeypatch):
+    monkeypatch.setattr(layers, "MATMUL_ATTENTION_MAX_LENGTH", request.param)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_document_does_not_see_its_neighbours(name, either_attention):
+    model = small(name)
+    pieces = tokens_of(9, 7, 5)
+    inputs, row, first, last = Inputs.from_pieces(pieces, 32, pad=0)
+    assert row.tolist() == [0, 0, 0]
+    changed = inputs.tokens.clone()
+    changed[0, first[1] : last[1] + 1] = 3
+    before = model.encode(inputs)[0]
+    after = model.encode(replace(inputs, tokens=changed))[0]
+    for piece in (0, 2):
+        assert torch.equal(before[first[piece] : last[piece] + 1], after[first[piece] : last[piece] + 1])
+    assert not torch.allclose(before[first[1] : last[1] + 1], after[first[1] : last[1] + 1], atol=1e-2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_a_row_read_as_one_document_sees_all_of_it(name):
+    model = small(name)
+    row = torch.tensor([sum(tokens_of(9, 7, 5), [])])
+    changed = row.clone()
+    changed[0, 3] = (changed[0, 3] + 1) % VOCAB
+    difference = (model.encode(Inputs.of_rows(row)) - model.encode(Inputs.of_rows(changed)))[0].abs().amax(-1)
+    causal = model.config.attention == "causal"
+    assert (difference[:3] == 0).all() if causal else (difference[:3] > 0).all()
+    assert (difference[3:] > 0).all()
+
+
+@pytest.mark.parametrize("window", [1, 2, 5])
+@torch.no_grad()
+def test_banded_attention_reaches_exactly_its_window(window, either_attention):
+    model = small("gpt3", layers=1, windows=(window,))
+    row = torch.tensor(tokens_of(16))
+    changed = row.clone()
+    changed[0, 4] = (changed[0, 4] + 1) % VOCAB
+    difference = (model.encode(Inputs.of_rows(row)) - model.encode(Inputs.of_rows(changed)))[0].abs().amax(-1)
+    assert difference.nonzero().flatten().tolist() == list(range(4, 4 + window))
+
+
+@torch.no_grad()
+def test_dense_and_banded_layers_alternate():
+    """Two tokens of the past reach through the banded layers alone; the dense first layer reaches all."""
+    row = torch.tensor(tokens_of(16))
+    changed = row.clone()
+    changed[0, 0] = (changed[0, 0] + 1) % VOCAB
+    reach = []
+    for windows in ((2,), (None, 2)):
+        model = small("gpt3", windows=windows)
+        difference = (model.encode(Inputs.of_rows(row)) - model.encode(Inputs.of_rows(changed)))[0].abs().amax(-1)
+        reach.append(int(difference.nonzero().max()))
+    assert reach == [2, 15]
+
+
+@torch.no_grad()
+def test_token_types_matter_only_to_bert():
+    row = torch.tensor(tokens_of(8))
+    plain = Inputs.of_rows(row)
+    bert = small("bert")
+    zero = bert.encode(replace(plain, token_types=torch.zeros_like(row)))
+    assert torch.equal(zero, bert.encode(plain))
+    one = bert.encode(replace(plain, token_types=torch.ones_like(row)))
+    assert not torch.allclose(zero, one, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_longer_than_the_model_is_an_error_and_a_row_of_short_ones_is_not(name):
+    model = small(name)
+    with pytest.raises(TilthError, match="the input has 33 tokens and the model reads at most 32"):
+        model.encode(Inputs.of_rows(torch.tensor(tokens_of(33))))
+    packed, *_ = Inputs.from_pieces(tokens_of(30, 30), 60, pad=0)
+    assert model.encode(packed).shape == (1, 60, 32)
+
+
+@torch.no_grad()
+def test_bfloat16_is_near_float32():
+    for name in FAMILIES:
+        model = small(name)
+        inputs = Inputs.of_rows(torch.tensor(tokens_of(20)))
+        exact, rough = model.encode(inputs), model.encode(inputs, torch.bfloat16)
+        assert exact.dtype == torch.float32 and rough.dtype == torch.bfloat16
+        assert 0 < (exact - rough.float()).norm() < 0.02 * exact.norm()
+
+
+def test_fresh_weights_depend_on_the_seed_and_their_names_alone():
+    model, again, other = small("gpt2"), small("gpt2"), small("gpt2", seed=1)
+    deeper = small("gpt2", layers=3)
+    for name, parameter in model.state_dict().items():
+        assert torch.equal(parameter, again.state_dict()[name])
+        if parameter.dim() > 1:
+            assert not torch.equal(parameter, other.state_dict()[name])
+            if not name.endswith(("attention.out.weight", "mlp.down.weight")):
+                assert torch.equal(parameter, deeper.state_dict()[name])
+    torch.manual_seed(5)
+    assert torch.equal(small("gpt2").trunk.embeddings.tokens.weight, model.trunk.embeddings.tokens.weight)
+
+
+def test_fresh_weights_have_the_deviation_of_the_papers():
+    for name in FAMILIES:
+        model = small(name, width=64, head_size=32, mlp_width=256, layers=2)
+        for key, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                assert set(parameter.tolist()) == ({0.0} if key.endswith("bias") else {1.0}), key
+                continue
+            small_start = key.endswith(("attention.out.weight", "mlp.down.weight")) and name in ("gpt2", "gpt3")
+            assert parameter.std().item() == pytest.approx(0.01 if small_start else 0.02, rel=0.1), key
+
+
+def test_dropout_acts_in_training_only_and_is_set_everywhere():
+    for name in FAMILIES:
+        model = small(name)
+        inputs = Inputs.of_rows(torch.tensor(tokens_of(20)))
+        plain = model.encode(inputs)
+        model.set_dropout(0)
+        model.set_dropout(0.5)
+        rates = [module.dropout for module in model.modules() if isinstance(getattr(module, "dropout", None), float)]
+        assert rates == [0.5] * 5
+        assert torch.equal(model.encode(inputs), plain)
+        torch.manual_seed(0)
+        assert not torch.allclose(model.train().encode(inputs), plain, atol=1e-2)
+
+
+def test_a_classify_head_starts_from_the_pooler_of_next_sentence_prediction():
+    family = FAMILIES["bert"]
+    config = replace(family.sizes["tiny"], vocab_size=VOCAB, max_length=32)
+    model = build_model(family, config, ("masked", "next_sentence"), seed=0)
+    model.add_head("classify", ["a", "b", "c"], seed=1)
+    assert model.labels == ["a", "b", "c"]
+    pooler = model.heads["next_sentence"].pooler.weight
+    assert torch.equal(model.heads["classify"].pooler.weight, pooler)
+    assert model.heads["classify"].pooler.weight is not pooler
+    assert model.heads["classify"].out.weight.shape == (3, 128)
+    fresh = model.heads["classify"].out.weight.clone()
+    model.add_head("classify", ["a", "b", "c"], seed=2)
+    assert not torch.equal(model.heads["classify"].out.weight, fresh)
+
+
+pieces_of_tokens = st.lists(st.lists(st.integers(1, 99), min_size=1, max_size=12), min_size=1, max_size=30)
+
+
+@given(pieces_of_tokens, st.one_of(st.none(), st.integers(12, 40)))
+def test_packed_pieces_are_all_there_once(pieces, length):
+    inputs, row, first, last = Inputs.from_pieces(pieces, length, pad=0)
+    rows, width = inputs.tokens.shape
+    assert width <= (length or max(map(len, pieces)))
+    real = inputs.documents >= 0
+    assert real.sum() == sum(map(len, pieces))
+    assert (inputs.tokens[~real] == 0).all() and (inputs.positions[~real] == 0).all()
+    assert real.any(0).all() and real.any(1).all()
+    for index, piece in enumerate(pieces):
+        places = slice(int(first[index]), int(last[index]) + 1)
+        assert inputs.tokens[row[index], places].tolist() == piece
+        assert inputs.positions[row[index], places].tolist() == list(range(len(piece)))
+        assert inputs.documents[row[index], places].unique().numel() == 1
+    for number in range(rows):
+        documents = inputs.documents[number][real[number]]
+        assert documents.tolist() == sorted(documents.tolist())
+        assert documents.unique().tolist() == list(range((row == number).sum()))
+    # First-fit leaves at most one row half empty.
+    used = sorted(real.sum(1).tolist())
+    assert all(fill * 2 > (length or width) for fill in used[1:])
+
+
+def test_rows_of_one_piece_with_and_without_padding():
+    tokens = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    inputs = Inputs.of_rows(tokens, torch.tensor([3, 2]))
+    assert inputs.documents.tolist() == [[0, 0, 0], [0, 0, -1]]
+    assert inputs.positions[0].tolist() == [0, 1, 2]
+    assert Inputs.of_rows(tokens).documents.tolist() == [[0, 0, 0], [0, 0, 0]]
