@@ -10,37 +10,17 @@ CHUNK_LOGITS = 8_000_000
 """Logits held at once (float32): 32 MB, which stays in or near a processor's cache."""
 
 
+Gradients = tuple[Tensor, Tensor, Tensor | None]
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
-    """The gradients are computed chunk by chunk in the forward pass, where the logits are at hand, and only scaled
-    after."""
+    """Computes the gradients in the forward pass, where the logits are at hand; the backward pass only scales them."""
 
     @staticmethod
     def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
-        weight = weight_VD.to(features_ND.dtype)
-        bias = None if bias_V is None else bias_V.to(features_ND.dtype)
-        needs_gradient = any(ctx.needs_input_grad)
-        loss = torch.zeros((), dtype=torch.float32, device=features_ND.device)
-        features_gradient = torch.empty_like(features_ND) if needs_gradient else None
-        weight_gradient = torch.zeros_like(weight_VD) if needs_gradient else None
-        bias_gradient = torch.zeros_like(bias_V) if needs_gradient and bias_V is not None else None
-        rows = max(1, CHUNK_LOGITS // len(weight_VD))
-        for start in range(0, len(features_ND), rows):
-            chunk = slice(start, start + rows)
-            logits = F.linear(features_ND[chunk], weight, bias).float()
-            targets = targets_N[chunk, None]
-            normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
-            loss += (normalizer - logits.gather(1, targets)).sum()
-            if features_gradient is None or weight_gradient is None:
-                continue
-            gradient = logits.sub_(normalizer).exp_()
-            gradient.scatter_add_(1, targets, torch.full_like(normalizer, -1.0))
-            if bias_gradient is not None:
-                bias_gradient += gradient.sum(0)
-            gradient = gradient.to(features_ND.dtype)
-            features_gradient[chunk] = gradient @ weight
-            weight_gradient += (gradient.T @ features_ND[chunk]).float()
-        ctx.gradients = (features_gradient, weight_gradient, bias_gradient)
-        return loss
+        bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
+        ctx.gradients = (torch.empty_like(features_ND), torch.zeros_like(weight_VD), bias_gradient)
+        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -58,4 +38,33 @@ def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor 
     The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
     Models").
     """
-    return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)
+    if torch.is_grad_enabled():
+        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)
+    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None)
+
+
+def _chunked_loss(
+    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, gradients: Gradients | None
+) -> Tensor:
+    """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
+    weight = weight_VD.to(features_ND.dtype)
+    bias = None if bias_V is None else bias_V.to(features_ND.dtype)
+    loss = torch.zeros((), dtype=torch.float32, device=features_ND.device)
+    rows = max(1, CHUNK_LOGITS // len(weight_VD))
+    for start in range(0, len(features_ND), rows):
+        chunk = slice(start, start + rows)
+        logits = F.linear(features_ND[chunk], weight, bias).float()
+        targets = targets_N[chunk, None]
+        normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
+        loss += (normalizer - logits.gather(1, targets)).sum()
+        if gradients is None:
+            continue
+        features_gradient, weight_gradient, bias_gradient = gradients
+        gradient = logits.sub_(normalizer).exp_()
+        gradient.scatter_add_(1, targets, torch.full_like(normalizer, -1.0))
+        if bias_gradient is not None:
+            bias_gradient += gradient.sum(0)
+        gradient = gradient.to(features_ND.dtype)
+        features_gradient[chunk] = gradient @ weight
+        weight_gradient += (gradient.T @ features_ND[chunk]).float()
+    return loss
