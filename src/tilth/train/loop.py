@@ -190,7 +190,8 @@ class Run:
         """
         held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
         self.last_held_out = held_out
-        train_loss = self.loss_since_evaluation / max(1, self.steps_since_evaluation)
+        steps = self.steps_since_evaluation
+        train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
         best = self.monitor.evaluate(self.step, train_loss, held_out.loss)
         self.trackers.log(
@@ -268,12 +269,15 @@ class Run:
 
     def _finish(self, reason: str, signal_number: int | None) -> dict[str, Any]:
         figures: dict[str, Any] = {"tokens": self.tokens, "seconds": round(self.clock.seconds, 3), "reason": reason}
-        if self.monitor.best_step:
+        # Whoever sent a signal will not wait for long: the figures of the best model can be had from the log.
+        if self.monitor.best_step and signal_number is None:
             model, _ = load_model(self.out / "model")
             best = held_out_loss(model.to(self.device), self.held_out, self.device, self.dtype)
             figures |= {"best_step": self.monitor.best_step, "held_out_loss": best.loss}
             figures |= {"parts": best.parts, "bits_per_byte": self._bits_per_byte(best)}
         self.trackers.log("end", self.step, **figures)
+        if signal_number is None and not self.monitor.best_step:
+            raise TilthError(f"no held-out loss was finite, so there is no model to keep; see {self.out / 'log.jsonl'}")
         if signal_number is not None:
             raise Interrupted(
                 f"stopped at step {self.step}, {100 * self.progress:.0f} % of the budget; "

@@ -32,7 +32,8 @@ class Monitor:
 
     def names_overfitting(self, train_loss: float) -> bool:
         """Whether the run has just begun to overfit (said once until a better loss is seen)."""
-        if self.overfits or self.evaluations_since_best < self.patience or train_loss >= self.train_loss_at_best:
+        learns = train_loss < self.train_loss_at_best  # False too for the NaN of an interval without any update
+        if self.overfits or self.evaluations_since_best < self.patience or not learns:
             return False
         self.overfits = True
         return True
