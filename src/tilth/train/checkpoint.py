@@ -86,7 +86,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
             record = json.loads((path / "state.json").read_text(encoding="utf-8"))
             weights, optimizer = (load_file(path / name) for name in _TENSOR_FILES)
         except (TilthError, SafetensorError, OSError, ValueError, KeyError) as error:
-            problems.append(str(error))
+            problems.append(str(error) if isinstance(error, TilthError) else f"{path} is damaged: {error!r}")
             continue
         return Checkpoint(weights, optimizer, record["state"], record["identity"]), problems
     detail = "; ".join(problems) or "there is none"

@@ -65,13 +65,13 @@ class Optimizers:
         }
 
     def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore what `state` gave, bit for bit."""
+        """Restore a copy of what `state` gave, bit for bit."""
         for part in self.parts:
             for group in part.param_groups:
                 for parameter in group["params"]:
                     prefix = f"{self.names[parameter]}/"
                     part.state[parameter] = {
-                        name.removeprefix(prefix): value.to(parameter.device)
+                        name.removeprefix(prefix): value.to(parameter.device, copy=True)
                         for name, value in tensors.items()
                         if name.startswith(prefix)
                     }

@@ -8,6 +8,7 @@ from tilth.corpus.reader import Corpus, is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES, Family
+from tilth.model.first_block import start_first_block
 from tilth.model.model import Model, build_model
 from tilth.model.warm_start import warm_start_embeddings
 from tilth.objectives import OBJECTIVES, Objective, build_objective
@@ -69,6 +70,7 @@ def fresh_model(recipe: Recipe, prepared: Prepared) -> Model:
     model = build_model(family, config, prepared.objective.heads, recipe.seed)
     if recipe.model.embeddings == "cooccurrence":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
+        start_first_block(model, recipe.seed)
     model.set_dropout(recipe.model.dropout)
     return model
 

@@ -56,12 +56,14 @@ def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dt
     if len(parts) < 2:
         raise TilthError(f"the prompt {text!r} has no {mask} to fill in")
     device = model.trunk.embeddings.tokens.weight.device
+    places = [place for place, token in enumerate(ids) if token == special.mask]
     was_training = model.training
     model.eval()
-    hidden = model.encode(Inputs.of_rows(torch.tensor([ids], device=device)), dtype)[0]
-    places = [place for place, token in enumerate(ids) if token == special.mask]
-    probabilities = torch.softmax(model.heads["masked"](hidden[places]).float(), dim=-1)
-    model.train(was_training)
+    try:
+        hidden = model.encode(Inputs.of_rows(torch.tensor([ids], device=device)), dtype)[0]
+        probabilities = torch.softmax(model.heads["masked"](hidden[places]).float(), dim=-1)
+    finally:
+        model.train(was_training)
     best, tokens = probabilities.max(dim=-1)
     words = [
         tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token) or "" for token in tokens.tolist()

@@ -33,6 +33,7 @@ class TensorBoard:
     """Scalars and samples of a run as TensorBoard reads them."""
 
     def __init__(self, folder: Path, purge_step: int | None) -> None:
+        """purge_step: records from this step on, from before an interruption, are no longer shown."""
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
@@ -62,7 +63,8 @@ class Trackers:
             _drop_after(path, resumed_step)
         self._trackers: list[Tracker] = [JsonLines(path)]
         if importlib.util.find_spec("tensorboard") is not None:
-            self._trackers.append(TensorBoard(run / "tensorboard", resumed_step))
+            purge_step = None if resumed_step is None else resumed_step + 1
+            self._trackers.append(TensorBoard(run / "tensorboard", purge_step))
 
     def log(self, event: str, step: int, **figures: Any) -> None:
         """Give one record to every tracker."""
@@ -78,7 +80,7 @@ class Trackers:
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a log, but for a last line cut short by a crash."""
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").split("\n"):
         try:
             records.append(json.loads(line))
         except json.JSONDecodeError:
@@ -94,8 +96,8 @@ def _drop_after(path: Path, step: int) -> None:
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
 
-def _finite(record: dict[str, Any]) -> dict[str, Any]:
+def _finite(value: Any) -> Any:
     """JSON has no NaN: such figures become null."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in record.items()
-    }
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

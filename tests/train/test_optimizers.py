@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tilth.model.families import FAMILIES
+from tilth.model.model import Model, build_model
+from tilth.recipe import TrainSettings
+from tilth.train.optimizers import Optimizers
+
+HEADS = {"bert": ("masked", "next_sentence"), "gpt2": ("causal",)}
+
+
+def small(name: str = "bert") -> Model:
+    shape = {"vocab_size": 50, "layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64, "max_length": 16}
+    return build_model(FAMILIES[name], replace(FAMILIES[name].sizes["mini"], **shape), HEADS[name], seed=0)
+
+
+def gradients(model: Model, scale: float = 1.0) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = scale * torch.randn(parameter.shape, generator=generator)
+
+
+def names_in(optimizers: Optimizers, kind: type) -> set[str]:
+    return {
+        optimizers.names[parameter]
+        for part in optimizers.parts
+        if type(part) is kind
+        for group in part.param_groups
+        for parameter in group["params"]
+    }
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_muon_takes_the_hidden_matrices_and_adamw_the_rest(name):
+    model = small(name)
+    optimizers = Optimizers(model, TrainSettings(optimizer="muon"))
+    assert [type(part) for part in optimizers.parts] == [torch.optim.AdamW, torch.optim.Muon]
+    layers = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
+    hidden = {f"trunk.blocks.{block}.{layer}.weight" for block in (0, 1) for layer in layers}
+    everything = {key for key, _ in model.named_parameters()}
+    assert names_in(optimizers, torch.optim.Muon) == hidden
+    assert names_in(optimizers, torch.optim.AdamW) == everything - hidden
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_adamw_alone_takes_all(name):
+    model = small(name)
+    optimizers = Optimizers(model, TrainSettings(optimizer="adamw"))
+    assert [type(part) for part in optimizers.parts] == [torch.optim.AdamW]
+    assert names_in(optimizers, torch.optim.AdamW) == {key for key, _ in model.named_parameters()}
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_decay_shrinks_matrices_and_tables_only(optimizer):
+    """With gradients of zero nothing else moves a weight."""
+    model = small()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(2.0)
+    optimizers = Optimizers(model, TrainSettings(optimizer=optimizer, lr=0.1, weight_decay=0.5))
+    gradients(model, scale=0.0)
+    optimizers.step()
+    for name, parameter in model.named_parameters():
+        expected = 2.0 * (1 - 0.1 * 0.5) if parameter.dim() == 2 else 2.0
+        assert parameter.detach() == pytest.approx(torch.full(parameter.shape, expected), rel=1e-6), name
+
+
+def test_the_two_optimizers_move_hidden_matrices_differently_and_alike_in_size():
+    moved = {}
+    for optimizer in ("muon", "adamw"):
+        model, before = small(), small().state_dict()
+        optimizers = Optimizers(model, TrainSettings(optimizer=optimizer, lr=0.01, weight_decay=0.0))
+        gradients(model)
+        optimizers.step()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        moved[optimizer] = {name: value - before[name] for name, value in model.state_dict().items()}
+    table = "trunk.embeddings.tokens.weight"
+    assert torch.equal(moved["muon"][table], moved["adamw"][table])
+    matrix = "trunk.blocks.0.mlp.up.weight"
+    muon, adamw = moved["muon"][matrix], moved["adamw"][matrix]
+    # AdamW's first step has the size of the rate everywhere; Muon's is (almost) orthogonal, and 0.2 of that by design.
+    assert adamw.abs().mean().item() == pytest.approx(0.01, rel=1e-3)
+    assert muon.square().mean().sqrt().item() == pytest.approx(0.2 * 0.01, rel=0.2)
+    strengths = torch.linalg.svdvals(muon)
+    assert strengths.max() < 2 * strengths.min()
+    assert torch.linalg.svdvals(adamw).max() > 4 * torch.linalg.svdvals(adamw).min()
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_the_rate_reaches_every_group(optimizer):
+    model = small()
+    optimizers = Optimizers(model, TrainSettings(optimizer=optimizer, lr=0.02))
+    assert optimizers.set_rate(0.25) == 0.005
+    assert {group["lr"] for part in optimizers.parts for group in part.param_groups} == {0.005}
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizers.set_rate(0.0)
+    gradients(model)
+    optimizers.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_restored_state_goes_on_bit_for_bit(optimizer):
+    settings = TrainSettings(optimizer=optimizer, lr=0.01, weight_decay=0.1)
+    model = small()
+    optimizers = Optimizers(model, settings)
+    for _ in range(3):
+        gradients(model)
+        optimizers.step()
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    state = {name: value.clone() for name, value in optimizers.state().items()}
+    assert {name.partition("/")[0] for name in state} == {name for name, _ in model.named_parameters()}
+
+    resumed = small()
+    resumed.load_state_dict(weights)
+    resumed_optimizers = Optimizers(resumed, settings)
+    resumed_optimizers.load_state(state)
+    kept = {name: value.clone() for name, value in state.items()}
+    for each, each_optimizers in ((model, optimizers), (resumed, resumed_optimizers)):
+        gradients(each)
+        each_optimizers.step()
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name])
+    for name, value in optimizers.state().items():
+        assert torch.equal(value, resumed_optimizers.state()[name])
+        assert torch.equal(state[name], kept[name]), "the tensors given were changed in place"
+
+
+def test_clearing_drops_the_gradients_and_moves_nothing():
+    model = small()
+    optimizers = Optimizers(model, TrainSettings())
+    gradients(model)
+    optimizers.clear()
+    assert all(parameter.grad is None for parameter in model.parameters())
+    optimizers.step()
+    assert optimizers.state() == {}
