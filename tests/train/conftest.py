@@ -8,11 +8,13 @@ from pydoc_data.topics import topics
 from typing import Any
 
 import pytest
+import torch
 
 from tilth.corpus.build import build_corpus
 from tilth.errors import Interrupted
 from tilth.recipe import Recipe, load_recipe
-from tilth.train.loop import Trackers, pretrain
+from tilth.train.loop import Run, Trackers, pretrain
+from tilth.train.prepare import prepare
 from tilth.train.trackers import read_log
 
 TINY = (
@@ -64,6 +66,19 @@ def corpus(make_corpus: Callable[[list[str]], Path]) -> Path:
 def recipe() -> MakeRecipe:
     """A function: a built-in recipe at the smallest size, with `key=value` overrides."""
     return lambda name="gpt2-mini", *overrides: load_recipe(name, [*TINY, *overrides])
+
+
+@pytest.fixture(scope="session")
+def opened(recipe: MakeRecipe, corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """A function: a `Run` that has not begun."""
+
+    def make(*overrides: str) -> Run:
+        settings, out = recipe(*overrides), tmp_path_factory.mktemp("run")
+        run = Run(settings, prepare(settings, corpus, out, False, progress=False), out, torch.device("cpu"), False)
+        run.trackers.close()
+        return run
+
+    return make
 
 
 @pytest.fixture
