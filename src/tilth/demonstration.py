@@ -25,7 +25,7 @@ LABELS_PER_CLASS = (8, 16)
 SEEDS = 5
 ENCODER_SHARE, DECODER_SHARE = 0.3, 0.13
 """Of the minutes, for pre-training; the corpus, the tokenizer and the comparison take most of the rest."""
-SHARED = ("model.layers=2", "model.width=128", "model.heads=2", "train.batch_tokens=2048", "train.evaluate_tokens=20000")
+SHARED = ("model.layers=2", "model.width=128", "model.heads=2", "train.batch_tokens=2048", "train.evaluate_tokens=16384")
 PROMPT = "Return the "
 
 

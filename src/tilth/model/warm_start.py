@@ -32,6 +32,9 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     vocab_size, width = model.config.vocab_size, model.config.width
     frequency = np.bincount(tokens[tokens >= 0], minlength=vocab_size)
     frequency[list(special_ids)] = 0
+    if "masked" in model.heads:
+        # The output starts at word frequencies, the best guess without context.
+        model.heads["masked"].get_parameter("bias").copy_(torch.from_numpy(np.log((frequency + 1) / frequency.sum())))
     words = np.sort(np.argsort(-frequency, kind="stable")[: min(MAX_WORDS, np.count_nonzero(frequency))])
     rank = min(width, len(words) - 1)
     if rank < 2:

@@ -1,0 +1,14 @@
+"""What a benchmark ran on, for the head of its table."""
+
+import platform
+
+import torch
+
+from tilth.model.precision import compute_dtype, describe_processor
+
+
+def describe() -> str:
+    """One line: processor, threads, compute type, versions."""
+    device = torch.device("cpu")
+    dtype = str(compute_dtype("auto", device)).removeprefix("torch.")
+    return f"{describe_processor(device)}; {dtype}; torch {torch.__version__}; Python {platform.python_version()}"
