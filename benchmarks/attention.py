@@ -63,7 +63,8 @@ def main() -> None:
         ratio = statistics.median(times["fused"]) / statistics.median(times["matmul"])
         lines.append(f"| {length} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
         print(lines[-1], flush=True)
-    head = f"# Attention on the CPU\n\nForward and backward of {TOKENS:,} tokens, {HEADS} heads of {HEAD_SIZE}; medians (quartiles).\n"
+    what = f"Forward and backward of {TOKENS:,} tokens, {HEADS} heads of {HEAD_SIZE}; medians (quartiles)."
+    head = f"# Attention on the CPU\n\n{what}\n"
     RESULTS.write_text(f"{head}\nMachine: {describe()}.\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
 
 

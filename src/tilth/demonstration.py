@@ -25,7 +25,15 @@ LABELS_PER_CLASS = (8, 16)
 SEEDS = 5
 ENCODER_SHARE, DECODER_SHARE = 0.3, 0.13
 """Of the minutes, for pre-training; the corpus, the tokenizer and the comparison take most of the rest."""
-SHARED = ("model.layers=2", "model.width=128", "model.heads=2", "train.batch_tokens=2048", "train.evaluate_tokens=16384")
+SHARED = (
+    "model.layers=2",
+    "model.width=128",
+    "model.heads=4",
+    "train.batch_tokens=2048",
+    "train.evaluate_tokens=16384",
+)
+FINETUNING = ("batch_size=16", "min_steps=60", "max_length=64")
+"""Of the comparison: short, so that its trainings fit in the demo."""
 PROMPT = "Return the "
 
 
@@ -57,6 +65,7 @@ def demonstrate(out: Path, minutes: float, progress: bool) -> dict[str, Any]:
         models=[out / "encoder" / "model"],
         budgets=LABELS_PER_CLASS,
         seeds=SEEDS,
+        overrides=FINETUNING,
         progress=progress,
     )
     classifier = out / "classifier"

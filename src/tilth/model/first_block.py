@@ -1,9 +1,9 @@
 """A start for the first block in which attention already looks at neighbours.
 
-A fresh model must first find out that the words beside a gap tell most about it, and until it has, its loss stays at that of
-word frequencies. Here the position table is sinusoidal (Vaswani et al. 2017, section 3.5) in dimensions of its own, and the
-first block's heads turn it by a fixed offset, so that each reads the token so many places away; one head in four keeps
-its fresh, nearly even attention and so reads the whole document. What a head reads it passes on as it is.
+A fresh model must first find out that the words beside a gap tell most about it, and until it has, its loss stays at
+that of word frequencies. Here the position table is sinusoidal (Vaswani et al. 2017, section 3.5) in dimensions of its
+own, and the first block's heads turn it by a fixed offset, so that each reads the token so many places away; one head
+in four keeps its fresh, nearly even attention and so reads the whole document. What a head reads it passes on as it is.
 """
 
 import math
