@@ -64,7 +64,8 @@ class ModelSettings(Settings):
     max_length: int | None = Field(default=None, ge=8, description="longest input in tokens; default: the size's")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout while pre-training")
     embeddings: Literal["random", "cooccurrence"] = Field(
-        default="cooccurrence", description="start token embeddings at random, or from the corpus's own co-occurrence"
+        default="cooccurrence",
+        description="start at random, or with the corpus's own co-occurrence and a first block that reads neighbours",
     )
 
 

@@ -97,7 +97,7 @@ class Run:
             "compute_type": str(self.dtype).removeprefix("torch."),
         }
         self.clock = Clock(0.0, time.perf_counter())
-        self.model: Model = fresh_model(recipe, prepared).to(device)
+        self.model: Model = fresh_model(recipe, prepared, warm=not resume).to(device)
         self.optimizers = Optimizers(self.model, self.settings)
         self.monitor = Monitor(self.settings.patience)
         self.step, self.tokens = 0, 0

@@ -56,8 +56,10 @@ def prepare(recipe: Recipe, corpus_path: Path, run: Path, resume: bool, progress
     return Prepared(corpus, tokenizer, shards, objective, packings["train"], packings["validation"])
 
 
-def fresh_model(recipe: Recipe, prepared: Prepared) -> Model:
+def fresh_model(recipe: Recipe, prepared: Prepared, warm: bool = True) -> Model:
     """The recipe's model at step 0.
+
+    warm: False leaves out the start from the corpus, for weights that will be replaced.
 
     Raises: UsageError when the sizes do not fit together.
     """
@@ -68,7 +70,7 @@ def fresh_model(recipe: Recipe, prepared: Prepared) -> Model:
         # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
         config = replace(config, position_offset=pad + 1)
     model = build_model(family, config, prepared.objective.heads, recipe.seed)
-    if recipe.model.embeddings == "cooccurrence":
+    if warm and recipe.model.embeddings == "cooccurrence":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
         start_first_block(model, recipe.seed)
     model.set_dropout(recipe.model.dropout)
