@@ -166,8 +166,8 @@ def test_rates_fall_towards_the_input(small_folder):
 
 
 def test_default_rate_falls_with_width():
-    assert FinetuneSettings().peak_rates(768)[0] == pytest.approx(5e-5)
-    assert FinetuneSettings().peak_rates(256)[0] == pytest.approx(1.5e-4)
+    assert FinetuneSettings().peak_rates(768)[0] == pytest.approx(1e-4)
+    assert FinetuneSettings().peak_rates(256)[0] == pytest.approx(3e-4)
 
 
 def test_wrong_use_is_told_before_anything_is_written(small_folder, train: Path, tmp_path: Path):

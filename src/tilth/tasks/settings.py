@@ -15,7 +15,7 @@ class FinetuneSettings(Settings):
     min_steps: int = Field(100, ge=1, description="fewest updates, so that a handful of examples is learned")
     max_steps: int = Field(6000, ge=1, description="most updates, so that many examples end in reasonable time")
     batch_size: int = Field(32, ge=1, description="examples in an update")
-    lr: float | None = Field(None, gt=0, description="peak learning rate of the top block; default: 5e-5 x 768 / width")
+    lr: float | None = Field(None, gt=0, description="peak learning rate of the top block; default: 1e-4 x 768 / width")
     head_lr: float | None = Field(
         None, gt=0, description="peak learning rate of the head; default: lr (3e-3 when frozen)"
     )
@@ -43,8 +43,8 @@ class FinetuneSettings(Settings):
     def peak_rates(self, width: int) -> tuple[float, float]:
         """The peak learning rates of the top block and of the head.
 
-        Adam's best rate falls about as 1 / width (Yang et al. 2021, "Tensor Programs V"); 5e-5 is BERT-base's
-        (Devlin et al. 2019, appendix A.3).
+        By width, as ELECTRA was fine-tuned: 3e-4 at 256 and 1e-4 at 768, both with falling rates towards the input
+        (Clark et al. 2020, appendix B).
         """
-        trunk = self.lr or 5e-5 * 768 / width
+        trunk = self.lr or 1e-4 * 768 / width
         return trunk, self.head_lr or (3e-3 if self.freeze else trunk)
