@@ -82,6 +82,20 @@ def test_words_of_neighbouring_documents_are_not_related():
     assert (counted[0][:7, :7] > 0).any()
 
 
+def test_the_output_starts_at_word_frequencies():
+    warmed = model()
+    documents = [[0, 5, 5, 5, 6, 7, 1], [0, 5, 8, 1]]
+    warm_start_embeddings(warmed, Split(documents), SPECIAL, seed=0)
+    shares = warmed.heads["masked"].bias.softmax(0)
+    total = 7 + VOCAB
+    assert shares[5].item() == pytest.approx(5 / total)
+    assert shares[6].item() == pytest.approx(2 / total)
+    assert shares[[0, 1, 30]].tolist() == pytest.approx([1 / total] * 3)
+    unseen = model()
+    warm_start_embeddings(unseen, Split([[0, 1], [1]]), SPECIAL, seed=0)
+    assert unseen.heads["masked"].bias.softmax(0).tolist() == pytest.approx([1 / VOCAB] * VOCAB)
+
+
 def test_text_without_pairs_leaves_the_table_alone():
     fresh = model().trunk.embeddings.tokens.weight
     for documents in ([[5], [6], [7], [8]], [[5, 5, 5, 5]]):

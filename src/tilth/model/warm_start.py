@@ -22,6 +22,8 @@ MAX_WORDS = 32_768
 def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozenset[int], seed: int) -> None:
     """Replace the rows of the token table that the sample has seen; the others, and special tokens, stay random.
 
+    The bias of a masked head starts at the logarithm of the entries' frequencies.
+
     Where no tokens are ever near each other there is nothing to learn from, and all rows stay.
 
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
@@ -34,7 +36,9 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     frequency[list(special_ids)] = 0
     if "masked" in model.heads:
         # The output starts at word frequencies, the best guess without context.
-        model.heads["masked"].get_parameter("bias").copy_(torch.from_numpy(np.log((frequency + 1) / frequency.sum())))
+        model.heads["masked"].get_parameter("bias").copy_(
+            torch.from_numpy(np.log((frequency + 1) / (frequency + 1).sum()))
+        )
     words = np.sort(np.argsort(-frequency, kind="stable")[: min(MAX_WORDS, np.count_nonzero(frequency))])
     rank = min(width, len(words) - 1)
     if rank < 2:
