@@ -23,6 +23,7 @@ TINY = (
     "model.heads=2",
     "tokenizer.vocab_size=300",
     "data.length=32",
+    "train.lr=1e-3",
     "train.budget=12 steps",
     "train.batch_tokens=512",
     "train.evaluate_every=3 steps",
