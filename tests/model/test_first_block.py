@@ -40,7 +40,7 @@ def test_heads_read_the_token_at_their_offset_or_the_whole_document(name):
     attention = first_attention(model, inputs)
     for head, offset in zip(range(model.config.heads), OFFSETS, strict=False):
         for place in range(8, LENGTH - 8):
-            if offset is WHOLE_DOCUMENT:
+            if offset == WHOLE_DOCUMENT:
                 assert attention[head, place].max() < 0.2
             else:
                 assert attention[head, place].argmax() == place + offset

@@ -19,7 +19,7 @@ SCORE = 10.0
 """Attention score of the token at a head's offset; the others' scatter around 0."""
 PASSED = 0.5
 """Size of what a head adds, beside a residual of size 1."""
-WHOLE_DOCUMENT = None
+WHOLE_DOCUMENT = 0
 OFFSETS = (-1, 1, WHOLE_DOCUMENT, -2, 2, -3, WHOLE_DOCUMENT, 3)
 """What each head reads; heads beyond these stay as they are."""
 
@@ -58,7 +58,7 @@ def start_first_block(model: Model, seed: int) -> None:
     gain = math.sqrt(SCORE * math.sqrt(head_size) / position_width)
     for head, offset in zip(range(config.heads), OFFSETS, strict=False):
         rows = slice(head * head_size, (head + 1) * head_size)
-        if offset is not WHOLE_DOCUMENT:
+        if offset != WHOLE_DOCUMENT:
             for part, turned_by in ((query, offset), (key, 0)):
                 part[rows] = 0
                 part[rows][:position_width, token_width:] = gain * _turn(frequencies, turned_by)
