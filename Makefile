@@ -23,8 +23,9 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 
+# One thread: the tests are small, and two threads that wait for each other are slower than one on a busy machine.
 test: lint
-	$(BIN)/pytest --quiet -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m 'not slow'
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -74,7 +74,6 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_the_whole_readme_works_from_top_to_bottom(folder):
-    pytest.importorskip("tilth.api")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, block in TESTED:
         arguments = ["bash", "-euc"] if language == "bash" else [sys.executable, "-c"]

@@ -61,7 +61,7 @@ class ModelSettings(Settings):
     layers: int | None = Field(default=None, ge=1, description="number of blocks; default: the size's")
     width: int | None = Field(default=None, ge=1, description="hidden width; default: the size's")
     heads: int | None = Field(default=None, ge=1, description="attention heads; default: the size's")
-    max_length: int | None = Field(default=None, ge=8, description="longest input in tokens; default: the size's")
+    max_length: int | None = Field(default=None, ge=8, description="longest input in tokens; default: data.length")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout while pre-training")
     embeddings: Literal["random", "cooccurrence"] = Field(
         default="cooccurrence",

@@ -52,7 +52,7 @@ def train_tokenizer(settings: TokenizerSettings, corpus: "Corpus", seed: int, pr
     if supported < settings.vocab_size and settings.kind != "characters":
         raise TilthError(
             f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size};"
-            f" set tokenizer.vocab_size={supported} or add text"
+            f" set tokenizer.vocab_size to {supported} or less, or add text"
         )
     return TextTokenizer(backend, special_tokens(backend))
 

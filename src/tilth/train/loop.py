@@ -263,7 +263,7 @@ class Run:
         if self.settings.on_nonfinite == "stop":
             self.save()
             raise TilthError(
-                f"{message}; lower train.lr, or set train.precision=float32; "
+                f"{message}; start another run with a lower train.lr, or with train.precision=float32; "
                 f"the batch held {', '.join(documents[:3])}{' and others' if documents[3:] else ''} (see log.jsonl)"
             )
 
