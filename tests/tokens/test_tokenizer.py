@@ -77,7 +77,7 @@ def test_fingerprints_tell_tokenizers_apart_but_not_templates(tokenizers, storie
 def test_a_vocabulary_the_corpus_does_not_support(stories, kind):
     with pytest.raises(TilthError, match=r"supports a vocabulary of \d+ entries, not 30000") as raised:
         train(stories, kind, vocab_size=30_000)
-    supported = int(re.search(r"tokenizer.vocab_size=(\d+)", str(raised.value))[1])
+    supported = int(re.search(r"tokenizer.vocab_size to (\d+)", str(raised.value))[1])
     assert train(stories, kind, vocab_size=supported).vocab_size == supported
 
 
