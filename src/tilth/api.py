@@ -165,9 +165,13 @@ def evaluate(
     from tilth.evidence.evaluate import evaluate_task
     from tilth.evidence.language import evaluate_language
 
+    if lm and label_column is not None:
+        raise UsageError("--label-column is for labelled examples; with --lm there are none")
+    if not lm and stride is not None:
+        raise UsageError("--stride is for --lm only")
     if not lm:
         return evaluate_task(model, data, out, text_column=text_column, label_column=label_column, progress=progress)
-    result = evaluate_language(model, data, stride=stride, progress=progress)
+    result = evaluate_language(model, data, stride=stride, text_column=text_column or "text", progress=progress)
     if out is not None:
         write_json(output_folder(Path(out)) / "evaluation.json", result)
     return result

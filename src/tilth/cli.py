@@ -273,16 +273,19 @@ def _texts(texts: list[str], data: str | None) -> list[str]:
     try:
         if data:
             with open(data, encoding="utf-8") as file:
-                lines = file.read().splitlines()
+                content = file.read()
         elif sys.stdin.isatty():
             raise UsageError("nothing to label: give texts, --data FILE, or lines on standard input")
         else:
-            lines = sys.stdin.read().splitlines()
+            content = sys.stdin.read()
     except UnicodeDecodeError as error:
         raise TilthError(f"{data or 'standard input'} is not UTF-8 text ({error})") from None
-    found = [line for line in lines if line.strip()]
+    lines = content.removesuffix("\n").split("\n")
+    found = [line.removesuffix("\r") for line in lines if line.strip()]
     if not found:
         raise TilthError(f"{data or 'standard input'} holds no text")
+    if len(found) < len(lines):
+        print(f"{len(lines) - len(found)} blank lines are no texts and were left out.", file=sys.stderr)
     return found
 
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from tilth import api
 from tilth.corpus.reader import Corpus, Document, is_corpus, open_corpus
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 from tilth.files import output_folder, read_json, write_json, write_text
 from tilth.key import Key
+from tilth.recipe import load_recipe
 
 LIBRARIES = 8
 """How many libraries to tell apart: those with the most held-out docstrings."""
@@ -104,10 +105,12 @@ def _corpus(path: Path, progress: bool) -> Corpus:
 
 
 def _pretrained(recipe: str, corpus: Path, run: Path, progress: bool, *overrides: str) -> dict[str, Any]:
+    begun = any((run / "checkpoints").glob("step-*"))
+    if begun and load_recipe(run / "recipe.yaml") != load_recipe(recipe, overrides):
+        raise UsageError(f"{run.parent} holds a demo with other settings; choose another --out, or remove that folder")
     if (run / "summary.json").exists():
         return read_json(run / "summary.json")
-    resume = (run / "checkpoints" / "latest").exists()
-    return api.pretrain(recipe, corpus, run, overrides=overrides, resume=resume, progress=progress)
+    return api.pretrain(recipe, corpus, run, overrides=overrides, resume=begun, progress=progress)
 
 
 def _labelled(corpus: Corpus, folder: Path) -> tuple[Path, Path]:

@@ -158,7 +158,7 @@ def test_wrong_use_is_told(small_folder, data, tmp_path: Path):
         run(start, data, out, budgets=(-1,))
     with pytest.raises(UsageError, match="unknown key epoch; did you mean epochs"):
         run(start, data, out, overrides=["epoch=1"])
-    with pytest.raises(TilthError, match="also in the test data"):
+    with pytest.raises(TilthError, match="also in the held-out data"):
         run(start, {"data": data["data"], "test": data["data"]}, out)
     one = tmp_path / "one.tsv"
     one.write_text("a\tgood\nb\tgood\n")

@@ -224,3 +224,9 @@ def test_the_shared_data_is_read_whole(shared_data: Path):
         examples = read_examples(shared_data / "classify" / name)
         assert len(examples) == count and examples.rejected == []
     assert examples.label_names() == ["background", "method", "result"]
+
+
+def test_a_long_cell_of_a_csv_is_read(tmp_path: Path):
+    long = "word " * 40_000
+    path = write(tmp_path / "long.csv", f"text,label\n{long},a\nshort,b\n")
+    assert pairs(read_examples(path))[0] == (long, "a")

@@ -111,7 +111,7 @@ def test_the_best_model_on_held_out_data_is_the_one_kept(small_folder, train: Pa
     assert result["valid"]["macro_f1"]["value"] == pytest.approx(best["valid_macro_f1"])
     assert history[-1]["valid_macro_f1"] < best["valid_macro_f1"]
     assert result["stopped_early"] and result["steps"] < 100
-    assert result["examples"] == {"train": 160, "valid": 60}
+    assert result["examples"] == {"train": 100, "valid": 60}
     right = sum(result["confusion"][index][index] for index in range(2))
     assert right / 60 == pytest.approx(result["valid"]["accuracy"]["value"])
 
@@ -202,3 +202,12 @@ def test_a_rate_that_blows_up_is_told(small_folder, train: Path, tmp_path: Path)
 def test_settings_have_bounds():
     with pytest.raises(UsageError, match="valid_share"):
         load_settings(FinetuneSettings, ["valid_share=0.7"])
+
+
+def test_examples_that_are_also_validation_data_are_not_learned_from(small_folder, train: Path, tmp_path: Path):
+    valid = write(tmp_path / "valid.jsonl", [*reviews(160)[:20], ("something new is good", "good")])
+    result = finetune(
+        small_folder("bert", "masked"), train, tmp_path / "out", valid=valid, overrides=FAST, progress=False
+    )
+    assert result["examples"] == {"train": 140, "valid": 21}
+    assert result["left_out_as_also_in_valid"] == 20

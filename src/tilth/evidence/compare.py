@@ -19,7 +19,7 @@ from tilth.model.precision import keep_freed_memory
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
 from tilth.tasks import metrics
-from tilth.tasks.data import Examples, hold_out, normal_text, stratified_sample
+from tilth.tasks.data import Examples, hold_out, stratified_sample, without
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import find_task
 
@@ -71,7 +71,7 @@ def compare(
         num_rejected += len(held_out.rejected)
     else:
         examples, held_out = hold_out(examples, TEST_SHARE, settings.seed)
-    pool, num_leaked = _without(examples, held_out)
+    pool, num_leaked = without(examples, held_out)
     labels = pool.label_names()
     if len(labels) < 2:
         raise TilthError(f"{data} has only one label ({labels[0]!r}); a comparison needs examples of at least two")
@@ -188,15 +188,6 @@ def _read_points(path: Path) -> dict[str, dict[str, Any]]:
     if len(whole) < len(lines):
         write_text(path, "".join(whole))
     return points
-
-
-def _without(examples: Examples, held_out: Examples) -> tuple[Examples, int]:
-    """The examples whose text is not also a held-out text, and how many are."""
-    held_texts = {normal_text(text) for text in held_out.texts}
-    kept = [index for index, text in enumerate(examples.texts) if normal_text(text) not in held_texts]
-    if not kept:
-        raise TilthError(f"every text of {examples.source} is also in the test data; give other test data")
-    return examples.take(kept), len(examples) - len(kept)
 
 
 def _checked(budgets: Sequence[Budget], pool: Examples) -> tuple[list[Budget], list[Budget]]:

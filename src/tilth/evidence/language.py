@@ -28,6 +28,8 @@ from tilth.tokens.tokenizer import TextTokenizer
 TOKENS_AT_ONCE = 8192
 """Tokens in one forward pass, or one window if that is longer."""
 _CHARACTERS_AT_ONCE = 1_000_000
+MOST_REJECTED, MOST_REJECTED_SHARE = 10, 0.01
+"""Broken records that are passed over: so many, or this share of all."""
 _MASK_SEED = 0
 
 T = TypeVar("T")
@@ -47,22 +49,30 @@ class _Totals:
 
 
 def evaluate_language(
-    model_path: str | Path, data: str | Path, *, stride: int | None = None, device: str = "auto", progress: bool = True
+    model_path: str | Path,
+    data: str | Path,
+    *,
+    stride: int | None = None,
+    text_column: str = "text",
+    device: str = "auto",
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Score a causal or masked model on text, in float32.
 
     data: a corpus (its validation split is read), or a file, folder, glob or archive in any format that `corpus build`
     reads; documents are scored as they are, without cleaning.
+    text_column: the field of tables and JSON records that holds the text.
     stride: causal models only: tokens that a window newly scores; default half of the model's context.
     Returns {"tokens", "bytes", "loss" (nats per token), "perplexity", "bits_per_byte", "protocol" (how it was measured,
     in words), "stride", "documents", "unknown_tokens", "rejected"}.
-    Raises: TilthError when there is no text, or the model predicts none; UsageError for a wrong stride.
+    Raises: TilthError when there is no text, more than 1 % (and ten) of its records are broken, or the model predicts
+    none; UsageError for a wrong stride.
     """
     model, tokenizer = load_model(model_path)
     model.to(pick_device(device))
     totals = _Totals()
     with progress_bar("scoring text", None, "bytes", progress) as update:
-        return score_language(model, tokenizer, read_texts(data, totals), stride, totals, update)
+        return score_language(model, tokenizer, read_texts(data, totals, text_column), stride, totals, update)
 
 
 def score_language(
@@ -102,8 +112,11 @@ def score_language(
         )
     else:
         raise TilthError(f"this {model.family.name} model predicts no text: it has neither a causal nor a masked head")
+    broken = ", ".join(sorted({f"{item['reason']} ({item['source']})" for item in totals.rejected})[:5])
     if totals.tokens == 0 or totals.scored == 0:
-        raise TilthError("there is no text to score")
+        raise TilthError("there is no text to score" + (f"; rejected: {broken}" if broken else ""))
+    if len(totals.rejected) > max(MOST_REJECTED, MOST_REJECTED_SHARE * (totals.documents + len(totals.rejected))):
+        raise TilthError(f"{len(totals.rejected)} records are broken, too many to trust the rest: {broken}; mend them")
     loss = totals.loss / totals.scored
     return {
         "tokens": totals.tokens,
@@ -119,14 +132,14 @@ def score_language(
     }
 
 
-def read_texts(data: str | Path, totals: _Totals) -> Iterator[str]:
+def read_texts(data: str | Path, totals: _Totals, text_column: str = "text") -> Iterator[str]:
     """The texts of a corpus's validation split, or of raw data; what cannot be read is added to `totals.rejected`."""
     if is_corpus(Path(data)):
         for document in open_corpus(Path(data)).documents("validation"):
             yield document.text
         return
     for source in find_sources([str(data)], Path(data) / ".no-output"):
-        for item in read_source(source, "text", lambda size: None):
+        for item in read_source(source, text_column, lambda size: None):
             if isinstance(item, Record):
                 yield item.text
             elif isinstance(item, Rejected):

@@ -24,7 +24,7 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
     """Write the model under its native architecture name, float32, with its tokenizer. The folder is whole or absent.
 
     card: README.md, in Markdown with the hub's metadata.
-    Raises: TilthError when the native architecture cannot hold the model.
+    Raises: TilthError when the native architecture cannot hold the model, or it cannot be written.
     """
     family, heads = model.family, tuple(model.heads)
     kept = ("classify",) if "classify" in heads else heads
@@ -50,19 +50,25 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
         config["id2label"] = {str(index): label for index, label in enumerate(model.labels)}
         config["label2id"] = {label: index for index, label in enumerate(model.labels)}
         config["problem_type"] = "single_label_classification"
-    with whole_folder(Path(folder)) as aside:
-        write_json(aside / "config.json", config)
-        save_file(
-            {name: tensor.detach().float().cpu() for name, tensor in tensors.items()},
-            aside / "model.safetensors",
-            metadata={"format": "pt"},
-        )
-        _save_tokenizer(model, tokenizer, special_ids, aside)
-        if "causal" in kept:
-            ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
-            write_json(aside / "generation_config.json", ids)
-        if card is not None:
-            (aside / "README.md").write_text(card, encoding="utf-8")
+    try:
+        with whole_folder(Path(folder)) as aside:
+            write_json(aside / "config.json", config)
+            save_file(
+                {name: tensor.detach().float().cpu() for name, tensor in tensors.items()},
+                aside / "model.safetensors",
+                metadata={"format": "pt"},
+            )
+            _save_tokenizer(model, tokenizer, special_ids, aside)
+            if "causal" in kept:
+                ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
+                write_json(aside / "generation_config.json", ids)
+            if card is not None:
+                (aside / "README.md").write_text(card, encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise TilthError(
+            f"cannot write the model {folder}: {error}; free some space or mend the folder, and run the command again "
+            "(a pre-training with --resume); what was there before is as it was"
+        ) from None
 
 
 def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:

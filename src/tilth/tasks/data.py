@@ -208,6 +208,18 @@ def hold_out(examples: Examples, share: float, seed: int) -> tuple[Examples, Exa
     return examples.take([i for i in range(len(examples)) if i not in chosen]), examples.take(sorted(chosen))
 
 
+def without(examples: Examples, held_out: Examples) -> tuple[Examples, int]:
+    """The examples whose text is not also a held-out text, and how many are.
+
+    Raises: TilthError when none is left.
+    """
+    held_texts = {normal_text(text) for text in held_out.texts}
+    kept = [index for index, text in enumerate(examples.texts) if normal_text(text) not in held_texts]
+    if not kept:
+        raise TilthError(f"every text of {examples.source} is also in the held-out data; give other data to measure on")
+    return examples.take(kept), len(examples) - len(kept)
+
+
 def normal_text(text: str) -> str:
     """The form in which two texts count as equal: letter case and spacing ignored."""
     return " ".join(text.casefold().split())

@@ -14,7 +14,7 @@ from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
-from tilth.tasks.data import Examples, hold_out
+from tilth.tasks.data import Examples, hold_out, without
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits
 from tilth.tasks.metrics import confusion_matrix
@@ -53,9 +53,11 @@ def finetune(
     out = _free_folder(Path(out))
     examples = work.read(data, text_column, label_column)
     labels = examples.label_names()
-    rejected = [asdict(row) for row in examples.rejected]
+    rejected, num_leaked = [asdict(row) for row in examples.rejected], 0
     if valid is not None:
         held_out: Examples | None = work.read(valid, text_column, label_column)
+        rejected += [asdict(row) for row in held_out.rejected]
+        examples, num_leaked = without(examples, held_out)
     else:
         examples, held_out = split_for_stopping(examples, settings)
 
@@ -86,6 +88,7 @@ def finetune(
         "data": str(data),
         "labels": labels,
         "examples": {"train": len(train), "valid": len(valid_examples or ())},
+        "left_out_as_also_in_valid": num_leaked,
         "rejected": rejected,
         "truncated": {"train": truncated, "valid": valid_truncated},
         "settings": settings.model_dump(mode="json"),

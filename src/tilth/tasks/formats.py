@@ -108,6 +108,7 @@ def _tab_rows(lines: Lines, is_header: Callable[[list[str]], bool], headerless: 
 
 
 def _comma_rows(path: Path, lines: Lines) -> Iterator[Row]:
+    csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader((line for _, line in lines), strict=True)
     names: list[str] | None = None
     line_number = 1

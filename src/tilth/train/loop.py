@@ -2,7 +2,8 @@
 
 One step: micro-batches forward and backward, one clipped update, and on schedule an evaluation, samples and a
 checkpoint.
-Everything random comes from (seed, step), so a resumed run is the run that was never stopped.
+Everything random comes from (seed, step), so a resumed run is the run that was never stopped; only a budget in minutes
+makes the rate and the end depend on the clock.
 """
 
 import math
@@ -51,7 +52,8 @@ def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, p
     if device.type == "cpu":
         keep_freed_memory()
     output_folder(out)
-    if not resume and ((out / "log.jsonl").exists() or (out / "checkpoints").exists()):
+    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
+    if not resume and any((out / "checkpoints").glob("step-*")):
         raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")

@@ -51,7 +51,8 @@ def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dt
     special = tokenizer.special
     assert special.mask is not None and special.cls is not None and special.sep is not None
     mask = _mask_text(tokenizer)
-    parts = [tokenizer.encode(part) for part in text.split(mask)]
+    # [MASK] is understood whatever the tokenizer calls it.
+    parts = [tokenizer.encode(part) for part in text.replace("[MASK]", mask).split(mask)]
     ids = [special.cls, *parts[0], *(token for part in parts[1:] for token in (special.mask, *part)), special.sep]
     if len(parts) < 2:
         raise TilthError(f"the prompt {text!r} has no {mask} to fill in")

@@ -23,4 +23,6 @@ def find_text_column(columns: Collection[str], wanted: str) -> str:
     shown = ", ".join(repr(column[:40]) for column in list(columns)[:12]) or "none"
     more = f" and {len(columns) - 12} more" if len(columns) > 12 else ""
     count = "more than one column is named" if wanted in columns else "there is no column"
-    raise NoTextColumn(f"{count} {wanted!r}; the columns are {shown}{more}: choose one with --text-column")
+    raise NoTextColumn(
+        f"{count} {wanted!r}; the columns are {shown}{more}: choose one with --text-column of tilth corpus build"
+    )

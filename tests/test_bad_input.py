@@ -1,0 +1,153 @@
+"""Bad input through the real command: one clear message on standard error, the right status, and nothing lost."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLOSED = Path("/sys/tilth")
+"""Where even the superuser cannot make a folder."""
+TINY = ["train.budget=2 steps", "train.batch_tokens=256", "data.length=32", "model.layers=1", "model.width=32",
+        "model.heads=2", "tokenizer.vocab_size=300"]  # fmt: skip
+
+
+def tilth(*arguments: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command; limit: most bytes a file may have, which stands in for a full disk."""
+    script = "import tilth.cli; tilth.cli.main()"
+    if limit is not None:
+        script = (
+            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{script}"
+        )
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120
+    )
+
+
+def assert_told(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    for word in words:
+        assert word in " ".join(done.stderr.split()), done.stderr
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for number in range(30):
+        words = " ".join(f"word{(number * index) % 17} and thing{index % 5}" for index in range(60))
+        (folder / f"{number}.txt").write_text(f"Text {number}. {words}.", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    path = tmp_path / "train.jsonl"
+    rows = [{"text": f"text {number} is {word}", "label": word} for number in range(12) for word in ("good", "bad")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = tilth("corpus", "build", tmp_path / "empty", "--out", tmp_path / "corpus")
+    assert_told(done, 1, "no documents in empty", str(tmp_path / "corpus"))
+
+
+def test_a_binary_file_and_a_truncated_gz_do_not_end_the_build(texts, tmp_path):
+    (texts / "binary.txt").write_bytes(bytes(range(256)) * 20)
+    (texts / "cut.txt.gz").write_bytes(gzip.compress(b"some text " * 500)[:-20])
+    done = tilth("corpus", "build", texts, "--out", tmp_path / "corpus", "--json")
+    assert done.returncode == 0, done.stderr
+    card = json.loads(done.stdout)
+    assert card["rejected"] == {"binary": 1, "truncated": 1}
+    assert card["in"] == 32 == card["kept"] + sum(card["dropped"].values()) + sum(card["rejected"].values())
+
+
+def test_settings_that_do_not_exist_or_do_not_fit(texts, tmp_path):
+    done = tilth("pretrain", "bert-mini", "--corpus", texts, "--out", tmp_path / "run", "train.lrr=1", "seed=x")
+    assert_told(done, 2, "unknown key train.lrr", "train.lr", "seed")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_larger_than_the_corpus_supports(texts, tmp_path):
+    out = ["--corpus", texts, "--out", tmp_path / "run"]
+    done = tilth("pretrain", "bert-mini", *out, *TINY, "tokenizer.vocab_size=9000")
+    assert_told(done, 1, "supports a vocabulary of", "9000", "tokenizer.vocab_size")
+
+
+def test_folders_that_cannot_be_written(texts, tmp_path):
+    assert_told(tilth("corpus", "build", texts, "--out", CLOSED), 1, "cannot write", "/sys", "--out")
+    done = tilth("pretrain", "bert-mini", "--corpus", texts, "--out", CLOSED, *TINY)
+    assert_told(done, 1, "cannot write", str(CLOSED), "--out")
+
+
+def test_a_full_disk_while_pretraining_and_finetuning(texts, labelled, small_folder, tmp_path):
+    out = ["--corpus", texts, "--out", tmp_path / "run"]
+    done = tilth("pretrain", "roberta-mini", *out, *TINY, limit=60_000)
+    assert_told(done, 1, "cannot write", "space")
+    model = small_folder("bert", "masked")
+    tuned = ["--data", labelled, "--out", tmp_path / "tuned", "min_steps=1", "max_steps=1"]
+    done = tilth("finetune", model, *tuned, limit=20_000)
+    assert_told(done, 1, f"cannot write the model {tmp_path / 'tuned'}", "space")
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(texts, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text('{"event": "start", "step": 0}\n')
+    done = tilth("pretrain", "roberta-mini", "--corpus", texts, "--out", tmp_path / "run", *TINY, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == 2
+    events = [json.loads(line)["event"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert events.count("start") == 1
+
+
+def test_labelled_data_that_cannot_be_learned_or_scored(labelled, small_folder, tmp_path):
+    model = small_folder("bert", "masked")
+    (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"text {number},same\n" for number in range(9)))
+    done = tilth("finetune", model, "--data", tmp_path / "one.csv", "--out", tmp_path / "a")
+    assert_told(done, 1, "one label", "same")
+    (tmp_path / "other.csv").write_text("words,kind\na,b\nc,d\n")
+    done = tilth("finetune", model, "--data", tmp_path / "other.csv", "--out", tmp_path / "a")
+    assert_told(done, 1, "words", "kind", "--text-column")
+    done = tilth("finetune", model, "--data", labelled, "--out", tmp_path / "tuned", "max_steps=1", "min_steps=1")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "test.csv").write_text("text,label\na text,good\nanother,strange\n")
+    done = tilth("evaluate", tmp_path / "tuned", "--data", tmp_path / "test.csv")
+    assert_told(done, 1, "strange")
+
+
+def test_options_that_do_not_apply(labelled, small_folder):
+    model = small_folder("gpt2", "causal")
+    assert_told(tilth("evaluate", model, "--data", labelled, "--stride", 4), 2, "--stride", "--lm")
+    assert_told(tilth("evaluate", model, "--data", labelled, "--lm", "--label-column", "x"), 2, "--label-column")
+
+
+def test_text_without_a_text_column_or_mostly_broken_is_not_scored(small_folder, tmp_path):
+    model = small_folder("gpt2", "causal")
+    (tmp_path / "news.csv").write_text("headline,topic\nsomething happened,a\n")
+    assert_told(tilth("evaluate", model, "--data", tmp_path / "news.csv", "--lm"), 1, "no_text_column")
+    done = tilth("evaluate", model, "--data", tmp_path / "news.csv", "--lm", "--text-column", "headline", "--json")
+    assert json.loads(done.stdout)["bytes"] == len("something happened")
+    (tmp_path / "bad.jsonl").write_text('{"text": "good"}\n' + "{broken\n" * 20)
+    assert_told(tilth("evaluate", model, "--data", tmp_path / "bad.jsonl", "--lm"), 1, "20 records are broken")
+
+
+def test_a_prompt_longer_than_the_model(small_folder):
+    done = tilth("generate", small_folder("gpt2", "causal"), "many words " * 500)
+    assert_told(done, 1, "shorten the prompt")
+
+
+def test_predict_says_which_lines_were_left_out(labelled, small_folder, tmp_path):
+    model, out = small_folder("bert", "masked"), tmp_path / "tuned"
+    assert tilth("finetune", model, "--data", labelled, "--out", out, "max_steps=1", "min_steps=1").returncode == 0
+    (tmp_path / "lines.txt").write_text("one\n\ntwo\u2028half\r\n", encoding="utf-8")
+    done = tilth("predict", out, "--data", tmp_path / "lines.txt", "--json")
+    texts = [answer["text"] for answer in json.loads(done.stdout)["predictions"]]
+    assert texts == ["one", "two\u2028half"]
+    assert "1 blank line" in done.stderr
