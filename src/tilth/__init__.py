@@ -5,7 +5,7 @@ Importing this package loads nothing heavy; a verb brings in what it needs when 
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from tilth.version import __version__
 
 __all__ = [
     "__version__",

@@ -20,7 +20,6 @@ from typing import Any, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from tilth import __version__
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
 from tilth.corpus.clean import cleaner, keep_undropped
 from tilth.corpus.dedupe import deduplicator
@@ -35,6 +34,7 @@ from tilth.corpus.writer import SplitWriter
 from tilth.errors import TilthError, UsageError
 from tilth.files import fingerprint, output_folder, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
+from tilth.version import __version__
 
 BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
 

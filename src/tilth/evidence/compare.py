@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-import tilth
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.report import write_comparison_report
 from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost
@@ -22,6 +21,7 @@ from tilth.tasks import metrics
 from tilth.tasks.data import Examples, hold_out, stratified_sample, without
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import find_task
+from tilth.version import __version__
 
 METRIC = "macro_f1"
 TEST_SHARE = 0.2
@@ -135,7 +135,7 @@ def _run_all(
     progress: bool,
 ) -> list[dict[str, Any]]:
     """All points in the order system, budget, seed: those in the file are taken from it, the rest are run and added."""
-    data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, tilth.__version__])
+    data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, __version__])
     known = _read_points(path)
     points = []
     identities = {system.name: system.identity for system in systems}

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-import tilth
 from tilth.errors import Interrupted, TilthError, UsageError
 from tilth.files import output_folder, sha256_file, write_json, write_text
 from tilth.key import Key
@@ -34,6 +33,7 @@ from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.samples import default_prompts, sample
 from tilth.train.schedules import rate
 from tilth.train.trackers import Trackers
+from tilth.version import __version__
 
 EVALUATIONS, SAVES = 12, 6
 """How often a run evaluates and saves over its budget, unless the recipe says."""
@@ -333,7 +333,7 @@ class Run:
             "processor": describe_processor(self.device),
             "threads": torch.get_num_threads(),
             "dtype": self.identity["compute_type"],
-            "tilth": tilth.__version__,
+            "tilth": __version__,
             "torch": torch.__version__,
             "corpus": self.identity["corpus"],
             "corpus_card": str((self.prepared.corpus.path / "card.json").resolve()),
