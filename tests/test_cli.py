@@ -153,10 +153,12 @@ def test_debug_after_two_dashes_is_text():
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_unwinds_and_gives_its_exit_status(tmp_path, number, status):
     code = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from tilth import cli, files
 
+# A process started in the background of a script has Ctrl-C ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 path, number = sys.argv[1:]
 sys.argv = ["tilth", "wait"]
 

@@ -168,7 +168,9 @@ def test_a_run_stops_early_when_the_recipe_says_so(overfitted):
 def test_a_loss_that_is_no_number_stops_the_run_and_names_documents(recipe, corpus, tmp_path):
     run = tmp_path / "run"
     settings = recipe("gpt2-mini", "train.lr=1e30", "train.save_every=1 steps")
-    with pytest.raises(TilthError, match=r"no update was made; lower train\.lr.*the batch held .*text-\d+") as raised:
+    with pytest.raises(
+        TilthError, match=r"no update was made; start another run with a lower train\.lr.*the batch held .*text-\d+"
+    ) as raised:
         pretrain(settings, corpus, run, progress=False)
     assert raised.value.exit_status == 1
     (warning,) = events(run, "warning")
