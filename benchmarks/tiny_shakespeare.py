@@ -37,7 +37,7 @@ def ours(text: Path, seed: int) -> tuple[float, float]:
                 "tokenizer.kind=characters", "tokenizer.vocab_size=100", "data.validation=0.1",
                 f"data.length={CONTEXT}",
                 f"model.layers={LAYERS}", f"model.width={WIDTH}", f"model.heads={HEADS}",
-                "train.evaluate_every=500 steps",
+                f"train.evaluate_every={STEPS} steps",
                 f"train.batch_tokens={BATCH * CONTEXT}", f"train.budget={STEPS} steps", "train.save_every=2000 steps",
                 "train.lr=4e-3", "train.evaluate_tokens=120000", "train.decay=0.5", f"seed={seed}",
             ],
