@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tilth.model.config import TrunkConfig
 
 MATMUL_ATTENTION_MAX_LENGTH = 512
-"""On a CPU, attention as two batched matrix products was faster up to this length (benchmarks/results/attention.md)."""
+"""On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
 
 
 class Linear(nn.Linear):
