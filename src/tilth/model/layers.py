@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tilth.model.config import TrunkConfig
 
-MATMUL_ATTENTION_MAX_LENGTH = 512
+MATMUL_ATTENTION_MAX_LENGTH = 1024
 """On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
 
 
