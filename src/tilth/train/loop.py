@@ -83,11 +83,9 @@ class Run:
         micro_tokens = self.settings.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
         self.rows_per_step = max(1, self.settings.batch_tokens // length)
         rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
-        make = (prepared.objective, prepared.train, recipe.seed, self.rows_per_step, rows_per_micro_batch)
-        self.batches = Batches(*make)
-        held_out = Batches(
-            prepared.objective, prepared.validation, recipe.seed, self.rows_per_step, rows_per_micro_batch
-        )
+        sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch)
+        self.batches = Batches(prepared.objective, prepared.train, *sizes)
+        held_out = Batches(prepared.objective, prepared.validation, *sizes)
         self.held_out = held_out.first_rows(self.settings.evaluate_tokens)
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
