@@ -110,7 +110,68 @@ def test_unreadable_recipe_is_a_usage_error(tmp_path):
 def test_warmup_and_decay_must_fit_in_the_budget():
     with pytest.raises(UsageError, match=r"train: warmup \(0\.5\) and decay \(0\.6\) together exceed"):
         load_recipe("gpt2-mini", ["train.warmup=0.5", "train.decay=0.6"])
-    assert load_recipe("gpt2-mini", ["train.warmup=0.5", "train.decay=0.6", "train.schedule=cosine"])
+    assert load_recipe("gpt2-mini", ["train.warmup=0.7", "train.schedule=cosine"]).train.decay == 0.4
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "problem"),
+    [
+        ("gpt2-mini", ["tokenizer.path=t", "tokenizer.kind=wordpiece"], "tokenizer.kind .* beside tokenizer.path=t"),
+        ("bert-mini", ["tokenizer.path=t", "tokenizer.vocab_size=99"], "tokenizer.vocab_size .* tokenizer.path=t"),
+        ("bert-mini", ["tokenizer.path=t", "tokenizer.lowercase=no"], "tokenizer.lowercase .* tokenizer.path=t"),
+        ("bert-mini", ["tokenizer.path=t", "tokenizer.sample_bytes=2e3"], "tokenizer.sample_bytes .*tokenizer.path=t"),
+        ("roberta-mini", ["tokenizer.lowercase=true"], "tokenizer.lowercase .* beside tokenizer.kind=byte_bpe"),
+        ("gpt2-mini", ["objective.rate=0.15"], "objective.rate .* beside objective.name=causal"),
+        ("gpt2-mini", ["objective.masks=fixed"], "objective.masks .* beside objective.name=causal"),
+        ("gpt2-mini", ["objective.duplicates=3"], "objective.duplicates .* beside objective.name=causal"),
+        ("roberta-mini", ["objective.duplicates=3"], "objective.duplicates .* beside objective.masks=fresh"),
+        ("gpt2-mini", ["train.decay=0.4", "train.schedule=cosine"], "train.decay .* beside train.schedule=cosine"),
+        ("gpt2-mini", ["train.schedule=linear", "train.decay=0.1"], "train.decay .* beside train.schedule=linear"),
+        ("gpt2-mini", ["train.decay=0", "train.final_lr=0.1"], "train.final_lr .* beside train.decay=0.0"),
+    ],
+)
+def test_an_override_that_another_setting_makes_idle_is_refused(recipe, overrides, problem):
+    with pytest.raises(UsageError, match=rf"has a problem:\n  - {problem}; leave one of them out$"):
+        load_recipe(recipe, overrides)
+
+
+def test_idle_values_of_a_file_are_refused_unless_they_are_defaults(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: gpt2\nsize: mini\nobjective: {name: causal, rate: 0.15, duplicates: 2}\n")
+    with pytest.raises(UsageError, match=r"a problem:\n  - objective\.duplicates has no effect beside .*name=causal"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "group", "names"),
+    [
+        ("gpt2-mini", "tokenizer.path=t", "tokenizer", ["kind", "vocab_size"]),
+        ("bert-mini", "tokenizer.path=t", "tokenizer", ["kind", "vocab_size"]),
+        ("own", "train.schedule=cosine", "train", ["decay"]),
+        ("own", "objective.masks=fresh", "objective", ["duplicates"]),
+        ("own", "tokenizer.kind=byte_bpe", "tokenizer", ["lowercase"]),
+    ],
+)
+def test_what_an_override_makes_idle_goes_back_to_its_default(recipe, override, group, names, tmp_path):
+    if recipe == "own":
+        own = ["train.decay=0.1", "objective.duplicates=3", "tokenizer.lowercase=false"]
+        recipe = load_recipe("bert-mini", own)
+    changed = load_recipe(recipe, [override])
+    for name in names:
+        value = getattr(changed, group)
+        assert getattr(value, name) == type(value).model_fields[name].default
+    (tmp_path / "recipe.yaml").write_text(changed.to_yaml())
+    assert load_recipe(tmp_path / "recipe.yaml") == changed
+
+
+def test_idle_settings_are_reported_with_all_other_problems():
+    overrides = ["train.lr=-1", "sed=1", "train.schedule=cosine", "train.decay=0.3", "objective.rate=0.2", "nonsense"]
+    with pytest.raises(UsageError) as raised:
+        load_recipe("gpt2-mini", overrides)
+    message = str(raised.value)
+    assert "has 5 problems" in message
+    for part in ("train.lr: must be", "unknown key sed", "'nonsense'", "train.decay has no", "objective.rate has no"):
+        assert part in message
 
 
 def test_the_recipe_is_immutable():

@@ -78,6 +78,11 @@ class TokenizerSettings(Settings):
     sample_bytes: int = Field(default=50_000_000, ge=1000, description="bytes of the seeded training sample")
     path: str | None = Field(default=None, description="an existing tokenizer.json, or a model folder that holds one")
 
+    def idle(self) -> dict[str, str]:
+        if self.path is not None:
+            return dict.fromkeys(("kind", "vocab_size", "lowercase", "sample_bytes"), "path")
+        return {} if self.kind == "wordpiece" else {"lowercase": "kind"}
+
 
 class DataSettings(Settings):
     """How documents become rows of tokens."""
@@ -101,6 +106,11 @@ class ObjectiveSettings(Settings):
         default="fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"
     )
     duplicates: int = Field(default=10, ge=1, description="how many times fixed masks are drawn for each row")
+
+    def idle(self) -> dict[str, str]:
+        if self.name == "causal":
+            return dict.fromkeys(("rate", "masks", "duplicates"), "name")
+        return {} if self.masks == "fixed" else {"duplicates": "masks"}
 
 
 class TrainSettings(Settings):
@@ -141,6 +151,11 @@ class TrainSettings(Settings):
     prompts: tuple[str, ...] = Field(
         default=(), description="texts to continue (causal) or fill in (masked, [MASK]) on schedule"
     )
+
+    def idle(self) -> dict[str, str]:
+        if self.schedule != "warmup_stable_decay":
+            return {"decay": "schedule"}
+        return {} if self.decay else {"final_lr": "decay"}
 
     @model_validator(mode="after")
     def _phases_fit(self) -> "TrainSettings":

@@ -2,11 +2,16 @@
 
 Settings are pydantic models that are immutable and closed to unknown keys. Overrides are dotted (`train.lr=3e-4`), and
 their values are YAML scalars or lists (`train.prompts='[Once upon]'`).
+
+A setting that another one makes idle (`train.decay` beside `train.schedule=cosine`) is refused when it is an override,
+or when a file gives it a value other than its default. When it is an override that makes a file's setting idle
+(`tokenizer.path` on a recipe that names a kind), the setting goes back to its default. So whatever loads has its idle
+settings at their defaults, and can be written in full and read back.
 """
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Any, TypeVar
 
@@ -21,6 +26,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def idle(self) -> dict[str, str]:
+        """Settings of this group that have no effect as others stand, each with the name of the one that decides it."""
+        return {}
+
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
@@ -30,9 +39,11 @@ def load_settings(
     overrides: Sequence[str] = (),
     values: dict[str, Any] | None = None,
     where: str = "the settings",
+    idle: Mapping[str, str] | None = None,
 ) -> SettingsType:
     """Settings of any `kind`: `values` (default: none, so the defaults of `kind`) changed by `key=value` overrides.
 
+    idle: settings that something else than a setting makes idle, each with what does so.
     Raises: UsageError that names `where` and lists every problem.
     """
     values = copy.deepcopy(values or {})
@@ -41,9 +52,12 @@ def load_settings(
         checked = kind.model_validate(values)
     except ValidationError as error:
         problems += [_describe(detail, kind, where) for detail in error.errors()]
-    else:
-        if not problems:
-            return checked
+        checked = _without(values, kind, error)
+    if checked is not None:
+        overridden = {override.partition("=")[0].strip() for override in overrides}
+        problems += _take_out_idle(checked, values, overridden, idle or {})
+    if not problems:
+        return kind.model_validate(values)
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise UsageError(f"{where} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
@@ -118,6 +132,54 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
     except yaml.YAMLError:
         values[last] = text
     return None
+
+
+def _without(values: dict[str, Any], kind: type[SettingsType], error: ValidationError) -> SettingsType | None:
+    """The settings without the values that are wrong, to look for further problems; None where that is not enough."""
+    rest = copy.deepcopy(values)
+    for detail in error.errors():
+        names = [str(part) for part in detail["loc"]]
+        group = rest
+        while len(names) > 1 and isinstance(inner := group.get(names[0]), dict):
+            group, names = inner, names[1:]
+        group.pop(names[0], None)
+    try:
+        return kind.model_validate(rest)
+    except ValidationError:
+        return None
+
+
+def _take_out_idle(
+    checked: Settings, values: dict[str, Any], overridden: set[str], idle: Mapping[str, str]
+) -> list[str]:
+    """Take idle settings of a file that an override made idle out of `values`; returns the problems of the others."""
+    problems = []
+    for name, reason, decider in [*((name, reason, "") for name, reason in idle.items()), *_idle(checked)]:
+        *parents, last = name.split(".")
+        group, inside = checked, values
+        for parent in parents:
+            group, inside = getattr(group, parent), inside.get(parent) or {}
+        if name not in overridden and getattr(group, last) == type(group).model_fields[last].default:
+            continue
+        if name not in overridden and decider in overridden:
+            inside.pop(last, None)
+        else:
+            problems.append(f"{name} has no effect beside {reason}; leave one of them out")
+    return problems
+
+
+def _idle(settings: Settings, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Every idle setting: its dotted name, what makes it idle in words, and the dotted name of that."""
+    for name, decider in settings.idle().items():
+        yield prefix + name, f"{prefix}{decider}={_shown(getattr(settings, decider))}", prefix + decider
+    for name in type(settings).model_fields:
+        if isinstance(group := getattr(settings, name), Settings):
+            yield from _idle(group, f"{prefix}{name}.")
+
+
+def _shown(value: object) -> str:
+    """A value as an override gives it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _describe(detail: Any, kind: type[Settings], where: str) -> str:

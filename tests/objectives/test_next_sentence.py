@@ -88,8 +88,8 @@ def test_pairs_and_masks_fit_their_rows(make):
 
 
 def test_pairs_come_again_with_fixed_masks_and_differ_with_fresh_ones(make):
-    for masks, period in (("fixed", 2), ("fresh", None)):
-        objective, packing, _ = make("bert-mini", f"objective.masks={masks}", "objective.duplicates=2")
+    for masks, period in (("objective.duplicates=2", 2), ("objective.masks=fresh", None)):
+        objective, packing, _ = make("bert-mini", masks)
         epochs = [
             [(first.tolist(), second.tolist(), label) for _, _, first, second, label in pairs_of(objective, packing, e)]
             for e in range(3)

@@ -89,7 +89,8 @@ def test_a_fine_tuned_folder_answers_the_same_in_transformers(small_folder, trai
 
 def test_a_frozen_trunk_stays_as_it_was(small_folder, train: Path, tmp_path: Path):
     start = small_folder("gpt2", "causal")
-    result = finetune(start, train, tmp_path / "out", overrides=[*FAST, "freeze=true", "epochs=30"], progress=False)
+    settings = ["freeze=true", "epochs=30", "max_steps=30", "precision=float32"]
+    result = finetune(start, train, tmp_path / "out", overrides=settings, progress=False)
     before, after = load_file(start / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     for name in before:
         assert torch.equal(before[name], after[name]), name
@@ -202,6 +203,26 @@ def test_a_rate_that_blows_up_is_told(small_folder, train: Path, tmp_path: Path)
 def test_settings_have_bounds():
     with pytest.raises(UsageError, match="valid_share"):
         load_settings(FinetuneSettings, ["valid_share=0.7"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["freeze=true", "lr=1e-4"], "lr has no effect beside freeze=true"),
+        (["freeze=true", "layer_decay=0.9"], "layer_decay has no effect beside freeze=true"),
+        (["valid_share=0", "patience=4"], "patience has no effect beside valid_share=0.0"),
+    ],
+)
+def test_idle_settings_are_refused(overrides, problem):
+    with pytest.raises(UsageError, match=problem):
+        load_settings(FinetuneSettings, overrides)
+    assert load_settings(FinetuneSettings, overrides[:1])
+
+
+def test_a_share_to_hold_out_is_idle_beside_validation_data(small_folder, train: Path, tmp_path: Path):
+    with pytest.raises(UsageError, match="valid_share has no effect beside --valid"):
+        finetune(small_folder("bert", "masked"), train, tmp_path / "out", valid=train, overrides=["valid_share=0.15"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_examples_that_are_also_validation_data_are_not_learned_from(small_folder, train: Path, tmp_path: Path):

@@ -66,7 +66,7 @@ def corpus(make_corpus: Callable[[list[str]], Path]) -> Path:
 @pytest.fixture(scope="session")
 def recipe() -> MakeRecipe:
     """A function: a built-in recipe at the smallest size, with `key=value` overrides."""
-    return lambda name="gpt2-mini", *overrides: load_recipe(name, [*TINY, *overrides])
+    return lambda name="gpt2-mini", *overrides: load_recipe(load_recipe(name, TINY), overrides)
 
 
 @pytest.fixture(scope="session")

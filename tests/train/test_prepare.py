@@ -116,6 +116,11 @@ def test_raw_data_is_built_into_the_run_and_found_again(recipe, corpus, tmp_path
     assert prepared_in(run, recipe(), texts).corpus.fingerprint != first.corpus.fingerprint
 
 
+def test_a_share_to_hold_out_is_idle_on_a_corpus(recipe, corpus, tmp_path):
+    with pytest.raises(UsageError, match=r"data\.validation=0\.2 has no effect on .*corpus build --validation"):
+        prepared_in(tmp_path / "run", recipe("gpt2-mini", "data.validation=0.2"), corpus)
+
+
 def corpus_texts(folder):
     from tilth.corpus.reader import open_corpus
 

@@ -55,14 +55,14 @@ def test_equal_runs_are_equal_and_other_seeds_differ(recipe, corpus, outcome, tm
         "model.dropout=0.2",
         "model.embeddings=random",
         "objective.rate=0.3",
-        "objective.masks=fixed",
+        "objective={name: masked, masks: fixed, duplicates: 1}",
         "data.cross_documents=true",
         "train.batch_tokens=256",
     ],
 )
 def test_each_setting_changes_what_is_learnt(override, recipe, corpus, outcome, plain, tmp_path):
     # Muon and AdamW forget the size of gradients, so clipping shows from the second step on.
-    settings = recipe("roberta-mini", "objective.duplicates=1", "train.budget=6 steps", override)
+    settings = recipe("roberta-mini", "train.budget=6 steps", override)
     pretrain(settings, corpus, tmp_path / "run", progress=False)
     assert outcome(tmp_path / "run")["weights"] != plain["weights"]
 
@@ -70,5 +70,5 @@ def test_each_setting_changes_what_is_learnt(override, recipe, corpus, outcome, 
 @pytest.fixture(scope="module")
 def plain(recipe, corpus, outcome, tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "run"
-    pretrain(recipe("roberta-mini", "objective.duplicates=1", "train.budget=6 steps"), corpus, out, progress=False)
+    pretrain(recipe("roberta-mini", "train.budget=6 steps"), corpus, out, progress=False)
     return outcome(out)

@@ -49,7 +49,8 @@ def finetune(
     Raises: UsageError for wrong settings, TilthError for data, a model or a folder that cannot be used.
     """
     work = find_task(task)
-    settings = load_settings(FinetuneSettings, overrides, where="the settings of finetune")
+    idle = {"valid_share": "--valid"} if valid is not None else {}
+    settings = load_settings(FinetuneSettings, overrides, where="the settings of finetune", idle=idle)
     out = _free_folder(Path(out))
     examples = work.read(data, text_column, label_column)
     labels = examples.label_names()

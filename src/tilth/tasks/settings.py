@@ -40,6 +40,10 @@ class FinetuneSettings(Settings):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     device: str = "auto"
 
+    def idle(self) -> dict[str, str]:
+        frozen = dict.fromkeys(("lr", "layer_decay"), "freeze") if self.freeze else {}
+        return frozen | ({} if self.valid_share else {"patience": "valid_share"})
+
     def peak_rates(self, width: int) -> tuple[float, float]:
         """The peak learning rates of the top block and of the head.
 

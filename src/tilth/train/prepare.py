@@ -12,7 +12,7 @@ from tilth.model.first_block import start_first_block
 from tilth.model.model import Model, build_model
 from tilth.model.warm_start import warm_start_embeddings
 from tilth.objectives import OBJECTIVES, Objective, build_objective
-from tilth.recipe import Recipe
+from tilth.recipe import DataSettings, Recipe
 from tilth.settings import nearest
 from tilth.tokens.packing import Packing
 from tilth.tokens.shards import Shards, open_shards, write_shards
@@ -128,6 +128,11 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
 
 def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool) -> Corpus:
     if is_corpus(path):
+        if recipe.data.validation != DataSettings().validation:
+            raise UsageError(
+                f"data.validation={recipe.data.validation} has no effect on {path}, a corpus whose held-out documents "
+                "are chosen; leave it out, or build another with tilth corpus build --validation"
+            )
         return open_corpus(path)
     built = run / "corpus"
     if not (resume and is_corpus(built)):
