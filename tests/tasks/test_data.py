@@ -10,6 +10,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tilth.corpus.build import build_corpus
+from tilth.corpus.formats.columns import TEXT_COLUMNS
 from tilth.errors import TilthError
 from tilth.tasks.data import Examples, hold_out, normal_text, read_examples, stratified_sample
 
@@ -61,6 +63,16 @@ def test_unbalanced_quotes_of_a_tsv_are_text_and_quoted_newlines_of_a_csv_are_on
     assert pairs(examples) == [('"half', "0"), ('other" half', "1")]
     examples = read_examples(write(tmp_path / "a.csv", 'text,label\n"two\nlines",1\nthree,0\n'))
     assert pairs(examples) == [("two\nlines", "1"), ("three", "0")]
+
+
+@pytest.mark.parametrize("name", TEXT_COLUMNS)
+def test_one_file_serves_as_corpus_and_as_examples(name: str, tmp_path: Path):
+    texts = [f"This is text number {number} of twenty." for number in range(20)]
+    data = write(tmp_path / "rows.jsonl", jsonl([(text, text[20]) for text in texts], name))
+    assert read_examples(data).texts == texts
+    corpus = build_corpus([str(data)], tmp_path / "corpus", progress=False)
+    found = [document.text for split in ("train", "validation") for document in corpus.documents(split)]
+    assert sorted(found) == sorted(texts)
 
 
 def test_columns_are_found_by_their_usual_names_or_as_told(tmp_path: Path):

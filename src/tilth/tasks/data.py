@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tilth.corpus.formats.columns import TEXT_COLUMNS
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.tasks.formats import read_rows
 
-TEXT_COLUMNS = ("text", "sentence", "content")
 LABEL_COLUMNS = ("label", "intent", "class", "category")
 MOST_REJECTED = 10
 MOST_REJECTED_SHARE = 0.01
@@ -67,8 +67,9 @@ class Examples:
 def read_examples(path: str | Path, text_column: str | None = None, label_column: str | None = None) -> Examples:
     """Read labelled examples from a jsonl, csv, tsv or parquet file, compressed or not.
 
-    The text column is `text`, else `sentence` or `content`; the label column is `label`, else `intent`, `class` or
-    `category`; any other must be named. A TSV of two columns without such a header is text TAB label.
+    The text column is one of the corpus's `TEXT_COLUMNS`, by the corpus's rule; the label column is `label`, else
+    `intent`, `class` or `category`; any other must be named. A TSV of two columns without such a header is text TAB
+    label.
     Labels become strings. Rows without text or label, ragged rows and broken records are set aside with their line.
     Raises: TilthError when the file is missing, empty or unreadable, when a column is missing or could be several, and
     when more than 10 rows and more than 1 % are set aside.
