@@ -214,7 +214,7 @@ def compare(
 
 
 def predict(model: StrPath, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Label texts with a fine-tuned model: for each {"text", "label", "probabilities"}.
+    """Label texts with a fine-tuned model, on the best device there is: for each {"text", "label", "probabilities"}.
 
     Raises: TilthError when the model has no labels.
     """

@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from tilth.errors import TilthError
-from tilth.model.folder import load_model
+from tilth.errors import TilthError, UsageError
+from tilth.model.folder import load_model, save_model
 from tilth.use.predict import predict, predict_with
 
 
@@ -22,6 +23,34 @@ def test_answers_do_not_depend_on_the_other_texts(small_folder, family: str):
         assert list(alone["probabilities"]) == ["yes", "no", "maybe"]
         assert sum(alone["probabilities"].values()) == pytest.approx(1)
         assert alone.get("truncated", False) is (index == 3)
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_every_device_gives_the_answers_of_the_cpu(small_folder, family: str, device: str, tmp_path: Path):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model, tokenizer = load_model(small_folder(family, "masked" if family == "bert" else "causal"))
+    model.add_head("classify", labels=["yes", "no", "maybe"], seed=1)
+    save_model(model, tokenizer, tmp_path / "model")
+    texts = ["the cat", "a dog ran and sat and ran", "film " * 80]
+    expected = predict(tmp_path / "model", texts, device="cpu")
+    assert expected == predict_with(model, tokenizer, texts)
+    for answer, on_cpu in zip(predict(tmp_path / "model", texts, device=device), expected, strict=True):
+        assert answer["probabilities"] == pytest.approx(on_cpu["probabilities"], abs=1e-5)
+        assert answer["label"] == on_cpu["label"]
+
+
+def test_the_model_is_moved_to_the_device_that_is_picked(small_folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    model, tokenizer = load_model(small_folder("bert", "masked"))
+    model.add_head("classify", labels=["yes", "no"], seed=1)
+    save_model(model, tokenizer, tmp_path / "model")
+    with pytest.raises(UsageError, match="no device 'tpu' here; available: auto"):
+        predict(tmp_path / "model", ["text"], device="tpu")
+    # Every machine has the meta device, which knows shapes and no values: what is sent there cannot be answered from.
+    monkeypatch.setattr("tilth.use.predict.pick_device", lambda setting: torch.device("meta"))
+    with pytest.raises(NotImplementedError, match="meta"):
+        predict(tmp_path / "model", ["text"])
 
 
 def test_no_texts_have_no_answers(small_folder, tmp_path: Path):

@@ -10,7 +10,7 @@ from tilth.errors import UsageError
 
 
 def pick_device(setting: str = "auto") -> torch.device:
-    """The device to train on: the one named, or the first of CUDA, Apple's mps (untested) and the CPU that is there.
+    """The device to compute on: the one named, or the first of CUDA, Apple's mps (untested) and the CPU that is there.
 
     Raises: UsageError when the named device is not there.
     """
@@ -20,7 +20,7 @@ def pick_device(setting: str = "auto") -> torch.device:
     kind = setting.partition(":")[0]
     if not available.get(kind, False):
         there = ", ".join(name for name, is_there in available.items() if is_there)
-        raise UsageError(f"train.device: no device {setting!r} here; available: auto, {there}")
+        raise UsageError(f"no device {setting!r} here; available: auto, {there}")
     return torch.device(setting)
 
 

@@ -9,23 +9,27 @@ import torch
 from tilth.errors import TilthError
 from tilth.model.folder import load_model
 from tilth.model.model import Model
+from tilth.model.precision import pick_device
 from tilth.tasks.inference import all_logits
 from tilth.tasks.task import find_task
 from tilth.tokens.tokenizer import TextTokenizer
 
 
-def predict(model: str | Path, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """Classify texts with a fine-tuned model: a folder (ours or anyone's) or a hub name.
+def predict(model: str | Path, texts: Sequence[str], device: str = "auto") -> list[dict[str, Any]]:
+    """Classify texts with a fine-tuned model: a folder (ours or anyone's) or a hub name. Computed in float32.
 
+    device: auto (the best there is), cpu, cuda or mps.
     Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read
     only its beginning.
-    Raises: TilthError when the model has no labels.
+    Raises: TilthError when the model has no labels, UsageError when the device is not there.
     """
-    return predict_with(*load_model(model), texts)
+    place = pick_device(device)
+    loaded, tokenizer = load_model(model)
+    return predict_with(loaded.to(place), tokenizer, texts)
 
 
 def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
-    """As `predict`, with a model that is already open."""
+    """As `predict`, with a model that is already open, on the device where it is."""
     if "classify" not in model.heads:
         raise TilthError(f"this {model.family.name} model gives no labels; fine-tune it first (tilth finetune)")
     if not texts:
