@@ -10,8 +10,10 @@ from pathlib import Path
 from pydoc_data.topics import topics
 
 import pytest
+import torch
 
 from tilth.errors import TilthError, UsageError
+from tilth.model.threads import threads_restored
 from tilth.train.loop import pretrain
 from tilth.train.trackers import read_log
 
@@ -65,6 +67,26 @@ def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(
     resumes = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "resume"]
     assert [(record["step"], record["damaged"]) for record in resumes] == [(stop, []) for stop in stops]
     assert_equal(outcome(tmp_path / "run"), straight(name))
+
+
+def test_a_resumed_run_computes_with_the_threads_of_before(recipe, corpus, run_until, outcome, tmp_path, monkeypatch):
+    """Another number of threads gives other last bits."""
+    settings = recipe(*RECIPES["next sentence"])
+    with threads_restored():
+        for number in (2, 3):
+            torch.set_num_threads(number)
+            monkeypatch.setenv("OMP_NUM_THREADS", str(number))
+            pretrain(settings, corpus, tmp_path / f"straight-{number}", progress=False)
+            run_until(settings, corpus, tmp_path / f"run-{number}", stop=5)
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+        for number in (2, 3):
+            torch.set_num_threads(len(os.sched_getaffinity(0)))
+            pretrain(settings, corpus, tmp_path / f"run-{number}", resume=True, progress=False)
+            assert_equal(outcome(tmp_path / f"run-{number}"), outcome(tmp_path / f"straight-{number}"))
+            assert outcome(tmp_path / f"run-{number}")["state"]["state"]["threads"] == number
+            (resumed,) = [r for r in read_log(tmp_path / f"run-{number}" / "log.jsonl") if r["event"] == "resume"]
+            assert resumed["threads"] == number
 
 
 def test_the_straight_run_covers_what_it_should(straight):

@@ -14,7 +14,8 @@ from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretrainin
 from tilth.evidence.verdict import TestNoise, differences, summarise, verdict
 from tilth.files import fingerprint, output_folder, write_json, write_text
 from tilth.model.folder import load_model
-from tilth.model.precision import keep_freed_memory
+from tilth.model.precision import keep_freed_memory, pick_device
+from tilth.model.threads import choose_threads, threads_restored
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
 from tilth.tasks import metrics
@@ -31,6 +32,7 @@ Budget = int | str
 """Labelled examples per class, or "all"."""
 
 
+@threads_restored()
 def compare(
     task: str,
     data: str | Path,
@@ -78,6 +80,7 @@ def compare(
     true = np.array(held_out.label_indexes(labels))
     chosen_budgets, left_out_budgets = _checked(budgets, pool)
     keep_freed_memory()
+    threads = choose_threads(pick_device(settings.device), shown=progress)
     opened = [load_model(model) for model in models]
     names = _names(models)
     pretrained = [
@@ -107,6 +110,7 @@ def compare(
             for system in systems
         ],
         "settings": settings.model_dump(mode="json"),
+        "threads": threads,
         "budgets": chosen_budgets,
         "budgets_left_out": left_out_budgets,
         "seeds": trial_seeds,

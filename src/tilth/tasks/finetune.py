@@ -12,6 +12,7 @@ from tilth.files import output_folder, sha256_file, write_json
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
+from tilth.model.threads import choose_threads, threads_restored
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
 from tilth.tasks.data import Examples, hold_out, without
@@ -28,6 +29,7 @@ MOST_HELD_OUT = 2000
 """Held-out examples that are enough to choose among evaluations."""
 
 
+@threads_restored()
 def finetune(
     model_path: str | Path,
     data: str | Path,
@@ -66,6 +68,7 @@ def finetune(
     device = pick_device(settings.device)
     model.to(device)
     keep_freed_memory()
+    threads = choose_threads(device, shown=progress)
     work.add_head(model, labels, settings.seed)
     train, truncated = encode(work, model, tokenizer, examples, settings.max_length)
     valid_examples, valid_truncated = None, 0
@@ -94,6 +97,7 @@ def finetune(
         "truncated": {"train": truncated, "valid": valid_truncated},
         "settings": settings.model_dump(mode="json"),
         "device": str(device),
+        "threads": threads,
         "dtype": str(compute_dtype(settings.precision, device)).removeprefix("torch."),
         **asdict(fitted),
         "valid": valid_scores,

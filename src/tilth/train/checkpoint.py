@@ -1,5 +1,6 @@
 """Checkpoints: written aside, flushed, hashed, renamed, read back, and only then made the latest."""
 
+import contextlib
 import json
 import shutil
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ def verify_checkpoint(path: Path) -> None:
             raise TilthError(f"the checkpoint {path} lacks {name}")
         if sha256_file(file) != expected:
             raise TilthError(f"the checkpoint {path} is damaged: {name} does not match its hash")
+
+
+def recorded_threads(folder: Path) -> int | None:
+    """The number of threads that the newest readable checkpoint was computed with; None where none says."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["state"]["threads"])
+    return None
 
 
 def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:

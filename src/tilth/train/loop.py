@@ -20,11 +20,12 @@ from tilth.key import Key
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, describe_processor, keep_freed_memory, pick_device
+from tilth.model.threads import choose_threads, threads_restored
 from tilth.objectives.objective import Batch, loss_sums
 from tilth.progress import progress_bar
 from tilth.recipe import Budget, Recipe
 from tilth.train.batches import Batches
-from tilth.train.checkpoint import Checkpoint, load_latest, save_checkpoint
+from tilth.train.checkpoint import Checkpoint, load_latest, recorded_threads, save_checkpoint
 from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.interrupt import Interrupt
 from tilth.train.monitor import Monitor
@@ -40,6 +41,7 @@ EVALUATIONS, SAVES = 12, 6
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 
 
+@threads_restored()
 def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
     """Pre-train a model and leave it, with its log and checkpoints, in the run folder `out`.
 
@@ -58,6 +60,7 @@ def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, p
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")
     prepared = prepare(recipe, corpus, out, resume, progress)
+    choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
     return Run(recipe, prepared, out, device, resume).train(progress)
 
 
@@ -109,7 +112,7 @@ class Run:
         self.trackers = Trackers(out, self.step if resume else None)
         write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
-            self.trackers.log("resume", self.step, damaged=problems)
+            self.trackers.log("resume", self.step, damaged=problems, threads=torch.get_num_threads())
         else:
             self.trackers.log("start", 0, **self._description())
 
@@ -231,6 +234,7 @@ class Run:
                 "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation":
                 self.steps_since_evaluation,
                 "last_evaluated": self.last_evaluated, "last_saved": self.last_saved,
+                "threads": torch.get_num_threads(),
             },
             identity=self.identity,
         )  # fmt: skip
@@ -250,6 +254,7 @@ class Run:
         state = dict(checkpoint.state)
         self.monitor = Monitor.from_state(state.pop("monitor"))
         self.clock = Clock(state.pop("seconds"), time.perf_counter())
+        state.pop("threads", None)  # `pretrain` has seen to it
         for name, value in state.items():
             setattr(self, name, value)
         return problems
