@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -120,16 +121,16 @@ def test_few_held_out_tokens_are_enough_when_the_recipe_says_so(opened):
 
 @pytest.fixture(scope="module")
 def overfitted(recipe, make_corpus, tmp_path_factory):
-    """A function: a run that learns eight short texts by heart; (its folder, its summary)."""
+    """A function: a run that learns eight short texts by heart, begun or resumed; (its folder, its summary)."""
     corpus = make_corpus([topics[name][:150] for name in sorted(topics)[:10]])
 
-    def make(*overrides: str):
-        out = tmp_path_factory.mktemp("overfitted") / "run"
+    def make(*overrides: str, resumed: Path | None = None):
+        out = resumed or tmp_path_factory.mktemp("overfitted") / "run"
         settings = recipe(
             "gpt2-mini", "train.budget=60 steps", "train.lr=0.02", "train.evaluate_every=4 steps",
             "train.batch_tokens=1024", "train.patience=2", "train.schedule=linear", *overrides,
         )  # fmt: skip
-        return out, pretrain(settings, corpus, out, progress=False)
+        return out, pretrain(settings, corpus, out, resume=resumed is not None, progress=False)
 
     return make
 
@@ -163,6 +164,13 @@ def test_a_run_stops_early_when_the_recipe_says_so(overfitted):
     assert summary["step"] == warning["step"] < 60
     assert summary["best_step"] == warning["step"] - 2 * 4
     verify_checkpoint(run / "checkpoints" / f"step-{summary['step']:08d}")
+    log = (run / "log.jsonl").read_bytes()
+    assert overfitted("train.on_overfitting=stop", resumed=run)[1] == summary
+    assert (run / "log.jsonl").read_bytes() == log
+    (run / "summary.json").unlink()
+    again = overfitted("train.on_overfitting=stop", resumed=run)[1]
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+    assert [record["step"] for record in events(run, "step")] == list(range(1, summary["step"] + 1))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_documents(recipe, corpus, tmp_path):

@@ -132,9 +132,19 @@ def copied(finished, tmp_path):
     return tmp_path / "copy"
 
 
-def test_resuming_a_finished_run_changes_nothing(recipe, corpus, finished, copied, outcome):
+def test_resuming_a_finished_run_changes_nothing(recipe, corpus, finished, copied, capfd):
+    summary = pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=True)
+    assert summary == json.loads((finished / "summary.json").read_text())
+    assert f"The run in {copied} has ended (budget, step 12)" in capfd.readouterr().err
+    for path in finished.rglob("*"):
+        assert path.is_dir() or path.read_bytes() == (copied / path.relative_to(finished)).read_bytes(), path
+
+
+def test_a_run_that_died_before_its_summary_gets_it(recipe, corpus, finished, copied, outcome):
+    (copied / "summary.json").unlink()
     summary = pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
-    assert summary["step"] == 12
+    before = json.loads((finished / "summary.json").read_text())
+    assert summary | {"seconds": 0} == before | {"seconds": 0}
     assert_equal(outcome(copied), outcome(finished))
 
 

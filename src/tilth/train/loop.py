@@ -7,6 +7,7 @@ makes the rate and the end depend on the clock.
 """
 
 import math
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 
 from tilth.errors import Interrupted, TilthError, UsageError
-from tilth.files import output_folder, sha256_file, write_json, write_text
+from tilth.files import output_folder, read_json, sha256_file, write_json, write_text
 from tilth.key import Key
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
@@ -45,7 +46,8 @@ MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
     """Pre-train a model and leave it, with its log and checkpoints, in the run folder `out`.
 
-    corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`.
+    corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`; a
+    run that has ended, by its budget or stopped early, is left as it is.
     Returns the run's summary (also `summary.json`).
     Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal,
     once saved.
@@ -108,7 +110,11 @@ class Run:
         self.last_evaluated = 0.0
         self.last_saved = 0.0
         self.last_held_out: HeldOut | None = None
+        self.ended: str | None = None
         problems = self._restore() if resume else []
+        self.is_finished = self.ended is not None and (out / "summary.json").exists()
+        if self.is_finished:
+            return
         self.trackers = Trackers(out, self.step if resume else None)
         write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
@@ -118,15 +124,19 @@ class Run:
 
     def train(self, progress: bool) -> dict[str, Any]:
         """Run to the end of the budget; returns the summary."""
+        if self.is_finished:
+            if progress:
+                print(f"The run in {self.out} has ended ({self.ended}, step {self.step})", file=sys.stderr)
+            return read_json(self.out / "summary.json")
         self.model.train()
-        reason = "budget"
+        reason = self.ended or "budget"
         with (
             Interrupt() as interrupt,
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
         ):
             try:
                 for batches in self.batches.from_step(self.step):
-                    if self.progress >= 1:
+                    if self.progress >= 1 or self.ended is not None:
                         break
                     self._train_step(batches, update)
                     if self._due(self.settings.evaluate_every, self.last_evaluated, EVALUATIONS):
@@ -141,6 +151,7 @@ class Run:
                         self.save()
                 if reason != "interrupted" and self.steps_since_evaluation:
                     self._evaluate()
+                self.ended = None if reason == "interrupted" else reason
                 self.save()
                 return self._finish(reason, interrupt.signal_number)
             finally:
@@ -234,7 +245,7 @@ class Run:
                 "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation":
                 self.steps_since_evaluation,
                 "last_evaluated": self.last_evaluated, "last_saved": self.last_saved,
-                "threads": torch.get_num_threads(),
+                "threads": torch.get_num_threads(), "ended": self.ended,
             },
             identity=self.identity,
         )  # fmt: skip
