@@ -63,9 +63,12 @@ class ModelSettings(Settings):
     heads: int | None = Field(default=None, ge=1, description="attention heads; default: the size's")
     max_length: int | None = Field(default=None, ge=8, description="longest input in tokens; default: data.length")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="dropout while pre-training")
-    embeddings: Literal["random", "cooccurrence"] = Field(
-        default="cooccurrence",
-        description="start at random, or with the corpus's own co-occurrence and a first block that reads neighbours",
+    start: Literal["random", "corpus"] = Field(
+        default="corpus",
+        description="random: every weight. corpus: the token table from the corpus's co-occurrence and a masked head's "
+        "bias from its word frequencies; in bidirectional trunks that normalise after each sum (bert, roberta) also a "
+        "sinusoidal position table, in dimensions that the token and segment tables then leave free, and a first block "
+        "whose heads read neighbours and the whole document",
     )
 
 

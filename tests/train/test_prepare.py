@@ -62,7 +62,7 @@ def test_overrides_change_the_trunk(recipe, corpus, tmp_path):
 
 def test_the_sizes_of_a_family_are_kept_without_overrides(recipe, corpus, tmp_path):
     prepared = prepared_in(tmp_path / "run", recipe(), corpus)
-    changed = recipe("gpt3-mini", "model.width=", "model.heads=", "model.layers=", "model.embeddings=random")
+    changed = recipe("gpt3-mini", "model.width=", "model.heads=", "model.layers=", "model.start=random")
     config, mini = fresh_model(changed, prepared).config, FAMILIES["gpt3"].sizes["mini"]
     assert (config.layers, config.width, config.heads, config.head_size) == (
         mini.layers, mini.width, mini.heads, mini.head_size
@@ -70,10 +70,35 @@ def test_the_sizes_of_a_family_are_kept_without_overrides(recipe, corpus, tmp_pa
     assert config.windows == mini.windows == (None, 64)
 
 
+@pytest.mark.parametrize(
+    ("name", "started"),
+    [
+        ("gpt2-mini", ["tokens"]),
+        ("gpt3-mini", ["tokens"]),
+        ("roberta-mini", ["tokens", "bias", "positions", "token_types", "attention"]),
+        ("bert-mini", ["tokens", "bias", "positions", "token_types", "attention"]),
+    ],
+)
+def test_a_start_from_the_corpus_sets_what_the_setting_says(name, started, recipe, corpus, tmp_path):
+    settings = recipe(name)
+    prepared = prepared_in(tmp_path / "run", settings, corpus)
+    random = fresh_model(recipe(name, "model.start=random"), prepared).state_dict()
+    parts = {
+        "tokens": "trunk.embeddings.tokens.", "positions": "trunk.embeddings.positions.", "bias": "heads.masked.bias",
+        "token_types": "trunk.embeddings.token_types.", "attention": "trunk.blocks.0.attention.",
+    }  # fmt: skip
+    differ = {
+        next(part for part, prefix in parts.items() if weight.startswith(prefix))
+        for weight, values in fresh_model(settings, prepared).state_dict().items()
+        if not torch.equal(values, random[weight])
+    }
+    assert differ == set(started)
+
+
 @pytest.mark.parametrize("kind", ["wordpiece", "byte_bpe"])
 def test_roberta_counts_positions_as_transformers_will(kind, recipe, corpus, tmp_path):
     """From the padding id on, which is 0 in one kind of tokenizer and 1 in the other."""
-    settings = recipe("roberta-mini", f"tokenizer.kind={kind}", "model.embeddings=random")
+    settings = recipe("roberta-mini", f"tokenizer.kind={kind}", "model.start=random")
     prepared = prepared_in(tmp_path / "run", settings, corpus)
     model = fresh_model(settings, prepared).eval()
     save_model(model, prepared.tokenizer, tmp_path / "model")

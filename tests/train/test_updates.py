@@ -53,7 +53,7 @@ def test_equal_runs_are_equal_and_other_seeds_differ(recipe, corpus, outcome, tm
         "train.weight_decay=0.5",
         "train.clip=0.01",
         "model.dropout=0.2",
-        "model.embeddings=random",
+        "model.start=random",
         "objective.rate=0.3",
         "objective={name: masked, masks: fixed, duplicates: 1}",
         "data.cross_documents=true",

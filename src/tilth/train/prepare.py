@@ -70,7 +70,7 @@ def fresh_model(recipe: Recipe, prepared: Prepared, warm: bool = True) -> Model:
         # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
         config = replace(config, position_offset=pad + 1)
     model = build_model(family, config, prepared.objective.heads, recipe.seed)
-    if warm and recipe.model.embeddings == "cooccurrence":
+    if warm and recipe.model.start == "corpus":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
         start_first_block(model, recipe.seed)
     model.set_dropout(recipe.model.dropout)
