@@ -55,6 +55,14 @@ def test_card_of_a_masked_run(tmp_path):
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["family"] == "bert"
 
 
+def test_the_mask_is_that_of_the_tokenizer_whatever_the_recipe_says(tmp_path, small_folder):
+    run = make_run(tmp_path / "novels", "masked", {})
+    tokenizer = small_folder("roberta", "masked") / "tokenizer.json"
+    (run / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    card = run_model_card(run)
+    assert "the <mask> and" in card and "[MASK]" not in card
+
+
 def test_card_of_a_causal_run_gives_its_perplexity(tmp_path):
     card = run_model_card(make_run(tmp_path / "novels", "causal", {}, kind="byte_bpe"))
     assert metadata(card)["pipeline_tag"] == "text-generation"

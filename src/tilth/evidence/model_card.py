@@ -13,6 +13,7 @@ from tilth.evidence.report_comparison import metric_name
 from tilth.evidence.report_run import OBJECTIVES
 from tilth.evidence.report_run_pictures import bits_caption
 from tilth.evidence.run_record import read_run
+from tilth.tokens.load import load_tokenizer
 
 
 def run_model_card(run: Path) -> str:
@@ -32,7 +33,6 @@ def run_model_card(run: Path) -> str:
         "pipeline_tag": "text-generation" if causal else "fill-mask",
         "tags": ["tilth", "pre-training", family],
     }
-    kind = (record.recipe.get("tokenizer") or {}).get("kind", "wordpiece")
     context = {
         "metadata": _metadata(metadata),
         "name": plain(run.resolve().name),
@@ -40,7 +40,7 @@ def run_model_card(run: Path) -> str:
         "family": family,
         "size": str(record.recipe.get("size", "")),
         "method": OBJECTIVES.get(record.objective, record.objective),
-        "mask": "[MASK]" if kind == "wordpiece" else "<mask>",
+        "mask": _mask_token(run),
         "card": card,
         "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
@@ -56,6 +56,14 @@ def run_model_card(run: Path) -> str:
         "is_finished": record.end is not None,
     }
     return render("run_card.md.j2", context)
+
+
+def _mask_token(run: Path) -> str:
+    """How the run's tokenizer writes a masked token."""
+    path = run / "tokenizer.json"
+    tokenizer = load_tokenizer(path) if path.is_file() else None
+    mask = None if tokenizer is None else tokenizer.special.mask
+    return "[MASK]" if tokenizer is None or mask is None else tokenizer.backend.id_to_token(mask) or "[MASK]"
 
 
 def finetuned_model_card(result: dict[str, Any], name: str) -> str:
