@@ -1,6 +1,8 @@
 """What all tests share."""
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import hypothesis
@@ -23,48 +25,56 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_folder(tmp_path_factory: pytest.TempPathFactory):
-    """A function: the folder of a small untrained model of a family, with a byte-level tokenizer."""
-    from dataclasses import replace
-
+def byte_tokenizer():
+    """A function: a byte-level tokenizer of a few hundred entries, trained on some texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    from tilth.model.families import FAMILIES
-    from tilth.model.folder import save_model
-    from tilth.model.model import build_model
     from tilth.tokens.load import special_tokens
     from tilth.tokens.tokenizer import TextTokenizer
     from tilth.tokens.training import SPECIAL_NAMES
+
+    def make(texts: Sequence[str], vocab_size: int = 300) -> TextTokenizer:
+        backend = Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        backend.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab_size,
+            special_tokens=SPECIAL_NAMES["byte_bpe"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return TextTokenizer(backend, special_tokens(backend))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_model():
+    """A function: a small untrained model of a family, two blocks of width 32 that read 24 tokens, with changes."""
+    from tilth.model.families import FAMILIES
+    from tilth.model.model import Model, build_model
+
+    def make(family: str, vocab_size: int, heads: tuple[str, ...], **changes) -> Model:
+        shape = {"layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64, "max_length": 24}
+        config = replace(FAMILIES[family].sizes["mini"], **({"vocab_size": vocab_size} | shape | changes))
+        return build_model(FAMILIES[family], config, heads, seed=0)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory, byte_tokenizer, small_model):
+    """A function: the folder of a small untrained model of a family, with a byte-level tokenizer."""
+    from tilth.model.folder import save_model
 
     folders: dict[tuple[str, tuple[str, ...]], Path] = {}
 
     def make(family: str, *heads: str) -> Path:
         if (family, heads) not in folders:
-            backend = Tokenizer(models.BPE())
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            backend.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=300,
-                special_tokens=SPECIAL_NAMES["byte_bpe"],
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
-            backend.train_from_iterator(
-                ["the cat and the dog ran and sat", "this film is good, that film is bad"], trainer
-            )
-            tokenizer = TextTokenizer(backend, special_tokens(backend))
-            config = replace(
-                FAMILIES[family].sizes["mini"],
-                vocab_size=tokenizer.vocab_size,
-                layers=2,
-                width=32,
-                heads=2,
-                head_size=16,
-                mlp_width=64,
-                max_length=24,
-            )
+            tokenizer = byte_tokenizer(["the cat and the dog ran and sat", "this film is good, that film is bad"])
             folder = tmp_path_factory.mktemp(f"{family}-small") / "model"
-            save_model(build_model(FAMILIES[family], config, heads, seed=0), tokenizer, folder)
+            save_model(small_model(family, tokenizer.vocab_size, heads), tokenizer, folder)
             folders[family, heads] = folder
         return folders[family, heads]
 

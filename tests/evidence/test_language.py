@@ -3,14 +3,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.language import evaluate_language, score_language, windows
-from tilth.model.families import FAMILIES
 from tilth.model.folder import save_model
-from tilth.model.model import Model, build_model
-from tilth.tokens.load import special_tokens
+from tilth.model.model import Model
 from tilth.tokens.tokenizer import TextTokenizer
 
 TEXTS = [
@@ -19,40 +16,25 @@ TEXTS = [
     "a",
     "",
 ]
-SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "<|endoftext|>"]
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> TextTokenizer:
-    backend = Tokenizer(models.BPE())
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
-    )
-    backend.train_from_iterator(TEXTS, trainer)
-    return TextTokenizer(backend, special_tokens(backend))
+def tokenizer(byte_tokenizer) -> TextTokenizer:
+    return byte_tokenizer(TEXTS)
 
 
-def small(family: str, tokenizer: TextTokenizer, heads: tuple[str, ...]) -> Model:
-    from dataclasses import replace
+@pytest.fixture
+def small(small_model, tokenizer: TextTokenizer):
+    """A function: a small model whose predictions are far from uniform."""
 
-    config = replace(
-        FAMILIES[family].sizes["mini"],
-        vocab_size=tokenizer.vocab_size,
-        layers=2,
-        width=32,
-        heads=2,
-        head_size=16,
-        mlp_width=64,
-        max_length=24,
-    )
-    model = build_model(FAMILIES[family], config, heads, seed=0)
-    with torch.no_grad():  # so that predictions are far from uniform
-        for parameter in model.parameters():
-            parameter.mul_(4.0)
-    return model
+    def make(family: str, *heads: str) -> Model:
+        model = small_model(family, tokenizer.vocab_size, heads)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(4.0)
+        return model
+
+    return make
 
 
 @pytest.mark.parametrize(
@@ -71,9 +53,9 @@ def test_an_empty_document_has_no_windows():
     assert list(windows(0, 8, 4)) == []
 
 
-def test_causal_loss_is_that_of_transformers(tokenizer: TextTokenizer, tmp_path: Path):
+def test_causal_loss_is_that_of_transformers(small, tokenizer: TextTokenizer, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
-    save_model(small("gpt2", tokenizer, ("causal",)), tokenizer, tmp_path / "model")
+    save_model(small("gpt2", "causal"), tokenizer, tmp_path / "model")
     theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path / "model").eval()
     context, stride = 24, 12
     total, count = 0.0, 0
@@ -100,8 +82,8 @@ def test_causal_loss_is_that_of_transformers(tokenizer: TextTokenizer, tmp_path:
     assert result["bits_per_byte"] == pytest.approx(total / num_bytes / math.log(2), rel=1e-4)
 
 
-def test_batching_changes_nothing(tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch):
-    model = small("gpt3", tokenizer, ("causal",))
+def test_batching_changes_nothing(small, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch):
+    model = small("gpt3", "causal")
     together = score_language(model, tokenizer, TEXTS)
     monkeypatch.setattr("tilth.evidence.language.TOKENS_AT_ONCE", 1)
     monkeypatch.setattr("tilth.evidence.language._CHARACTERS_AT_ONCE", 1)
@@ -110,14 +92,14 @@ def test_batching_changes_nothing(tokenizer: TextTokenizer, monkeypatch: pytest.
     assert together["documents"] == one_by_one["documents"] == 4
 
 
-def test_a_longer_context_is_used(tokenizer: TextTokenizer):
-    model = small("gpt2", tokenizer, ("causal",))
+def test_a_longer_context_is_used(small, tokenizer: TextTokenizer):
+    model = small("gpt2", "causal")
     losses = {stride: score_language(model, tokenizer, TEXTS, stride)["loss"] for stride in (1, 24)}
     assert losses[1] != pytest.approx(losses[24], abs=1e-3)
 
 
-def test_masked_loss_is_repeatable_and_on_a_sixth_of_the_tokens(tokenizer: TextTokenizer):
-    model = small("roberta", tokenizer, ("masked",))
+def test_masked_loss_is_repeatable_and_on_a_sixth_of_the_tokens(small, tokenizer: TextTokenizer):
+    model = small("roberta", "masked")
     result = score_language(model, tokenizer, TEXTS)
     assert result == score_language(model, tokenizer, TEXTS)
     assert "masked" in result["protocol"] and "15 %" in result["protocol"]
@@ -126,9 +108,9 @@ def test_masked_loss_is_repeatable_and_on_a_sixth_of_the_tokens(tokenizer: TextT
     assert result["bits_per_byte"] == pytest.approx(expected)
 
 
-def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(tokenizer: TextTokenizer):
+def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(small, tokenizer: TextTokenizer):
     for family, head in (("gpt2", "causal"), ("bert", "masked")):
-        model = small(family, tokenizer, (head,))
+        model = small(family, head)
         with torch.no_grad():
             model.trunk.embeddings.tokens.weight.zero_()
         assert score_language(model, tokenizer, TEXTS)["loss"] == pytest.approx(
@@ -136,8 +118,8 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(tokenizer: TextTo
         )
 
 
-def test_wrong_use_is_told(tokenizer: TextTokenizer):
-    causal, masked = small("gpt2", tokenizer, ("causal",)), small("bert", tokenizer, ("masked",))
+def test_wrong_use_is_told(small, tokenizer: TextTokenizer):
+    causal, masked = small("gpt2", "causal"), small("bert", "masked")
     with pytest.raises(UsageError, match="between 1 and the model's context of 24"):
         score_language(causal, tokenizer, TEXTS, stride=25)
     with pytest.raises(UsageError, match="stride is for causal models"):

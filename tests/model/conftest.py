@@ -14,28 +14,19 @@ TEXT = ["the quick brown fox jumps over the lazy dog", "a cat and a dog sat on t
 
 
 @pytest.fixture(scope="session")
-def text_tokenizer():
+def text_tokenizer(byte_tokenizer):
     """A function: the tokenizer a family's models use, trained on two sentences."""
 
     def make(family: Family) -> TextTokenizer:
-        if family.name == "bert":
-            backend = Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
-            backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-            backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-            backend.decoder = decoders.WordPiece()
-            trainer = trainers.WordPieceTrainer(
-                vocab_size=90, special_tokens=SPECIAL_NAMES["wordpiece"], show_progress=False
-            )
-        else:
-            backend = Tokenizer(models.BPE())
-            backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-            backend.decoder = decoders.ByteLevel()
-            trainer = trainers.BpeTrainer(
-                vocab_size=290,
-                special_tokens=SPECIAL_NAMES["byte_bpe"],
-                initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-                show_progress=False,
-            )
+        if family.name != "bert":
+            return byte_tokenizer(TEXT, 290)
+        backend = Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
+        backend.normalizer = normalizers.BertNormalizer(lowercase=True)
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        backend.decoder = decoders.WordPiece()
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=90, special_tokens=SPECIAL_NAMES["wordpiece"], show_progress=False
+        )
         backend.train_from_iterator(TEXT, trainer)
         return TextTokenizer(backend, special_tokens(backend))
 

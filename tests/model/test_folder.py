@@ -13,7 +13,7 @@ from tilth.errors import TilthError
 from tilth.model.families import FAMILIES
 from tilth.model.folder import load_model, save_model
 from tilth.model.inputs import Inputs
-from tilth.model.model import Model, build_model
+from tilth.model.model import Model
 from tilth.tokens.tokenizer import TextTokenizer
 
 HEADS = {
@@ -25,15 +25,13 @@ HEADS = {
 
 
 @pytest.fixture(scope="module")
-def small(text_tokenizer):
+def small(text_tokenizer, small_model):
     """A function: a small model of a family and its tokenizer."""
 
     def make(name: str, *heads: str, **changes) -> tuple[Model, TextTokenizer]:
-        family = FAMILIES[name]
-        tokenizer = text_tokenizer(family)
-        shape = {"layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64, "max_length": 24}
-        config = replace(family.sizes["mini"], **({"vocab_size": tokenizer.vocab_size} | shape | changes))
-        return build_model(family, config, heads or HEADS[name], seed=0), tokenizer
+        tokenizer = text_tokenizer(FAMILIES[name])
+        vocab_size = changes.pop("vocab_size", tokenizer.vocab_size)
+        return small_model(name, vocab_size, heads or HEADS[name], **changes), tokenizer
 
     return make
 
