@@ -55,7 +55,7 @@ def small_model():
     from tilth.model.families import FAMILIES
     from tilth.model.model import Model, build_model
 
-    def make(family: str, vocab_size: int, heads: tuple[str, ...], **changes) -> Model:
+    def make(family: str, vocab_size: int, heads: tuple[str, ...], /, **changes) -> Model:
         shape = {"layers": 2, "width": 32, "heads": 2, "head_size": 16, "mlp_width": 64, "max_length": 24}
         config = replace(FAMILIES[family].sizes["mini"], **({"vocab_size": vocab_size} | shape | changes))
         return build_model(FAMILIES[family], config, heads, seed=0)
