@@ -1,5 +1,6 @@
 """The verbs: one function each, with the names and arguments of the command line. Results are plain JSON values."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,14 @@ def pretrain(
     *,
     overrides: Sequence[str] = (),
     resume: bool = False,
+    accept_changes: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Pre-train a model as a recipe says, into the run folder `out`, and write its report and model card.
 
     recipe: a built-in name or a YAML file. corpus: a corpus folder, or raw data to build one from. overrides:
-    `key=value`.
+    `key=value`. resume: go on from the newest whole checkpoint. accept_changes: go on although the recipe, corpus,
+    tokenizer, code, number format or thread count changed in a way that leads to another result.
     Returns the run's summary, with the path of its report.
     Raises: UsageError and TilthError as `tilth.train.loop.pretrain`; Interrupted when a signal stopped it, once it is
     saved.
@@ -98,13 +101,17 @@ def pretrain(
     run = Path(out)
     checked = load_recipe(recipe, overrides)
     try:
-        summary = run_pretraining(checked, Path(corpus), run, resume=resume, progress=progress)
+        summary = run_pretraining(
+            checked, Path(corpus), run, resume=resume, accept_changes=accept_changes, progress=progress
+        )
     except UsageError:
         raise
     except TilthError:
-        # Stopped by a signal or a fault: what was learnt until then is worth a look.
-        if (run / "log.jsonl").exists():
-            write_run_report(run)
+        # Stopped by a signal or a fault: what was learnt until then is worth a look. The fault is what to tell, though,
+        # also where a full disk takes no report either.
+        with contextlib.suppress(TilthError, OSError):
+            if (run / "log.jsonl").exists():
+                write_run_report(run)
         raise
     write_text(run / "model" / "README.md", run_model_card(run))
     return {**summary, "report": str(write_run_report(run))}

@@ -142,6 +142,9 @@ def pretrain(
     out: Annotated[str, typer.Option(help="The run folder.", show_default=False)],
     overrides: Overrides = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="With --resume: go on though changes lead to another result.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Pre-train a model as a recipe says.
@@ -149,7 +152,9 @@ def pretrain(
     KEY=VALUE changes a setting of the recipe: train.budget='20 minutes' train.lr=3e-4 data.length=256
     """
     with _working():
-        summary = tilth.pretrain(recipe, corpus, out, overrides=overrides or (), resume=resume)
+        summary = tilth.pretrain(
+            recipe, corpus, out, overrides=overrides or (), resume=resume, accept_changes=accept_changes
+        )
     render.result(summary, as_json)
 
 

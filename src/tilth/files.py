@@ -58,9 +58,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`; it replaces `path` only when the block ends without error."""
     aside = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
-    _bring_back(replaced, path)
-    shutil.rmtree(replaced, ignore_errors=True)
-    shutil.rmtree(aside, ignore_errors=True)
+    recover_folder(path)
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -74,6 +72,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         _bring_back(replaced, path)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(path: Path) -> None:
+    """After a crash: bring `path` back when it was being replaced, and remove what was half-written beside it."""
+    replaced = path.with_name(f".{path.name}.replaced")
+    _bring_back(replaced, path)
+    for left in (replaced, path.with_name(f".{path.name}.partial")):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def _bring_back(replaced: Path, path: Path) -> None:

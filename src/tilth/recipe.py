@@ -143,7 +143,14 @@ class TrainSettings(Settings):
     evaluate_every: BudgetSetting | None = Field(default=None, description="default: a twelfth of the budget")
     evaluate_tokens: int = Field(default=200_000, ge=1, description="held-out tokens scored on schedule and at the end")
     save_every: BudgetSetting | None = Field(default=None, description="default: a sixth of the budget")
-    keep_checkpoints: int = Field(default=2, ge=1, description="how many of the newest checkpoints stay")
+    keep_checkpoints: int = Field(
+        default=2,
+        ge=1,
+        description="how many of the newest checkpoints stay; the one of the best held-out loss does too",
+    )
+    keep_every: BudgetSetting | None = Field(
+        default=None, description="a checkpoint that stays, each time this much was done; default: none"
+    )
     patience: int = Field(
         default=3, ge=1, description="held-out evaluations without a better loss before overfitting is named"
     )
@@ -182,6 +189,35 @@ class Recipe(Settings):
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+_ON_RESUME = {
+    # The saved weights, the optimizer's state, or the place in the data would no longer fit.
+    "fixed": """
+        family size model.layers model.width model.heads model.max_length model.start
+        tokenizer.kind tokenizer.vocab_size tokenizer.lowercase tokenizer.sample_bytes tokenizer.path
+        data.length data.validation objective.name train.batch_tokens train.optimizer
+    """,
+    # The run would go on, to another result.
+    "alters": """
+        seed model.dropout data.cross_documents objective.rate objective.masks objective.duplicates
+        train.budget train.micro_batch_tokens train.lr train.weight_decay train.schedule train.warmup train.decay
+        train.final_lr train.clip train.evaluate_every train.evaluate_tokens train.patience train.on_overfitting
+        train.on_nonfinite
+    """,
+    # What is computed stays the same. Shards are compared with the corpus and the tokenizer; the device and the number
+    # format that device and precision lead to are compared themselves (tilth.train.identity).
+    "harmless": """
+        data.shards train.device train.precision train.save_every train.keep_checkpoints train.keep_every train.prompts
+    """,
+}
+_KIND_ON_RESUME = {name: kind for kind, names in _ON_RESUME.items() for name in names.split()}
+
+
+def on_resume(name: str) -> str:
+    """What a change of this dotted setting means for a run that goes on: `fixed` (it cannot change), `alters` (the
+    result, so it must be accepted) or `harmless`. What is not declared alters the result."""
+    return _KIND_ON_RESUME.get(name, "alters")
 
 
 def builtin_recipes() -> list[str]:

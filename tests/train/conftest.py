@@ -110,7 +110,7 @@ def outcome() -> Callable[[Path], dict[str, Any]]:
 
 
 def _outcome(run: Path) -> dict[str, Any]:
-    """A run's figures without times, and the bytes of its newest checkpoint and its model."""
+    """A run's figures without times and the size of a log that holds them; its newest checkpoint and model in bytes."""
     records = [
         {name: value for name, value in record.items() if name not in TIMES}
         for record in read_log(run / "log.jsonl")
@@ -118,7 +118,7 @@ def _outcome(run: Path) -> dict[str, Any]:
     ]
     newest = max((run / "checkpoints").glob("step-*"))
     state = json.loads((newest / "state.json").read_text())
-    del state["state"]["seconds"]
+    del state["state"]["seconds"], state["state"]["log_bytes"]
     return {
         "log": records,
         "state": state,

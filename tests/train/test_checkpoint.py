@@ -115,5 +115,5 @@ def test_no_checkpoint_and_one_of_another_format(tmp_path):
     saved(tmp_path, 1)
     manifest = tmp_path / "step-00000001" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 99}))
-    with pytest.raises(TilthError, match="has format 99; this version of Tilth reads 1"):
+    with pytest.raises(TilthError, match="has format 99; this version of Tilth reads 2"):
         load_latest(tmp_path)

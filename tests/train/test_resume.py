@@ -84,7 +84,7 @@ def test_a_resumed_run_computes_with_the_threads_of_before(recipe, corpus, run_u
             torch.set_num_threads(len(os.sched_getaffinity(0)))
             pretrain(settings, corpus, tmp_path / f"run-{number}", resume=True, progress=False)
             assert_equal(outcome(tmp_path / f"run-{number}"), outcome(tmp_path / f"straight-{number}"))
-            assert outcome(tmp_path / f"run-{number}")["state"]["state"]["threads"] == number
+            assert outcome(tmp_path / f"run-{number}")["state"]["identity"]["threads"] == number
             (resumed,) = [r for r in read_log(tmp_path / f"run-{number}" / "log.jsonl") if r["event"] == "resume"]
             assert resumed["threads"] == number
 

@@ -1,7 +1,14 @@
-"""Checkpoints: written aside, flushed, hashed, renamed, read back, and only then made the latest."""
+"""Checkpoints: written aside, flushed, hashed, renamed, read back, only then made the latest, and at last pruned.
+
+A folder of checkpoints holds `step-<step>` folders and `latest`, which names the newest that was read back whole. A
+resume verifies every checkpoint it considers, newest first, and takes the first that is whole; `latest` is what other
+tools read, and tells a resume of a checkpoint that has gone.
+"""
 
 import contextlib
 import json
+import math
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,74 +19,91 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tilth.errors import TilthError
-from tilth.files import read_json, sha256_file, whole_folder, write_json, write_text
+from tilth.files import read_json, recover_folder, sha256_file, whole_folder, write_json, write_text
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
+_FILES = (*_TENSOR_FILES, "state.json")
+_NAME = re.compile(r"step-([0-9]{8,})")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """All that a run needs to go on as if it had never stopped.
 
-    weights and optimizer: tensors by name. state: the step, and what the loop and the monitor remember. identity:
-    what must not differ when the run goes on (recipe, corpus, tokenizer, compute type).
+    weights and optimizer: whole tensors by name, whatever the number of processes. state: the step, and what the loop
+    and the monitor remember. identity: what would change the result if it changed (see `tilth.train.identity`).
+    held_out_loss: of the newest evaluation; the checkpoint with the lowest stays. milestone: stays whatever comes.
     """
 
     weights: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
     identity: dict[str, Any]
+    held_out_loss: float | None = None
+    milestone: bool = False
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write `folder/step-<step>`, verify it, point `folder/latest` at it, then remove all but the newest `keep`.
+    """Write `folder/step-<step>`, verify it, point `folder/latest` at it, then prune.
 
-    Checkpoints of later steps, which only a resume that found them damaged leaves behind, go too.
+    What stays: the newest `keep`, the milestones, and the one with the lowest held-out loss. Checkpoints of later
+    steps, which only a resume that found them damaged leaves behind, go.
 
-    Raises: TilthError when it cannot be written; older checkpoints are then untouched.
+    Raises: TilthError when it cannot be written or `folder` is not there; older checkpoints are then untouched.
     """
     path = folder / f"step-{step:08d}"
     try:
+        # Not made anew: where the run's folder has gone, a folder in its place would be a run without a beginning.
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no longer there")
         with whole_folder(path) as aside:
             for name, tensors in zip(_TENSOR_FILES, (checkpoint.weights, checkpoint.optimizer), strict=True):
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, aside / name)
             write_json(aside / "state.json", {"state": checkpoint.state, "identity": checkpoint.identity})
-            files = {name: sha256_file(aside / name) for name in (*_TENSOR_FILES, "state.json")}
-            write_json(aside / "manifest.json", {"format_version": FORMAT_VERSION, "sha256": files})
+            manifest = {
+                "format_version": FORMAT_VERSION,
+                "step": step,
+                "held_out_loss": checkpoint.held_out_loss,
+                "milestone": checkpoint.milestone,
+                "sha256": {name: sha256_file(aside / name) for name in _FILES},
+            }
+            (aside / "manifest.json").write_text(_manifest_text(manifest), encoding="utf-8")
         verify_checkpoint(path)
         write_text(folder / "latest", path.name + "\n")
     except (OSError, SafetensorError) as error:
         raise TilthError(
             f"cannot write the checkpoint {path}: {error}; free some space or mend the folder, then go on with --resume"
         ) from None
-    kept = sorted(other for other in folder.glob("step-*") if other.name <= path.name)[-keep:]
-    for other in folder.glob("step-*"):
-        if other not in kept:
-            shutil.rmtree(other, ignore_errors=True)
+    _prune(folder, path, keep)
     return path
 
 
 def verify_checkpoint(path: Path) -> None:
-    """Compare every file with the manifest. Raises: TilthError that names the first that is missing or differs."""
-    manifest = read_json(path / "manifest.json")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    """Compare every file with the manifest, and the manifest with the form it is written in.
+
+    Raises: TilthError that names the first that is missing or differs.
+    """
+    manifest = _read_manifest(path)
+    if manifest["format_version"] != FORMAT_VERSION:
         raise TilthError(
-            f"{path} has format {manifest.get('format_version')}; this version of Tilth reads {FORMAT_VERSION}"
+            f"{path} has format {manifest['format_version']}; this version of Tilth reads {FORMAT_VERSION}"
         )
-    for name, expected in manifest["sha256"].items():
+    if sorted(manifest["sha256"]) != sorted(_FILES) or _step(path) != manifest["step"]:
+        raise TilthError(f"the checkpoint {path} is damaged: manifest.json is that of another checkpoint")
+    for name in _FILES:
         file = path / name
         if not file.is_file():
             raise TilthError(f"the checkpoint {path} lacks {name}")
-        if sha256_file(file) != expected:
+        if sha256_file(file) != manifest["sha256"][name]:
             raise TilthError(f"the checkpoint {path} is damaged: {name} does not match its hash")
 
 
 def recorded_threads(folder: Path) -> int | None:
     """The number of threads that the newest readable checkpoint was computed with; None where none says."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return int(json.loads((path / "state.json").read_text(encoding="utf-8"))["state"]["threads"])
+    for path in reversed(checkpoint_paths(folder)):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return json.loads((path / "state.json").read_text(encoding="utf-8"))["identity"]["threads"]
     return None
 
 
@@ -88,15 +112,83 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
 
     Raises: TilthError when none is whole.
     """
-    problems: list[str] = []
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for replaced in folder.glob(".step-*.replaced"):  # a crash came between the two renames that replace a checkpoint
+        recover_folder(folder / replaced.name.removeprefix(".").removesuffix(".replaced"))
+    paths = checkpoint_paths(folder)
+    problems = _latest_gone(folder, paths)
+    for path in reversed(paths):
         try:
             verify_checkpoint(path)
             record = json.loads((path / "state.json").read_text(encoding="utf-8"))
             weights, optimizer = (load_file(path / name) for name in _TENSOR_FILES)
-        except (TilthError, SafetensorError, OSError, ValueError, KeyError) as error:
+            return Checkpoint(weights, optimizer, record["state"], record["identity"]), problems
+        except (TilthError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             problems.append(str(error) if isinstance(error, TilthError) else f"{path} is damaged: {error!r}")
-            continue
-        return Checkpoint(weights, optimizer, record["state"], record["identity"]), problems
     detail = "; ".join(problems) or "there is none"
     raise TilthError(f"no checkpoint to resume from in {folder}: {detail}; start another run in another --out")
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether there is any checkpoint, whole or not, one that was being replaced when the machine stopped included."""
+    return bool(checkpoint_paths(folder)) or any(folder.glob(".step-*.replaced"))
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, damaged ones too, oldest first. Nothing else in the folder is ever removed."""
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1
+
+
+def _latest_gone(folder: Path, paths: list[Path]) -> list[str]:
+    """What is wrong when `latest` names no checkpoint. Without the file nothing is: a crash may precede its first."""
+    try:
+        named = (folder / "latest").read_bytes().decode(errors="replace").removesuffix("\n")
+    except OSError:
+        return []
+    if named in [path.name for path in paths]:
+        return []
+    return [f"{folder / 'latest'} names {named[:80]!r}, and there is no such checkpoint: one or the other was damaged"]
+
+
+def _manifest_text(manifest: dict[str, Any]) -> str:
+    return json.dumps(manifest, indent=2) + "\n"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """Raises: TilthError unless every byte is as `_manifest_text` writes it."""
+    manifest = read_json(path / "manifest.json")
+    if not isinstance(manifest, dict) or manifest.keys() < {"format_version"}:
+        raise TilthError(f"the checkpoint {path} is damaged: manifest.json holds no manifest")
+    if manifest["format_version"] == FORMAT_VERSION and (
+        manifest.keys() != {"format_version", "step", "held_out_loss", "milestone", "sha256"}
+        or _manifest_text(manifest).encode() != (path / "manifest.json").read_bytes()
+    ):
+        raise TilthError(f"the checkpoint {path} is damaged: manifest.json is not as it was written")
+    return manifest
+
+
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    paths = checkpoint_paths(folder)
+    past = [path for path in paths if _step(path) <= _step(newest)]
+    kept = set(past[-keep:])
+    losses: list[tuple[float, int, Path]] = []
+    for path in past:
+        try:
+            manifest = _read_manifest(path)
+        except (TilthError, OSError):
+            continue
+        if manifest.get("milestone"):
+            kept.add(path)
+        loss = manifest.get("held_out_loss")
+        if isinstance(loss, float) and math.isfinite(loss):
+            losses.append((loss, -_step(path), path))
+    if losses:
+        kept.add(min(losses)[2])
+    # What a kill left half-written goes too: one save is written at a time, and this one is done.
+    for path in (*paths, *folder.glob(".step-*.partial"), *folder.glob(".step-*.replaced")):
+        if path not in kept:
+            shutil.rmtree(path, ignore_errors=True)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from tilth.errors import Interrupted, TilthError, UsageError
-from tilth.files import output_folder, read_json, sha256_file, write_json, write_text
+from tilth.files import output_folder, read_json, recover_folder, sha256_file, write_json, write_text
 from tilth.key import Key
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
@@ -26,15 +26,17 @@ from tilth.objectives.objective import Batch, loss_sums
 from tilth.progress import progress_bar
 from tilth.recipe import Budget, Recipe
 from tilth.train.batches import Batches
-from tilth.train.checkpoint import Checkpoint, load_latest, recorded_threads, save_checkpoint
+from tilth.train.checkpoint import Checkpoint, holds_checkpoints, load_latest, recorded_threads
 from tilth.train.held_out import HeldOut, held_out_loss
+from tilth.train.identity import check_identity, run_identity
 from tilth.train.interrupt import Interrupt
 from tilth.train.monitor import Monitor
 from tilth.train.optimizers import Optimizers
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.samples import default_prompts, sample
+from tilth.train.saver import Saver
 from tilth.train.schedules import rate
-from tilth.train.trackers import Trackers
+from tilth.train.trackers import Trackers, has_saved
 from tilth.version import __version__
 
 EVALUATIONS, SAVES = 12, 6
@@ -43,11 +45,20 @@ MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 
 
 @threads_restored()
-def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, progress: bool = True) -> dict[str, Any]:
+def pretrain(
+    recipe: Recipe,
+    corpus: Path,
+    out: Path,
+    *,
+    resume: bool = False,
+    accept_changes: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
     """Pre-train a model and leave it, with its log and checkpoints, in the run folder `out`.
 
     corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`; a
-    run that has ended, by its budget or stopped early, is left as it is.
+    run that has ended, by its budget or stopped early, is left as it is. accept_changes: go on although what has
+    changed since leads to another result.
     Returns the run's summary (also `summary.json`).
     Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal,
     once saved.
@@ -56,14 +67,17 @@ def pretrain(recipe: Recipe, corpus: Path, out: Path, *, resume: bool = False, p
     if device.type == "cpu":
         keep_freed_memory()
     output_folder(out)
-    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
-    if not resume and any((out / "checkpoints").glob("step-*")):
+    if accept_changes and not resume:
+        raise UsageError("changes can be accepted in a run that goes on: give --accept-changes with --resume")
+    if not resume and holds_checkpoints(out / "checkpoints"):
         raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")
-    prepared = prepare(recipe, corpus, out, resume, progress)
+    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
+    resume = resume and (holds_checkpoints(out / "checkpoints") or has_saved(out))
+    prepared = prepare(recipe, corpus, out, resume, progress, accept_changes)
     choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
-    return Run(recipe, prepared, out, device, resume).train(progress)
+    return Run(recipe, prepared, out, device, resume, accept_changes).train(progress)
 
 
 @dataclass
@@ -81,7 +95,15 @@ class Clock:
 class Run:
     """One pre-training run: what it has, and where it is."""
 
-    def __init__(self, recipe: Recipe, prepared: Prepared, out: Path, device: torch.device, resume: bool) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        prepared: Prepared,
+        out: Path,
+        device: torch.device,
+        resume: bool,
+        accept_changes: bool = False,
+    ) -> None:
         self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
         self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
         length = recipe.data.length
@@ -95,12 +117,7 @@ class Run:
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
         )
-        self.identity = {
-            "recipe": recipe.model_dump(mode="json"),
-            "corpus": prepared.corpus.fingerprint,
-            "tokenizer": prepared.tokenizer.fingerprint,
-            "compute_type": str(self.dtype).removeprefix("torch."),
-        }
+        self.identity = run_identity(recipe, prepared, device, self.dtype)
         self.clock = Clock(0.0, time.perf_counter())
         self.model: Model = fresh_model(recipe, prepared, warm=not resume).to(device)
         self.optimizers = Optimizers(self.model, self.settings)
@@ -108,17 +125,23 @@ class Run:
         self.step, self.tokens = 0, 0
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
         self.last_evaluated = 0.0
-        self.last_saved = 0.0
+        self.last_saved, self.last_milestone = 0.0, 0.0
         self.last_held_out: HeldOut | None = None
+        self.last_held_out_loss: float | None = None
+        self.log_bytes = 0
         self.ended: str | None = None
-        problems = self._restore() if resume else []
+        resumed = self._restore(accept_changes) if resume else {}
         self.is_finished = self.ended is not None and (out / "summary.json").exists()
         if self.is_finished:
             return
-        self.trackers = Trackers(out, self.step if resume else None)
+        self.saved = self._place() if resume else None
+        self.trackers = Trackers(out, self.step if resume else None, self.log_bytes)
+        self.saver = Saver(out / "checkpoints", self.settings.keep_checkpoints, self.trackers.log)
         write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
-            self.trackers.log("resume", self.step, damaged=problems, threads=torch.get_num_threads())
+            # The log was cut to where it was when this checkpoint was begun, and so does not tell of it.
+            self.trackers.log("checkpoint", self.step, path=f"checkpoints/step-{self.step:08d}")
+            self.trackers.log("resume", self.step, **resumed, threads=torch.get_num_threads())
         else:
             self.trackers.log("start", 0, **self._description())
 
@@ -147,14 +170,17 @@ class Run:
                     if interrupt.signal_number is not None:
                         reason = "interrupted"
                         break
+                    self.saver.poll()
                     if self.progress < 1 and self._due(self.settings.save_every, self.last_saved, SAVES):
                         self.save()
                 if reason != "interrupted" and self.steps_since_evaluation:
                     self._evaluate()
                 self.ended = None if reason == "interrupted" else reason
                 self.save()
+                self.saver.wait()
                 return self._finish(reason, interrupt.signal_number)
             finally:
+                self.saver.close()
                 self.trackers.close()
 
     @property
@@ -203,7 +229,7 @@ class Run:
         Returns whether overfitting has just been named.
         """
         held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
-        self.last_held_out = held_out
+        self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
         steps = self.steps_since_evaluation
         train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
@@ -234,8 +260,14 @@ class Run:
         return True
 
     def save(self) -> None:
-        """Write a checkpoint of this step."""
+        """Begin to write a checkpoint of this step."""
+        if self.saved == self._place():
+            return
+        self.saver.wait()  # so that the log tells of the one before within the bytes that this one counts
         self.last_saved = self._units(self.settings.save_every)
+        keep_every = self.settings.keep_every
+        if milestone := keep_every is not None and self._due(keep_every, self.last_milestone, 1):
+            self.last_milestone = self._units(keep_every)
         checkpoint = Checkpoint(
             weights=dict(self.model.state_dict()),
             optimizer=self.optimizers.state(),
@@ -244,31 +276,38 @@ class Run:
                 self.monitor.state(),
                 "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation":
                 self.steps_since_evaluation,
-                "last_evaluated": self.last_evaluated, "last_saved": self.last_saved,
-                "threads": torch.get_num_threads(), "ended": self.ended,
+                "last_evaluated": self.last_evaluated, "last_saved": self.last_saved, "last_milestone":
+                self.last_milestone, "last_held_out_loss": self.last_held_out_loss,
+                "log_bytes": self.trackers.synced_bytes(), "ended": self.ended,
             },
             identity=self.identity,
+            held_out_loss=self.last_held_out_loss,
+            milestone=milestone,
         )  # fmt: skip
-        path = save_checkpoint(self.out / "checkpoints", self.step, checkpoint, self.settings.keep_checkpoints)
-        self.trackers.log("checkpoint", self.step, path=f"checkpoints/{path.name}")
+        self.saver.save(self.step, checkpoint)
+        self.saved = self._place()
 
-    def _restore(self) -> list[str]:
+    def _place(self) -> tuple[int, int, str | None]:
+        """What tells one state to save from another."""
+        return self.step, self.steps_since_evaluation, self.ended
+
+    def _restore(self, accept_changes: bool) -> dict[str, list[str]]:
+        """Take up the newest whole checkpoint; returns what the log should tell of it."""
         checkpoint, problems = load_latest(self.out / "checkpoints")
-        differ = _differences(checkpoint.identity, self.identity)
-        if differ:
-            raise UsageError(
-                f"{self.out} cannot go on: these differ from the run's checkpoint: {', '.join(differ)}; "
-                "restore them, or start another run"
-            )
+        for problem in problems:
+            print(f"passed over: {problem}", file=sys.stderr)
+        changes = check_identity(checkpoint.identity, self.identity, accept_changes)
+        recover_folder(self.out / "model")
         self.model.load_state_dict(checkpoint.weights)
         self.optimizers.load_state(checkpoint.optimizer)
         state = dict(checkpoint.state)
         self.monitor = Monitor.from_state(state.pop("monitor"))
         self.clock = Clock(state.pop("seconds"), time.perf_counter())
-        state.pop("threads", None)  # `pretrain` has seen to it
         for name, value in state.items():
             setattr(self, name, value)
-        return problems
+        if changes["accepted"]:
+            self.ended = None
+        return {"damaged": problems, **changes}
 
     def _handle_nonfinite(self, batches: list[Batch], loss: float, norm: float) -> None:
         self.optimizers.clear()
@@ -357,15 +396,3 @@ class Run:
             "rows": train.num_rows,
             "fill": round(train.fill, 4),
         }
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
-    """Dotted names of the values that differ, with both."""
-    found = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and isinstance(new, dict):
-            found += _differences(old, new, f"{prefix}{name}." if name != "recipe" else "")
-        elif old != new:
-            found.append(f"{prefix}{name} (was {old}, is {new})")
-    return found

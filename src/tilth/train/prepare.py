@@ -31,20 +31,24 @@ class Prepared:
     validation: Packing
 
 
-def prepare(recipe: Recipe, corpus_path: Path, run: Path, resume: bool, progress: bool) -> Prepared:
+def prepare(
+    recipe: Recipe, corpus_path: Path, run: Path, resume: bool, progress: bool, accept_changes: bool = False
+) -> Prepared:
     """Make everything but the model; on resume, find in the run folder what was made before.
 
-    corpus_path: a corpus, or raw data to build one from (it goes to `run/corpus`).
+    corpus_path: a corpus, or raw data to build one from (it goes to `run/corpus`). accept_changes: on resume, make
+    anew what was made from another corpus or tokenizer.
     Raises: UsageError when settings do not fit together, TilthError when the data, the tokenizer or the shards cannot
     be used or do not belong together.
     """
     # The vocabulary may yet differ; whatever else does not fit is said before the corpus is read.
     _trunk_config(recipe, check_family(recipe), recipe.tokenizer.vocab_size)
-    corpus = _corpus(recipe, corpus_path, run, resume, progress)
+    corpus = _corpus(recipe, corpus_path, run, resume, progress, accept_changes)
     tokenizer = _tokenizer(recipe, corpus, run, resume, progress)
     objective = build_objective(recipe, tokenizer)
     shards_path = Path(recipe.data.shards) if recipe.data.shards else run / "shards"
-    if recipe.data.shards or (resume and shards_path.exists()):
+    made_before = resume and not recipe.data.shards and shards_path.exists()
+    if recipe.data.shards or (made_before and not _changed(shards_path, corpus, tokenizer, accept_changes)):
         shards = open_shards(shards_path, corpus.fingerprint, tokenizer.fingerprint)
     else:
         shards = write_shards(corpus, tokenizer, shards_path, progress=progress)
@@ -126,7 +130,20 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
     return sized
 
 
-def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool) -> Corpus:
+def _changed(shards: Path, corpus: Corpus, tokenizer: TextTokenizer, accept_changes: bool) -> bool:
+    """Whether a run's shards are to be made anew. Raises: UsageError when they would have to be, and may not."""
+    manifest = open_shards(shards).manifest
+    now = {"corpus": corpus.fingerprint, "tokenizer": tokenizer.fingerprint}
+    differ = [f"{name} (was {manifest[name]}, is {value})" for name, value in now.items() if manifest[name] != value]
+    if differ and not accept_changes:
+        raise UsageError(
+            f"the run's {shards} were made from another {' and another '.join(differ)}; "
+            "give what the run was started with, accept the change with --accept-changes, or start another run"
+        )
+    return bool(differ)
+
+
+def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool, accept_changes: bool) -> Corpus:
     if is_corpus(path):
         if recipe.data.validation != DataSettings().validation:
             raise UsageError(
@@ -135,13 +152,17 @@ def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool)
             )
         return open_corpus(path)
     built = run / "corpus"
-    if not (resume and is_corpus(built)):
-        return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
-    corpus = open_corpus(built)
-    sources = [source["source"] for source in corpus.card["sources"]]
-    if sources != [path.absolute().name]:
-        raise UsageError(f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus")
-    return corpus
+    if resume and is_corpus(built):
+        corpus = open_corpus(built)
+        sources = [source["source"] for source in corpus.card["sources"]]
+        if sources == [path.absolute().name]:
+            return corpus
+        if not accept_changes:
+            raise UsageError(
+                f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus, or accept "
+                "the change with --accept-changes"
+            )
+    return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
 
 
 def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, resume: bool, progress: bool) -> TextTokenizer:

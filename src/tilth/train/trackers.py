@@ -1,10 +1,16 @@
 """Where a run's figures go: `log.jsonl` always, TensorBoard when it is installed."""
 
+import contextlib
+import errno
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Protocol
+
+from tilth.errors import TilthError
+from tilth.files import write_text
 
 
 class Tracker(Protocol):
@@ -16,14 +22,21 @@ class Tracker(Protocol):
 
 
 class JsonLines:
-    """One JSON object a line, flushed as it comes."""
+    """One JSON object a line, written as it comes."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - open for as long as the run
+        # Without a buffer, nothing is left over to fail once more when a full disk ends the run.
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 - open for as long as the run
 
     def log(self, step: int, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(_finite(record), ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = json.dumps(_finite(record), ensure_ascii=False).encode(errors="replace") + b"\n"
+        if self._file.write(line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def synced_bytes(self) -> int:
+        """Make what was written outlast a power cut; returns how many bytes there are."""
+        os.fsync(self._file.fileno())
+        return self._file.tell()
 
     def close(self) -> None:
         self._file.close()
@@ -54,27 +67,46 @@ class TensorBoard:
 class Trackers:
     """All trackers of a run."""
 
-    def __init__(self, run: Path, resumed_step: int | None) -> None:
-        """resumed_step: records after it, from before an interruption, are dropped."""
-        path = run / "log.jsonl"
+    def __init__(self, run: Path, resumed_step: int | None, log_bytes: int | None = None) -> None:
+        """resumed_step: the step of the checkpoint that the run goes on from, if it does. log_bytes: what
+        `synced_bytes` was then; records from after it, but for those of other resumes, are dropped."""
+        self._path = run / "log.jsonl"
         if resumed_step is None:
-            path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
         else:
-            _drop_after(path, resumed_step)
-        self._trackers: list[Tracker] = [JsonLines(path)]
+            _cut(self._path, log_bytes, resumed_step)
+        self._lines = JsonLines(self._path)
+        self._trackers: list[Tracker] = [self._lines]
         if importlib.util.find_spec("tensorboard") is not None:
             purge_step = None if resumed_step is None else resumed_step + 1
             self._trackers.append(TensorBoard(run / "tensorboard", purge_step))
 
     def log(self, event: str, step: int, **figures: Any) -> None:
-        """Give one record to every tracker."""
-        for tracker in self._trackers:
-            tracker.log(step, {"event": event, "step": step, **figures})
+        """Give one record to every tracker. Raises: TilthError when one cannot be written."""
+        try:
+            for tracker in self._trackers:
+                tracker.log(step, {"event": event, "step": step, **figures})
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def synced_bytes(self) -> int:
+        """How long `log.jsonl` is, all of it safe on the disk. Raises: TilthError when it cannot be made so."""
+        try:
+            return self._lines.synced_bytes()
+        except OSError as error:
+            raise self._unwritable(error) from None
 
     def close(self) -> None:
-        """Flush and close every tracker."""
+        """Flush and close every tracker, as far as the disk lets them."""
         for tracker in self._trackers:
-            tracker.close()
+            with contextlib.suppress(OSError):
+                tracker.close()
+
+    def _unwritable(self, error: OSError) -> TilthError:
+        return TilthError(
+            f"cannot write {self._path}: {error.strerror or error}; "
+            "free some space or mend the folder, then go on with --resume"
+        )
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -88,9 +120,37 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _drop_after(path: Path, step: int) -> None:
-    from tilth.files import write_text
+def has_saved(run: Path) -> bool:
+    """Whether a run's log tells of a checkpoint."""
+    path = run / "log.jsonl"
+    return path.exists() and any(record["event"] == "checkpoint" for record in read_log(path))
 
+
+def _cut(path: Path, size: int | None, step: int) -> None:
+    """Leave the first `size` bytes, and later records of resumes up to `step`: they did happen, whatever came of them.
+
+    Where that is not how the log was (someone edited it, or `size` is None), leave the records up to `step`.
+    """
+    if not path.exists():
+        return
+    with open(path, "r+b") as file:
+        if size is not None:
+            file.seek(max(0, size - 1))
+        if size is None or (size and file.read(1) != b"\n"):
+            return _drop_after(path, step)
+        file.seek(size)
+        resumes = []
+        for line in file:
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                record = json.loads(line)
+                if record["event"] == "resume" and record["step"] <= step and line.endswith(b"\n"):
+                    resumes.append(line)
+        file.truncate(size)
+        file.seek(size)
+        file.writelines(resumes)
+
+
+def _drop_after(path: Path, step: int) -> None:
     if path.exists():
         kept = [record for record in read_log(path) if record["step"] <= step and record["event"] != "end"]
         write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))

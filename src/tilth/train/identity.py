@@ -1,0 +1,85 @@
+"""What a run's result depends on, and what may change when it goes on.
+
+The identity of a run is a plain JSON value in each of its checkpoints. On resume it is compared with what there is now:
+a change that cannot alter the result passes, one that would must be accepted, and one that the saved weights or the
+place in the data do not allow is refused.
+"""
+
+import platform
+from typing import Any
+
+import numpy as np
+import torch
+
+from tilth.errors import UsageError
+from tilth.recipe import Recipe, on_resume
+from tilth.train.prepare import Prepared
+from tilth.version import RESULT_VERSION
+
+
+def run_identity(recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """All that the bits of a run's result depend on, as JSON. dtype: the type of activations."""
+    on_cpu = device.type == "cpu"
+    return {
+        "recipe": recipe.model_dump(mode="json"),
+        "corpus": prepared.corpus.fingerprint,
+        "tokenizer": prepared.tokenizer.fingerprint,
+        "compute_type": str(dtype).removeprefix("torch."),
+        "device": device.type,
+        "processor": _processor(device),
+        # Sums are split over threads, and another split rounds otherwise.
+        "threads": torch.get_num_threads() if on_cpu else None,
+        "code": {"result_version": RESULT_VERSION, "torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) -> dict[str, list[str]]:
+    """Compare a checkpoint's identity with the present one.
+
+    Returns the changes that passed, in words: {"accepted": those that alter the result, "changed": the others}.
+    Raises: UsageError naming the changes that cannot be made, or that alter the result and are not accepted.
+    """
+    found: dict[str, list[str]] = {"fixed": [], "alters": [], "harmless": []}
+    for name, was, is_now in _differences(_with_defaults(before), now):
+        found[on_resume(name.removeprefix("recipe."))].append(
+            f"{name.removeprefix('recipe.')} (was {was}, is {is_now})"
+        )
+    if found["fixed"]:
+        raise UsageError(
+            f"these cannot change within a run: {', '.join(found['fixed'])}; restore them, or start another run"
+        )
+    if found["alters"] and not accept:
+        raise UsageError(
+            f"the run would not end as it would have: these differ from its checkpoint: {', '.join(found['alters'])}; "
+            "restore them, accept them with --accept-changes, or start another run"
+        )
+    return {"accepted": found["alters"], "changed": found["harmless"]}
+
+
+def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the version which wrote the checkpoint did not have yet were as their defaults are."""
+    try:
+        return identity | {"recipe": Recipe.model_validate(identity["recipe"]).model_dump(mode="json")}
+    except ValueError:  # it had settings that are gone: they are named as differences
+        return identity
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
+    """Dotted names of the values that differ, with both."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append((f"{prefix}{name}", old, new))
+    return found
+
+
+def _processor(device: torch.device) -> str:
+    """The kind of processor, as far as it chooses among kernels that round differently."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return platform.machine()
