@@ -41,6 +41,8 @@ from tilth.version import __version__
 
 EVALUATIONS, SAVES = 12, 6
 """How often a run evaluates and saves over its budget, unless the recipe says."""
+INTERVALS = {"last_evaluated": "evaluate_every", "last_saved": "save_every", "last_milestone": "keep_every"}
+"""Where a run keeps how far it was when it last did something, in the unit of the setting that says how often."""
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 
 
@@ -301,12 +303,16 @@ class Run:
         self.model.load_state_dict(checkpoint.weights)
         self.optimizers.load_state(checkpoint.optimizer)
         state = dict(checkpoint.state)
-        self.monitor = Monitor.from_state(state.pop("monitor"))
+        self.monitor = Monitor.from_state(state.pop("monitor") | {"patience": self.settings.patience})
         self.clock = Clock(state.pop("seconds"), time.perf_counter())
         for name, value in state.items():
             setattr(self, name, value)
         if changes["accepted"]:
             self.ended = None
+        before, now = (identity["recipe"]["train"] for identity in (checkpoint.identity, self.identity))
+        for last, every in INTERVALS.items():
+            if any(before.get(name) != now[name] for name in (every, "budget")):  # it may count in another unit now
+                setattr(self, last, self._units(getattr(self.settings, every)))
         return {"damaged": problems, **changes}
 
     def _handle_nonfinite(self, batches: list[Batch], loss: float, norm: float) -> None:
