@@ -1,9 +1,9 @@
 """A run killed again and again with `kill -9`, and resumed each time, against the run that was never stopped.
 
 `python -m tilth pretrain`, tiny models with dropout, four micro-batches a step, three epochs, and a checkpoint at every
-fourth step. Each process is killed at a random moment: after a random number of micro-batches (the process counts them in a
-shared file, see `PROBE`) and a random delay. At the end, weights, optimizer state, what the loop remembers, the kept
-model, the held-out losses and the log are compared bit for bit; only times, and the records of resumes, may differ.
+fourth step. Each process is killed at a random moment: after a random number of micro-batches (the process counts them
+in a shared file, see `PROBE`) and a random delay. At the end, weights, optimizer state, what the loop remembers, the
+kept model, the held-out losses and the log are compared bit for bit; only times and the records of resumes may differ.
 
     python benchmarks/kill_anywhere.py --kills 100
 """
@@ -231,7 +231,8 @@ def main() -> None:
             cells = [family, tally.kills, *(tally.where[column] for column in columns), tally.runs]
             lines.append(f"| {' | '.join(map(str, cells))} | {'; '.join(tally.differences) or 'nothing'} |")
             print(lines[-1], flush=True)
-    head = f"# Killed anywhere, the run ends the same\n\n{__doc__.split(chr(10) * 2)[1]}\n\nMachine: {describe('float32')}.\n"
+    what = __doc__.split("\n\n")[1]
+    head = f"# Killed anywhere, the run ends the same\n\n{what}\n\nMachine: {describe('float32')}.\n"
     foot = (
         f"{total} kills, seed {arguments.seed}; {unequal} differences. From the start of the process to its first "
         f"micro-batch a resume took {statistics.median(startup):.1f} s (median), {max(startup):.1f} s at most, on a "

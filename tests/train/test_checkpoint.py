@@ -1,10 +1,24 @@
+import io
 import json
+import math
+import os
+import pickle
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 
 from tilth.errors import TilthError
-from tilth.train.checkpoint import Checkpoint, load_latest, save_checkpoint, verify_checkpoint
+from tilth.files import sha256_file
+from tilth.key import Key
+from tilth.train.checkpoint import (
+    Checkpoint,
+    holds_checkpoints,
+    load_latest,
+    save_checkpoint,
+    verify_checkpoint,
+)
 
 FILES = ("weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 
@@ -62,12 +76,120 @@ def test_each_byte_of_a_manifest_counts(tmp_path):
     file = tmp_path / "step-00000002" / "manifest.json"
     content = file.read_bytes()
     for place, byte in enumerate(content):
-        if chr(byte).isspace():
-            continue
-        file.write_bytes(content[:place] + bytes([byte ^ 1]) + content[place + 1 :])
+        other = {10: 32, 32: 10}.get(byte, byte ^ 1)  # white space for white space, which JSON does not mind
+        file.write_bytes(content[:place] + bytes([other]) + content[place + 1 :])
         again, problems = load_latest(tmp_path)
         assert again.state["loss"] == 1.0, content[place - 5 : place + 5]
         assert len(problems) == 1 and "step-00000002" in problems[0], problems
+
+
+def test_damage_at_random_is_always_found(tmp_path):
+    """A shorter form of benchmarks/damage.py."""
+    saved(tmp_path, 1, 2)
+    newest = tmp_path / "step-00000002"
+    for trial in range(200):
+        random = Key(0, trial, "damage").generator()
+        file = newest / FILES[random.integers(len(FILES))]
+        content = file.read_bytes()
+        place, kind = int(random.integers(len(content))), int(random.integers(3))
+        if kind == 0:
+            file.write_bytes(
+                content[:place] + bytes([content[place] ^ int(random.integers(1, 256))]) + content[place + 1 :]
+            )
+        elif kind == 1:
+            file.write_bytes(content[:place])
+        else:
+            file.unlink()
+        again, problems = load_latest(tmp_path)
+        assert again.state["loss"] == 1.0, (trial, file.name)
+        assert len(problems) == 1 and "step-00000002" in problems[0], (trial, problems)
+        file.write_bytes(content)
+    assert load_latest(tmp_path)[0].state["loss"] == 2.0
+
+
+def test_a_checkpoint_under_another_name_or_with_a_missing_entry_is_damaged(tmp_path):
+    saved(tmp_path, 1, 2)
+    (tmp_path / "step-00000002").rename(tmp_path / "step-00000003")
+    again, problems = load_latest(tmp_path)
+    assert again.state["loss"] == 1.0
+    assert "latest names 'step-00000002', and there is no such checkpoint" in problems[0].replace(f"{tmp_path}/", "")
+    assert "step-00000003 is that of step 2: its folder was renamed" in problems[1]
+
+
+def test_a_checkpoint_that_is_gone_is_told_of(tmp_path):
+    saved(tmp_path, 1, 2)
+    shutil.rmtree(tmp_path / "step-00000002")
+    again, problems = load_latest(tmp_path)
+    assert again.state["loss"] == 1.0
+    assert len(problems) == 1 and "'step-00000002', and there is no such checkpoint" in problems[0]
+
+
+def test_what_a_crash_left_is_brought_back_or_removed(tmp_path):
+    """A machine that stopped between the two renames that replace a checkpoint, and one that stopped amid a save."""
+    saved(tmp_path, 1, 2)
+    (tmp_path / "step-00000002").rename(tmp_path / ".step-00000002.replaced")
+    (tmp_path / ".step-00000005.partial").mkdir()
+    (tmp_path / ".step-00000005.partial" / "weights.safetensors").write_bytes(b"half")
+    assert holds_checkpoints(tmp_path)
+    again, problems = load_latest(tmp_path)
+    assert (again.state["loss"], problems) == (2.0, [])
+    saved(tmp_path, 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "latest", "step-00000001", "step-00000002", "step-00000003",
+    ]  # fmt: skip
+
+
+def test_the_best_and_the_milestones_stay(tmp_path):
+    for step, loss, milestone in [
+        (1, 3.0, False), (2, 1.5, False), (3, 2.0, True), (4, math.nan, False), (5, 1.5, False), (6, 1.75, False),
+        (7, None, False), (100_000_000, 1.8, False),
+    ]:  # fmt: skip
+        save_checkpoint(
+            tmp_path, step, replace(checkpoint(float(step)), held_out_loss=loss, milestone=milestone), keep=1
+        )
+        if step == 2:
+            (tmp_path / "step-00000002-mine").mkdir()
+    kept = sorted(path.name for path in tmp_path.glob("step-*"))
+    assert kept == ["step-00000002-mine", "step-00000003", "step-00000005", "step-100000000"]
+    assert load_latest(tmp_path)[0].state["loss"] == 1e8
+
+
+class WritesAFile:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("trusted", [False, True], ids=["foreign", "with its own hash"])
+@pytest.mark.parametrize("write", [pickle.dump, torch.save], ids=["pickle", "torch.save"])
+@pytest.mark.parametrize("name", [*FILES, "more.pt", ".metadata"])
+def test_nothing_is_unpickled(name, write, trusted, tmp_path):
+    saved(tmp_path, 1, 2)
+    trap, newest = tmp_path / "trap", tmp_path / "step-00000002"
+    with open(newest / name, "wb") as file:
+        write(WritesAFile(trap), file)
+    if trusted and name in FILES[:3]:
+        manifest = json.loads((newest / "manifest.json").read_text())
+        manifest["sha256"][name] = sha256_file(newest / name)
+        (newest / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+        verify_checkpoint(newest)
+    again, problems = load_latest(tmp_path)
+    assert again.state["loss"] == (1.0 if name in FILES else 2.0)
+    assert len(problems) == (name in FILES)
+    assert not trap.exists()
+    content = io.BytesIO((newest / name).read_bytes())
+    pickle.load(content) if write is pickle.dump else torch.load(content, weights_only=False)
+    assert trap.exists(), "the trap works"
+
+
+def test_a_folder_that_has_gone_is_not_made_anew(tmp_path):
+    with pytest.raises(TilthError, match=r"cannot write the checkpoint .*gone is no longer there.*--resume"):
+        save_checkpoint(tmp_path / "gone", 3, checkpoint(3.0), keep=1)
+    assert not (tmp_path / "gone").exists()
 
 
 def test_the_newest_stay_and_latest_names_the_last(tmp_path):

@@ -60,15 +60,10 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         with whole_folder(path) as aside:
             for name, tensors in zip(_TENSOR_FILES, (checkpoint.weights, checkpoint.optimizer), strict=True):
                 save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, aside / name)
-            write_json(aside / "state.json", {"state": checkpoint.state, "identity": checkpoint.identity})
-            manifest = {
-                "format_version": FORMAT_VERSION,
-                "step": step,
-                "held_out_loss": checkpoint.held_out_loss,
-                "milestone": checkpoint.milestone,
-                "sha256": {name: sha256_file(aside / name) for name in _FILES},
-            }
-            (aside / "manifest.json").write_text(_manifest_text(manifest), encoding="utf-8")
+            record = {"step": step, "held_out_loss": checkpoint.held_out_loss, "milestone": checkpoint.milestone}
+            write_json(aside / "state.json", record | {"state": checkpoint.state, "identity": checkpoint.identity})
+            # Nothing but hashes, so that a change of any byte shows: either in its form or in what it stands for.
+            (aside / "manifest.json").write_bytes(_manifest({name: sha256_file(aside / name) for name in _FILES}))
         verify_checkpoint(path)
         write_text(folder / "latest", path.name + "\n")
     except (OSError, SafetensorError) as error:
@@ -84,19 +79,25 @@ def verify_checkpoint(path: Path) -> None:
 
     Raises: TilthError that names the first that is missing or differs.
     """
-    manifest = _read_manifest(path)
-    if manifest["format_version"] != FORMAT_VERSION:
-        raise TilthError(
-            f"{path} has format {manifest['format_version']}; this version of Tilth reads {FORMAT_VERSION}"
-        )
-    if sorted(manifest["sha256"]) != sorted(_FILES) or _step(path) != manifest["step"]:
-        raise TilthError(f"the checkpoint {path} is damaged: manifest.json is that of another checkpoint")
+    manifest = read_json(path / "manifest.json")
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
+        raise TilthError(f"{path} has format {version}; this version of Tilth reads {FORMAT_VERSION}")
+    hashes = manifest.get("sha256")
+    if (
+        not isinstance(hashes, dict)
+        or hashes.keys() != set(_FILES)
+        or _manifest(hashes) != (path / "manifest.json").read_bytes()
+    ):
+        raise TilthError(f"the checkpoint {path} is damaged: manifest.json is not as it was written")
     for name in _FILES:
         file = path / name
         if not file.is_file():
             raise TilthError(f"the checkpoint {path} lacks {name}")
-        if sha256_file(file) != manifest["sha256"][name]:
+        if sha256_file(file) != hashes[name]:
             raise TilthError(f"the checkpoint {path} is damaged: {name} does not match its hash")
+    if (step := read_json(path / "state.json")["step"]) != _step(path):
+        raise TilthError(f"the checkpoint {path} is that of step {step}: its folder was renamed")
 
 
 def recorded_threads(folder: Path) -> int | None:
@@ -154,21 +155,8 @@ def _latest_gone(folder: Path, paths: list[Path]) -> list[str]:
     return [f"{folder / 'latest'} names {named[:80]!r}, and there is no such checkpoint: one or the other was damaged"]
 
 
-def _manifest_text(manifest: dict[str, Any]) -> str:
-    return json.dumps(manifest, indent=2) + "\n"
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    """Raises: TilthError unless every byte is as `_manifest_text` writes it."""
-    manifest = read_json(path / "manifest.json")
-    if not isinstance(manifest, dict) or manifest.keys() < {"format_version"}:
-        raise TilthError(f"the checkpoint {path} is damaged: manifest.json holds no manifest")
-    if manifest["format_version"] == FORMAT_VERSION and (
-        manifest.keys() != {"format_version", "step", "held_out_loss", "milestone", "sha256"}
-        or _manifest_text(manifest).encode() != (path / "manifest.json").read_bytes()
-    ):
-        raise TilthError(f"the checkpoint {path} is damaged: manifest.json is not as it was written")
-    return manifest
+def _manifest(hashes: dict[str, str]) -> bytes:
+    return (json.dumps({"format_version": FORMAT_VERSION, "sha256": hashes}, indent=2) + "\n").encode()
 
 
 def _prune(folder: Path, newest: Path, keep: int) -> None:
@@ -178,12 +166,12 @@ def _prune(folder: Path, newest: Path, keep: int) -> None:
     losses: list[tuple[float, int, Path]] = []
     for path in past:
         try:
-            manifest = _read_manifest(path)
-        except (TilthError, OSError):
+            record = read_json(path / "state.json")
+            milestone, loss = record["milestone"], record["held_out_loss"]
+        except (TilthError, OSError, KeyError, TypeError):  # a damaged one is no one's choice
             continue
-        if manifest.get("milestone"):
+        if milestone:
             kept.add(path)
-        loss = manifest.get("held_out_loss")
         if isinstance(loss, float) and math.isfinite(loss):
             losses.append((loss, -_step(path), path))
     if losses:
