@@ -176,7 +176,8 @@ def test_nothing_is_unpickled(name, write, trusted, tmp_path):
         manifest = json.loads((newest / "manifest.json").read_text())
         manifest["sha256"][name] = sha256_file(newest / name)
         (newest / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        verify_checkpoint(newest)
+        if name != "state.json":  # which is read to verify its step
+            verify_checkpoint(newest)
     again, problems = load_latest(tmp_path)
     assert again.state["loss"] == (1.0 if name in FILES else 2.0)
     assert len(problems) == (name in FILES)

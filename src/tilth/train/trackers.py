@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,6 +51,13 @@ class TensorBoard:
         from torch.utils.tensorboard import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=purge_step)
+        # When its thread cannot write, the next call raises what happened; a traceback beside that helps nobody.
+        self._hook_before = threading.excepthook
+        threading.excepthook = self._hook
+
+    def _hook(self, failure: threading.ExceptHookArgs) -> None:
+        if type(failure.thread).__name__ != "_AsyncWriterThread":
+            self._hook_before(failure)
 
     def log(self, step: int, record: dict[str, Any]) -> None:
         event = record["event"]
@@ -61,6 +69,8 @@ class TensorBoard:
                     self._writer.add_scalar(f"{event}/{name}", value, step)
 
     def close(self) -> None:
+        if threading.excepthook == self._hook:
+            threading.excepthook = self._hook_before
         self._writer.close()
 
 
@@ -104,7 +114,7 @@ class Trackers:
 
     def _unwritable(self, error: OSError) -> TilthError:
         return TilthError(
-            f"cannot write {self._path}: {error.strerror or error}; "
+            f"cannot write the log in {self._path.parent}: {error.strerror or error}; "
             "free some space or mend the folder, then go on with --resume"
         )
 
