@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +14,12 @@ import pytest
 import torch
 
 from tilth.errors import TilthError, UsageError
+from tilth.key import Key
 from tilth.model.threads import threads_restored
-from tilth.train.loop import pretrain
+from tilth.train.batches import Batches
+from tilth.train.checkpoint import load_latest, save_checkpoint
+from tilth.train.loop import Run, pretrain
+from tilth.train.prepare import prepare
 from tilth.train.trackers import read_log
 
 # Small micro-batches, so that a step accumulates four of them; 12 steps are about three epochs.
@@ -236,6 +241,96 @@ def test_the_process_saves_on_a_signal_and_goes_on_exactly(recipe, corpus, strai
         assert (run / "checkpoints" / f"step-{stopped['step']:08d}" / "manifest.json").is_file()
     pretrain(settings, corpus, run, resume=True, progress=False)
     assert_equal(outcome(run), straight("next sentence"))
+
+
+def test_the_process_can_be_killed_anywhere(recipe, corpus, straight, outcome, tmp_path):
+    """A shorter form of benchmarks/kill_anywhere.py: `kill -9` at random moments, before, amid and after saves."""
+    settings = recipe(*RECIPES["next sentence"])
+    (tmp_path / "recipe.yaml").write_text(settings.to_yaml())
+    run = tmp_path / "run"
+    arguments = [str(tmp_path / "recipe.yaml"), "--corpus", str(corpus), "--out", str(run)]
+    for number, step in enumerate((2, 6, 10)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tilth", "pretrain", *arguments, *(["--resume"] * (number > 0))],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        while not _reached(run / "log.jsonl", step) and process.poll() is None:
+            time.sleep(0.002)
+        time.sleep(Key(0, number, "kill").generator().uniform(0, 0.02))
+        process.kill()
+        errors = process.communicate()[1]
+        assert process.returncode in (-signal.SIGKILL, 0), errors
+    pretrain(settings, corpus, run, resume=True, progress=False)
+    assert_equal(outcome(run), straight("next sentence"))
+
+
+def test_records_after_the_checkpoint_go_and_resumes_stay(recipe, corpus, copied, finished, outcome):
+    """As if killed just before the save of step 12 was done: all of its steps were logged already."""
+    log, settings = copied / "log.jsonl", recipe(*FINISHED)
+    for _ in range(2):
+        shutil.rmtree(copied / "checkpoints" / "step-00000012")
+        with open(log, "a") as file:
+            file.write(
+                '{"event": "warning", "step": 8, "kind": "made up", "message": "later than the save of step 8"}\n'
+            )
+            file.write('{"event": "step", "step": 9, "lo')
+        pretrain(settings, corpus, copied, resume=True, progress=False)
+        assert_equal(outcome(copied), outcome(finished))
+    records = read_log(log)
+    assert [record["step"] for record in records if record["event"] == "resume"] == [8, 8]
+    assert [record["step"] for record in records if record["event"] == "checkpoint"] == [4, 8, 12]
+
+
+def test_damage_is_told_on_the_terminal_and_in_the_log(recipe, corpus, copied, capsys):
+    (copied / "checkpoints" / "step-00000012" / "state.json").unlink()
+    pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    told = capsys.readouterr().err
+    assert "passed over: " in told and "step-00000012 lacks state.json" in told
+    (resume,) = [record for record in read_log(copied / "log.jsonl") if record["event"] == "resume"]
+    assert resume["step"] == 8 and "step-00000012 lacks state.json" in resume["damaged"][0]
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew_when_resumed(recipe, corpus, copied, finished, outcome):
+    """But not one whose checkpoints someone has taken away."""
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.raises(TilthError, match="no checkpoint to resume from"):
+        pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    log = copied / "log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
+    pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    assert_equal(outcome(copied), outcome(finished))
+
+
+def test_a_run_that_is_far_starts_again_as_fast_as_one_that_has_begun(recipe, corpus, run_until, tmp_path, monkeypatch):
+    """At step 1,000,000 the first batch is made at once: nothing is skipped over or replayed."""
+    settings, run, far = recipe("bert-mini", "model.dropout=0.1", "train.budget=2M steps"), tmp_path / "run", 1_000_000
+    run_until(settings, corpus, run, stop=2)
+    made = []
+    at = Batches.at
+
+    def noted(self, step):
+        made.append((step, time.perf_counter(), at(self, step)))
+        return made[-1][2]
+
+    monkeypatch.setattr(Batches, "at", noted)
+    took = {}
+    for step in (2, far):
+        checkpoint, _ = load_latest(run / "checkpoints")
+        checkpoint.state["step"] = step
+        save_checkpoint(run / "checkpoints", step, checkpoint, keep=1)
+        made.clear()
+        started = time.perf_counter()
+        run_until(settings, corpus, run, stop=step + 1, resume=True)
+        assert [number for number, *_ in made][:2] == [step, step + 1] and len(made) <= 3
+        took[step] = made[0][1] - started
+    fresh = Run(settings, prepare(settings, corpus, run, True, progress=False), tmp_path, torch.device("cpu"), False)
+    fresh.trackers.close()
+    for mine, theirs in zip(made[0][2], at(fresh.batches, far), strict=True):
+        assert torch.equal(mine.inputs.tokens, theirs.inputs.tokens)
+        for head in mine.predictions:
+            assert torch.equal(mine.predictions[head].places, theirs.predictions[head].places)
+    assert took[far] < 2 * took[2] + 2, took
 
 
 def _reached(log: Path, step: int) -> bool:
