@@ -36,6 +36,7 @@ def main() -> None:
         overrides = [
             f"train.budget={(saves + 1) * every} steps", f"train.save_every={every} steps",
             f"train.evaluate_every={(saves + 1) * every} steps", "train.evaluate_tokens=2000",
+            "tokenizer.vocab_size=5500",  # what that text supports
         ]  # fmt: skip
         tilth.pretrain("bert-mini", folder / "topics.jsonl", folder / "run", overrides=overrides, progress=False)
         records = read_log(folder / "run" / "log.jsonl")

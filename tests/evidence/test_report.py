@@ -169,13 +169,20 @@ def test_resumed_run_shows_only_what_was_kept(tmp_path):
     crashed = [START, step(10), evaluation(10, 6.0), step(20, loss=1.0), evaluation(20, 0.125)]
     resumed = [
         {**START, "processor": "Processor 9001"},
-        {"event": "resume", "step": 10, "damaged": ["step-00000020: truncated"]},
+        {
+            "event": "resume",
+            "step": 10,
+            "damaged": ["step-00000020: truncated"],
+            "accepted": ["train.lr (was 0.1, is 0.2)"],
+            "changed": ["train.save_every (was None, is 5 steps)"],
+        },  # fmt: skip
         step(20),
         evaluation(20, 5.5),
     ]
     text = report_of(make_run(tmp_path / "run", [*crashed, *resumed]))
     assert "resumed from step 10" in text
     assert "passed over when it was resumed: step-00000020: truncated." in text
+    assert "alter the result were accepted when it was resumed: train.lr (was 0.1, is 0.2)." in text
     assert "0.125" not in text
     assert "5.500" in text
     assert "Processor 9001" in text

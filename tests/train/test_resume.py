@@ -249,6 +249,7 @@ def test_the_process_can_be_killed_anywhere(recipe, corpus, straight, outcome, t
     (tmp_path / "recipe.yaml").write_text(settings.to_yaml())
     run = tmp_path / "run"
     arguments = [str(tmp_path / "recipe.yaml"), "--corpus", str(corpus), "--out", str(run)]
+    ends = []
     for number, step in enumerate((2, 6, 10)):
         process = subprocess.Popen(
             [sys.executable, "-m", "tilth", "pretrain", *arguments, *(["--resume"] * (number > 0))],
@@ -261,6 +262,8 @@ def test_the_process_can_be_killed_anywhere(recipe, corpus, straight, outcome, t
         process.kill()
         errors = process.communicate()[1]
         assert process.returncode in (-signal.SIGKILL, 0), errors
+        ends.append(process.returncode)
+    assert -signal.SIGKILL in ends
     pretrain(settings, corpus, run, resume=True, progress=False)
     assert_equal(outcome(run), straight("next sentence"))
 

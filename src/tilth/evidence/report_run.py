@@ -118,6 +118,8 @@ def _notes(record: RunRecord) -> list[str]:
         notes.append(f"The run was resumed from step {steps}; dotted lines in the figures show where.")
     if damaged := [str(problem) for event in record.resumes for problem in event.get("damaged") or []]:
         notes.append(f"Damaged checkpoints were passed over when it was resumed: {'; '.join(damaged)}.")
+    if accepted := [str(change) for event in record.resumes for change in event.get("accepted") or []]:
+        notes.append(f"Changes that alter the result were accepted when it was resumed: {'; '.join(accepted)}.")
     if record.unreadable_lines:
         noun = "line" if record.unreadable_lines == 1 else "lines"
         notes.append(f"{record.unreadable_lines} {noun} of log.jsonl could not be read and are left out.")
