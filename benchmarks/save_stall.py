@@ -3,7 +3,7 @@
 `bert-mini` on Python's help topics, with a save every few steps instead of every minute. All is read from the run's
 log: the steps from one save's beginning to its end against the median step at which nothing is being saved. What they
 take longer, in all, is what the save costs; as a share of a minute, it is the stall of a run that saves every minute.
-Steps at which the model was evaluated are left out.
+The model is evaluated at the end only.
 
     python benchmarks/save_stall.py --saves 12
 """
