@@ -96,7 +96,7 @@ class NeuralSystem:
     def run(self, train: Examples, seed: int) -> Outcome:
         settings = self.settings.model_copy(update={"seed": seed})
         learned, held_out = split_for_stopping(train, settings)
-        model = self._start(seed)
+        model = self._start(settings)
         pad = self.tokenizer.special.pad or 0
         encoded = self._encode(model, learned)
         fitted = fit(
@@ -115,13 +115,13 @@ class NeuralSystem:
             {"steps": fitted.steps, "best_epoch": fitted.best_epoch, "held_out": len(held_out or ())},
         )
 
-    def _start(self, seed: int) -> Model:
+    def _start(self, settings: FinetuneSettings) -> Model:
         if self.fresh:
-            model = build_model(self.model.family, self.model.config, (), seed)
+            model = build_model(self.model.family, self.model.config, (), settings.seed)
             model.to(self.model.trunk.embeddings.tokens.weight.device)
         else:
             model = copy.deepcopy(self.model)
-        self.task.add_head(model, self.labels, seed)
+        self.task.add_head(model, self.labels, settings)
         return model
 
     def _encode(self, model: Model, examples: Examples) -> Encoded:

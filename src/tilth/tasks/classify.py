@@ -9,9 +9,11 @@ from torch import Tensor
 
 from tilth.errors import TilthError
 from tilth.model.inputs import Inputs
+from tilth.model.mean_pooling import start_mean_pooling
 from tilth.model.model import Model
 from tilth.tasks import metrics
 from tilth.tasks.data import Examples, read_examples
+from tilth.tasks.settings import FinetuneSettings
 from tilth.tokens.tokenizer import TextTokenizer
 
 ROW_TOKENS = 64
@@ -27,8 +29,8 @@ class Classify:
         """Labelled examples of a file: see `tilth.tasks.data.read_examples`."""
         return read_examples(path, text_column, label_column)
 
-    def add_head(self, model: Model, labels: list[str], seed: int) -> None:
-        """Give the model a fresh head for `labels`.
+    def add_head(self, model: Model, labels: list[str], settings: FinetuneSettings) -> None:
+        """Give the model a fresh head for `labels`, and by `settings.summary` a top block that starts as a mean.
 
         Raises: TilthError when there are fewer than two.
         """
@@ -36,7 +38,9 @@ class Classify:
             raise TilthError(
                 f"the data has only one label ({labels[0]!r}); a classifier needs examples of at least two"
             )
-        model.add_head("classify", labels=labels, seed=seed)
+        model.add_head("classify", labels=labels, seed=settings.seed)
+        if settings.summary == "mean":
+            start_mean_pooling(model, settings.seed)
 
     def encode(
         self, model: Model, tokenizer: TextTokenizer, texts: Sequence[str], max_length: int | None = None

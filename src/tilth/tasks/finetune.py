@@ -69,7 +69,7 @@ def finetune(
     model.to(device)
     keep_freed_memory()
     threads = choose_threads(device, shown=progress)
-    work.add_head(model, labels, settings.seed)
+    work.add_head(model, labels, settings)
     train, truncated = encode(work, model, tokenizer, examples, settings.max_length)
     valid_examples, valid_truncated = None, 0
     if held_out is not None:

@@ -26,6 +26,10 @@ class FinetuneSettings(Settings):
     weight_decay: float = Field(0.01, ge=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    summary: Literal["mean", "trained"] = Field(
+        "mean",
+        description="start the top block as the mean of a text's vectors, or keep what pre-training made of it",
+    )
     freeze: bool = Field(False, description="train the head only, on the trunk's features as they are")
     max_length: int | None = Field(
         None, ge=3, description="tokens of a text that are read; default: the model's length"

@@ -11,6 +11,7 @@ from tilth.errors import UsageError
 from tilth.model.model import Model
 from tilth.tasks.classify import Classify
 from tilth.tasks.data import Examples
+from tilth.tasks.settings import FinetuneSettings
 from tilth.tokens.tokenizer import TextTokenizer
 
 
@@ -21,7 +22,7 @@ class Task(Protocol):
 
     def read(self, path: str | Path, text_column: str | None = None, label_column: str | None = None) -> Examples: ...
 
-    def add_head(self, model: Model, labels: list[str], seed: int) -> None: ...
+    def add_head(self, model: Model, labels: list[str], settings: FinetuneSettings) -> None: ...
 
     def encode(
         self, model: Model, tokenizer: TextTokenizer, texts: Sequence[str], max_length: int | None = None
