@@ -11,6 +11,7 @@ from tilth.errors import TilthError
 from tilth.model import layers
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
+from tilth.model.layers import dropout
 from tilth.model.model import Model, build_model
 
 VOCAB = 50
@@ -203,3 +204,20 @@ def test_rows_of_one_piece_with_and_without_padding():
     assert inputs.documents.tolist() == [[0, 0, 0], [0, 0, -1]]
     assert inputs.positions[0].tolist() == [0, 1, 2]
     assert Inputs.of_rows(tokens).documents.tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("rate", "dtype"), [(0.1, torch.bfloat16), (0.5, torch.float32), (0.999, torch.float32)])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate: float, dtype: torch.dtype):
+    torch.manual_seed(0)
+    values = torch.full((3, 7, 9_999), 2.0, dtype=dtype, requires_grad=True)
+    dropped = dropout(values, rate, training=True)
+    share = float((dropped == 0).float().mean())
+    assert share == pytest.approx(rate, abs=4 * (rate * (1 - rate) / values.numel()) ** 0.5)
+    kept = dropped[dropped != 0].detach()
+    assert torch.allclose(kept.float(), torch.full_like(kept, 2 / (1 - rate)).float(), rtol=0.01)
+    dropped.sum().backward()
+    assert values.grad is not None and torch.equal(values.grad != 0, dropped != 0)
+    assert dropout(values, rate, training=False) is values
+    # No place of a draw is favoured: each of the four parts of 64 bits drops alike.
+    parts = (dropped.detach().flatten()[: values.numel() // 4 * 4].view(-1, 4) == 0).float().mean(0)
+    assert parts == pytest.approx(torch.full((4,), rate), abs=8 * (rate * (1 - rate) / values.numel()) ** 0.5)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tilth.model.config import TrunkConfig
-from tilth.model.layers import LayerNorm, Linear
+from tilth.model.layers import LayerNorm, Linear, dropout
 
 
 class VocabularyHead(nn.Module):
@@ -60,7 +60,7 @@ class PooledHead(nn.Module):
 
     def forward(self, hidden_ND: Tensor) -> Tensor:
         pooled_ND = torch.tanh(self.pooler(hidden_ND))
-        return self.out(F.dropout(pooled_ND, self.dropout, training=self.training and self.dropout > 0))
+        return self.out(dropout(pooled_ND, self.dropout, self.training))
 
 
 class LinearHead(nn.Module):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tilth.errors import TilthError
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Block, Cache, LayerNorm, attention_bias
+from tilth.model.layers import Block, Cache, LayerNorm, attention_bias, dropout
 
 
 class Embeddings(nn.Module):
@@ -32,7 +32,7 @@ class Embeddings(nn.Module):
         hidden_BSD = hidden_BSD.to(dtype)
         if self.norm is not None:
             hidden_BSD = self.norm(hidden_BSD)
-        return F.dropout(hidden_BSD, self.dropout, training=self.training and self.dropout > 0)
+        return dropout(hidden_BSD, self.dropout, self.training)
 
 
 class Trunk(nn.Module):
