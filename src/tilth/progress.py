@@ -7,6 +7,12 @@ from collections.abc import Callable, Iterator
 Update = Callable[..., None]
 
 
+def announce(text: str, shown: bool = True) -> None:
+    """Print a line on standard error; a bar that is shown there moves below it."""
+    if shown:
+        print(text, file=sys.stderr, flush=True)
+
+
 @contextlib.contextmanager
 def progress_bar(description: str, total: float | None, unit: str, shown: bool = True) -> Iterator[Update]:
     """Show a bar on standard error while the block runs.

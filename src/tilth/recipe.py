@@ -154,10 +154,27 @@ class TrainSettings(Settings):
     patience: int = Field(
         default=3, ge=1, description="held-out evaluations without a better loss before overfitting is named"
     )
-    on_overfitting: Literal["continue", "stop"] = Field(
-        default="continue", description="the best model is kept either way"
+    on_overfitting: Literal["continue", "stop", "lower_rate"] = Field(
+        default="continue", description="the best model is kept in any case; lower_rate halves the peak rate"
     )
-    on_nonfinite: Literal["stop", "skip"] = "stop"
+    on_stall: Literal["continue", "stop", "lower_rate"] = "continue"
+    on_spike: Literal["continue", "skip", "rewind", "lower_rate"] = Field(
+        default="continue",
+        description="skip: no update by this step; rewind: go back to the last checkpoint and leave out the batches "
+        "since",
+    )
+    on_divergence: Literal["continue", "stop", "rewind", "lower_rate"] = "continue"
+    on_nonfinite: Literal["stop", "skip", "rewind"] = "stop"
+    on_layers: Literal["continue", "stop", "rewind", "lower_rate"] = Field(
+        default="continue", description="what to do about dead or exploding layers"
+    )
+    on_corruption: Literal["continue", "stop"] = "continue"
+    recompute_every: int = Field(
+        default=100, ge=0, description="steps between two computations of a small batch, compared bit by bit; 0: never"
+    )
+    trackers: tuple[Literal["trackio", "wandb", "mlflow"], ...] = Field(
+        default=(), description="where figures go besides log.jsonl and TensorBoard; on this machine unless set up else"
+    )
     prompts: tuple[str, ...] = Field(
         default=(), description="texts to continue (causal) or fill in (masked, [MASK]) on schedule"
     )
@@ -203,12 +220,13 @@ _ON_RESUME = {
         seed model.dropout data.cross_documents objective.rate objective.masks objective.duplicates
         train.budget train.micro_batch_tokens train.lr train.weight_decay train.schedule train.warmup train.decay
         train.final_lr train.clip train.evaluate_every train.evaluate_tokens train.patience train.on_overfitting
-        train.on_nonfinite
+        train.on_stall train.on_spike train.on_divergence train.on_nonfinite train.on_layers train.on_corruption
     """,
     # What is computed stays the same. Shards are compared with the corpus and the tokenizer; the device and the number
     # format that device and precision lead to are compared themselves (tilth.train.identity).
     "harmless": """
         data.shards train.device train.precision train.save_every train.keep_checkpoints train.keep_every train.prompts
+        train.recompute_every train.trackers
     """,
 }
 _KIND_ON_RESUME = {name: kind for kind, names in _ON_RESUME.items() for name in names.split()}

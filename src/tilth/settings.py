@@ -139,6 +139,8 @@ def _without(values: dict[str, Any], kind: type[SettingsType], error: Validation
     rest = copy.deepcopy(values)
     for detail in error.errors():
         names = [str(part) for part in detail["loc"]]
+        if not names:  # wrong as a whole
+            return None
         group = rest
         while len(names) > 1 and isinstance(inner := group.get(names[0]), dict):
             group, names = inner, names[1:]

@@ -10,6 +10,7 @@ from tilth.evidence import human
 from tilth.evidence.report_parts import Stat, settings_groups
 from tilth.evidence.report_run_pictures import bits_caption, learning_note, run_pictures
 from tilth.evidence.run_record import Event, RunRecord
+from tilth.train.monitor import ACTIONS
 
 OBJECTIVES = {
     "masked": "masked language modelling",
@@ -19,6 +20,7 @@ OBJECTIVES = {
 _STATUS = {
     "budget": ("finished", False),
     "stopped early": ("stopped early", False),
+    "stopped on request": ("stopped on request", False),
     "interrupted": ("interrupted", True),
 }
 _MOMENTS = 6
@@ -108,6 +110,7 @@ def _warning(event: Event) -> dict[str, Any]:
         "step": event.get("step"),
         "message": event.get("message", ""),
         "documents": shown,
+        "action": ACTIONS.get(event.get("action", ""), ""),
     }
 
 
@@ -123,6 +126,9 @@ def _notes(record: RunRecord) -> list[str]:
     if record.unreadable_lines:
         noun = "line" if record.unreadable_lines == 1 else "lines"
         notes.append(f"{record.unreadable_lines} {noun} of log.jsonl could not be read and are left out.")
+    for change in record.changes:
+        what = f"set the peak rate to {human.significant(change['lr'])}" if change.get("lr") else "ended the run"
+        notes.append(f"At step {human.count(change['step'])} a change asked for through the run folder {what}.")
     if not record.evaluations:
         notes.append("No held-out evaluation is on record yet.")
     return notes

@@ -34,6 +34,7 @@ class RunRecord:
     warnings: list[Event] = field(default_factory=list)
     resumes: list[Event] = field(default_factory=list)
     checkpoints: list[Event] = field(default_factory=list)
+    changes: list[Event] = field(default_factory=list)
     unreadable_lines: int = 0
 
     @property
@@ -125,6 +126,7 @@ def _take(record: RunRecord, line: str) -> None:
         "sample": record.samples,
         "warning": record.warnings,
         "checkpoint": record.checkpoints,
+        "change": record.changes,
     }
     if kind in lists:
         lists[kind].append(event)
@@ -137,6 +139,10 @@ def _take(record: RunRecord, line: str) -> None:
             events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
         record.resumes.append(event)
         record.end = None
+    elif kind == "rewind":  # the steps past the checkpoint are done again; what was wrong with them stays on record
+        for events in lists.values():
+            if events is not record.warnings:
+                events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
 
 
 def _optional(path: Path) -> Any:

@@ -128,6 +128,7 @@ class ShardSplit:
         self.num_documents: int = counts["documents"]
         self.num_tokens: int = counts["tokens"]
         self.num_bytes: int = counts["bytes"]
+        self._vocab_size: int = manifest["vocab_size"]
         self._shard_tokens: int = manifest["shard_tokens"]
         names = sorted(file for file in counts["files"] if file.endswith(".ids"))
         self._shards = [_map(path / file, manifest["dtype"]) for file in names]
@@ -150,15 +151,19 @@ class ShardSplit:
         """Token ids of many ranges, end to end.
 
         starts, lengths: int64 (N,), positions and counts within the split. Returns int64 (sum of lengths,).
+        Raises: TilthError when one is outside the vocabulary.
         """
         positions = ranges(starts, lengths)
-        if len(self._shards) == 1:
-            return self._shards[0][positions].astype(np.int64)
         shards, within = np.divmod(positions, self._shard_tokens)
         ids = np.empty(len(positions), dtype=np.int64)
         for shard in np.unique(shards):
             chosen = shards == shard
             ids[chosen] = self._shards[shard][within[chosen]]
+        if len(ids) and ids.max() >= self._vocab_size:
+            raise TilthError(
+                f"the {self.name} shards in {self.path} are damaged: they hold token {ids.max()}, and the vocabulary "
+                f"has {self._vocab_size}; make them again"
+            )
         return ids
 
     def sentence_starts(self, start: int, length: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The batches of a run: each a pure function of (shards, seed, step), made one step ahead of the device."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,19 +23,23 @@ class Batches:
         self.seed = seed
         self.rows_per_step = rows_per_step
         self.rows_per_micro_batch = rows_per_micro_batch
+        self.waited = 0.0
+        """Seconds that the newest step of `from_step` had to be waited for."""
 
     def at(self, step: int) -> list[Batch]:
         """The micro-batches of a step."""
         indexes, epochs = row_indexes(step, self.rows_per_step, self.packing.num_rows, self.seed)
         return self._make(indexes, epochs)
 
-    def from_step(self, step: int) -> Iterator[list[Batch]]:
+    def from_step(self, step: int) -> Generator[list[Batch]]:
         """The steps from `step` on, without end, each made in a thread while the one before is in use."""
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
             upcoming = pool.submit(self.at, step)
             while True:
                 step += 1
+                started = time.perf_counter()
                 current, upcoming = upcoming.result(), pool.submit(self.at, step)
+                self.waited = time.perf_counter() - started
                 yield current
 
     def first_rows(self, tokens: int) -> list[Batch]:

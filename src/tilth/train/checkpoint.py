@@ -34,6 +34,7 @@ class Checkpoint:
     weights and optimizer: whole tensors by name, whatever the number of processes. state: the step, and what the loop
     and the monitor remember. identity: what would change the result if it changed (see `tilth.train.identity`).
     held_out_loss: of the newest evaluation; the checkpoint with the lowest stays. milestone: stays whatever comes.
+    protected: a step whose checkpoint stays, too, while this is the newest.
     """
 
     weights: dict[str, Tensor]
@@ -42,13 +43,14 @@ class Checkpoint:
     identity: dict[str, Any]
     held_out_loss: float | None = None
     milestone: bool = False
+    protected: int | None = None
 
 
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `folder/step-<step>`, verify it, point `folder/latest` at it, then prune.
 
-    What stays: the newest `keep`, the milestones, and the one with the lowest held-out loss. Checkpoints of later
-    steps, which only a resume that found them damaged leaves behind, go.
+    What stays: the newest `keep`, the milestones, the protected one, and the one with the lowest held-out loss.
+    Checkpoints of later steps, which only a resume that found them damaged leaves behind, go.
 
     Raises: TilthError when it cannot be written or `folder` is not there; older checkpoints are then untouched.
     """
@@ -70,7 +72,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         raise TilthError(
             f"cannot write the checkpoint {path}: {error}; free some space or mend the folder, then go on with --resume"
         ) from None
-    _prune(folder, path, keep)
+    _prune(folder, path, keep, checkpoint.protected)
     return path
 
 
@@ -108,6 +110,31 @@ def recorded_threads(folder: Path) -> int | None:
     return None
 
 
+def go_back(folder: Path, step: int) -> Checkpoint:
+    """The checkpoint of a step, once those of later steps, which are then of another past, are removed.
+
+    Raises: TilthError when it is not whole; nothing is removed then.
+    """
+    path = folder / f"step-{step:08d}"
+    checkpoint = _read(path)
+    for other in checkpoint_paths(folder):
+        if _step(other) > step:
+            shutil.rmtree(other, ignore_errors=True)
+    write_text(folder / "latest", path.name + "\n")
+    return checkpoint
+
+
+def _read(path: Path) -> Checkpoint:
+    """Raises: TilthError when the checkpoint is not whole."""
+    try:
+        verify_checkpoint(path)
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        weights, optimizer = (load_file(path / name) for name in _TENSOR_FILES)
+        return Checkpoint(weights, optimizer, record["state"], record["identity"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise TilthError(f"{path} is damaged: {error!r}") from None
+
+
 def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
     """The newest checkpoint that is whole, and what was wrong with newer ones.
 
@@ -119,12 +146,9 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
     problems = _latest_gone(folder, paths)
     for path in reversed(paths):
         try:
-            verify_checkpoint(path)
-            record = json.loads((path / "state.json").read_text(encoding="utf-8"))
-            weights, optimizer = (load_file(path / name) for name in _TENSOR_FILES)
-            return Checkpoint(weights, optimizer, record["state"], record["identity"]), problems
-        except (TilthError, SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            problems.append(str(error) if isinstance(error, TilthError) else f"{path} is damaged: {error!r}")
+            return _read(path), problems
+        except TilthError as error:
+            problems.append(str(error))
     detail = "; ".join(problems) or "there is none"
     raise TilthError(f"no checkpoint to resume from in {folder}: {detail}; start another run in another --out")
 
@@ -159,10 +183,10 @@ def _manifest(hashes: dict[str, str]) -> bytes:
     return (json.dumps({"format_version": FORMAT_VERSION, "sha256": hashes}, indent=2) + "\n").encode()
 
 
-def _prune(folder: Path, newest: Path, keep: int) -> None:
+def _prune(folder: Path, newest: Path, keep: int, protected: int | None) -> None:
     paths = checkpoint_paths(folder)
     past = [path for path in paths if _step(path) <= _step(newest)]
-    kept = set(past[-keep:])
+    kept = {*past[-keep:], *(path for path in past if _step(path) == protected)}
     losses: list[tuple[float, int, Path]] = []
     for path in past:
         try:

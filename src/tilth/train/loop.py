@@ -9,7 +9,7 @@ makes the rate and the end depend on the clock.
 import math
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,17 @@ from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, describe_processor, keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
 from tilth.objectives.objective import Batch, loss_sums
-from tilth.progress import progress_bar
+from tilth.progress import announce, progress_bar
 from tilth.recipe import Budget, Recipe
 from tilth.train.batches import Batches
-from tilth.train.checkpoint import Checkpoint, holds_checkpoints, load_latest, recorded_threads
+from tilth.train.checkpoint import Checkpoint, go_back, holds_checkpoints, load_latest, recorded_threads
+from tilth.train.control import Control
+from tilth.train.corruption import GUARD_TOKENS, recompute
 from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.identity import check_identity, run_identity
 from tilth.train.interrupt import Interrupt
-from tilth.train.monitor import Monitor
+from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
+from tilth.train.monitor import ACTIONS, Finding, Monitor, Starvation
 from tilth.train.optimizers import Optimizers
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.samples import default_prompts, sample
@@ -43,6 +46,10 @@ EVALUATIONS, SAVES = 12, 6
 """How often a run evaluates and saves over its budget, unless the recipe says."""
 INTERVALS = {"last_evaluated": "evaluate_every", "last_saved": "save_every", "last_milestone": "keep_every"}
 """Where a run keeps how far it was when it last did something, in the unit of the setting that says how often."""
+GOES_ON = ("interrupted", "stopped on request")
+"""Reasons to end from which a resume trains on."""
+MOST_REWINDS = 3
+"""How often a run goes back to one checkpoint; where that does not help, other batches are no cure."""
 MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 
 
@@ -123,8 +130,12 @@ class Run:
         self.clock = Clock(0.0, time.perf_counter())
         self.model: Model = fresh_model(recipe, prepared, warm=not resume).to(device)
         self.optimizers = Optimizers(self.model, self.settings)
-        self.monitor = Monitor(self.settings.patience)
+        self.monitor, self.layers, self.starvation = Monitor(self.settings.patience), LayerMonitor(), Starvation()
+        self.guarded = self.batches.first_rows(GUARD_TOKENS)
+        self.control, self.progress_shown = Control(out, resume), False
         self.step, self.tokens = 0, 0
+        # The batches of a step are those numbered step + batches_left_out: a rewind leaves some out.
+        self.batches_left_out, self.rewinds, self.scheduled_step = 0, 0, 0
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
         self.last_evaluated = 0.0
         self.last_saved, self.last_milestone = 0.0, 0.0
@@ -137,7 +148,10 @@ class Run:
         if self.is_finished:
             return
         self.saved = self._place() if resume else None
-        self.trackers = Trackers(out, self.step if resume else None, self.log_bytes)
+        self.upcoming = self.batches.from_step(self.step + self.batches_left_out)
+        self.trackers = Trackers(
+            out, self.step if resume else None, self.log_bytes, self.settings.trackers, self.identity["recipe"]
+        )
         self.saver = Saver(out / "checkpoints", self.settings.keep_checkpoints, self.trackers.log)
         write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
@@ -154,34 +168,37 @@ class Run:
                 print(f"The run in {self.out} has ended ({self.ended}, step {self.step})", file=sys.stderr)
             return read_json(self.out / "summary.json")
         self.model.train()
+        self.progress_shown = progress
         reason = self.ended or "budget"
         with (
             Interrupt() as interrupt,
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
         ):
             try:
-                for batches in self.batches.from_step(self.step):
-                    if self.progress >= 1 or self.ended is not None:
-                        break
-                    self._train_step(batches, update)
+                while self.progress < 1 and self.ended is None:
+                    self._take_change()
+                    if self.ended is None:
+                        self._train_step(next(self.upcoming), update)
                     if self._due(self.settings.evaluate_every, self.last_evaluated, EVALUATIONS):
                         self.last_evaluated = self._units(self.settings.evaluate_every)
-                        if self._evaluate() and self.settings.on_overfitting == "stop":
-                            reason = "stopped early"
-                            break
+                        self._evaluate()
+                    if self.ended is not None:
+                        reason = self.ended
+                        break
                     if interrupt.signal_number is not None:
                         reason = "interrupted"
                         break
                     self.saver.poll()
-                    if self.progress < 1 and self._due(self.settings.save_every, self.last_saved, SAVES):
-                        self.save()
+                    if self._save_due():
+                        self.save(scheduled=True)
                 if reason != "interrupted" and self.steps_since_evaluation:
                     self._evaluate()
-                self.ended = None if reason == "interrupted" else reason
-                self.save()
+                self.ended = None if reason in GOES_ON else reason
+                self.save(scheduled=self._save_due())
                 self.saver.wait()
                 return self._finish(reason, interrupt.signal_number)
             finally:
+                self.upcoming.close()
                 self.saver.close()
                 self.trackers.close()
 
@@ -192,6 +209,7 @@ class Run:
 
     def _train_step(self, batches: list[Batch], update: Any) -> None:
         step_started = time.perf_counter()
+        probe = LayerProbe(self.model) if self.step % EVERY == 0 else None
         lr = self.optimizers.set_rate(rate(self.settings, min(1.0, self.progress)))
         counts: dict[str, int] = {}
         for batch in batches:
@@ -207,12 +225,20 @@ class Run:
             loss += part.detach()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         value, norm_value = float(loss), float(norm)
-        if not (math.isfinite(value) and math.isfinite(norm_value)):
-            self._handle_nonfinite(batches, value, norm_value)
+        if probe is not None:
+            probe.before_update()
+        finding = self.monitor.take_step(value, norm_value)
+        action = self._respond(finding, batches) if finding is not None else "continue"
+        if action == "rewind":
+            return
+        if action in ("skip", "stop"):
+            self.optimizers.clear()
         else:
             self.optimizers.step()
             self.loss_since_evaluation += value
             self.steps_since_evaluation += 1
+        if probe is not None and action not in ("skip", "stop") and self._look(probe, batches) == "rewind":
+            return
         self.step += 1
         tokens = sum(batch.tokens for batch in batches)
         self.tokens += tokens
@@ -222,14 +248,18 @@ class Run:
             "step", self.step, **figures, loss=value, lr=lr, grad_norm=norm_value,
             tokens_per_second=round(speed), seconds=round(self.clock.seconds, 3),
         )  # fmt: skip
+        starved = self.starvation.take_step(self.batches.waited, time.perf_counter() - step_started)
+        if starved is not None:
+            self._respond(starved, batches)
         held_out = {} if self.last_held_out is None else {"held-out": f"{self.last_held_out.loss:.3f}"}
         update(min(1.0, self.progress), loss=f"{value:.3f}", **held_out, rate=f"{speed:,.0f} tokens/s")
+        if self.settings.recompute_every and self.step % self.settings.recompute_every == 0:
+            differs = recompute(self.model, self.guarded, self.device, self.dtype)
+            if differs is not None:
+                self._respond(differs, self.guarded)
 
-    def _evaluate(self) -> bool:
-        """Held-out loss and samples; keeps the model when it is the best.
-
-        Returns whether overfitting has just been named.
-        """
+    def _evaluate(self) -> None:
+        """Held-out loss and samples; keeps the model when it is the best."""
         held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
         self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
         steps = self.steps_since_evaluation
@@ -249,24 +279,25 @@ class Run:
             self.trackers.log("sample", self.step, tokens=self.tokens, prompt=prompt, text=text)
         if best:
             save_model(self.model, self.prepared.tokenizer, self.out / "model")
-        if not self.monitor.names_overfitting(train_loss):
-            return False
-        self.trackers.log(
-            "warning", self.step, kind="overfitting", documents=[],
-            message=(
-                f"held-out loss has not improved on {self.monitor.best_loss:.3f} (step {self.monitor.best_step}) "
-                f"for {self.monitor.patience} evaluations while the training loss fell to {train_loss:.3f}: the run "
-                "overfits; the model of that step is kept. Use more text, a smaller model, or fewer epochs"
-            ),
-        )  # fmt: skip
-        return True
+        share = rate(self.settings, min(1.0, self.progress))
+        for finding in (
+            self.monitor.names_overfitting(train_loss),
+            self.monitor.names_stall(min(1.0, self.progress), share, train_loss, held_out.loss),
+        ):
+            if finding is not None:
+                self._respond(finding, [])
 
-    def save(self) -> None:
-        """Begin to write a checkpoint of this step."""
+    def save(self, scheduled: bool = False) -> None:
+        """Begin to write a checkpoint of this step.
+
+        scheduled: an uninterrupted run would write it, too, so it is one to rewind to.
+        """
         if self.saved == self._place():
             return
         self.saver.wait()  # so that the log tells of the one before within the bytes that this one counts
-        self.last_saved = self._units(self.settings.save_every)
+        if scheduled:
+            self.last_saved, self.scheduled_step = self._units(self.settings.save_every), self.step
+            self.rewinds = 0
         keep_every = self.settings.keep_every
         if milestone := keep_every is not None and self._due(keep_every, self.last_milestone, 1):
             self.last_milestone = self._units(keep_every)
@@ -275,7 +306,9 @@ class Run:
             optimizer=self.optimizers.state(),
             state={
                 "step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "monitor":
-                self.monitor.state(),
+                self.monitor.state(), "layers": self.layers.state(), "peak_rate": self.peak_rate,
+                "batches_left_out": self.batches_left_out, "rewinds": self.rewinds,
+                "scheduled_step": self.scheduled_step,
                 "loss_since_evaluation": self.loss_since_evaluation, "steps_since_evaluation":
                 self.steps_since_evaluation,
                 "last_evaluated": self.last_evaluated, "last_saved": self.last_saved, "last_milestone":
@@ -285,6 +318,7 @@ class Run:
             identity=self.identity,
             held_out_loss=self.last_held_out_loss,
             milestone=milestone,
+            protected=self.scheduled_step if self._may_rewind() else None,
         )  # fmt: skip
         self.saver.save(self.step, checkpoint)
         self.saved = self._place()
@@ -300,33 +334,118 @@ class Run:
             print(f"passed over: {problem}", file=sys.stderr)
         changes = check_identity(checkpoint.identity, self.identity, accept_changes)
         recover_folder(self.out / "model")
-        self.model.load_state_dict(checkpoint.weights)
-        self.optimizers.load_state(checkpoint.optimizer)
-        state = dict(checkpoint.state)
-        self.monitor = Monitor.from_state(state.pop("monitor") | {"patience": self.settings.patience})
-        self.clock = Clock(state.pop("seconds"), time.perf_counter())
-        for name, value in state.items():
-            setattr(self, name, value)
+        self._load(checkpoint)
+        self.clock = Clock(checkpoint.state["seconds"], time.perf_counter())
         if changes["accepted"]:
             self.ended = None
         before, now = (identity["recipe"]["train"] for identity in (checkpoint.identity, self.identity))
+        if before.get("lr") != now["lr"]:
+            self.peak_rate = now["lr"]
         for last, every in INTERVALS.items():
             if any(before.get(name) != now[name] for name in (every, "budget")):  # it may count in another unit now
                 setattr(self, last, self._units(getattr(self.settings, every)))
         return {"damaged": problems, **changes}
 
-    def _handle_nonfinite(self, batches: list[Batch], loss: float, norm: float) -> None:
-        self.optimizers.clear()
-        numbers = sorted({int(number) for batch in batches for number in batch.documents})[:20]
-        documents = self.prepared.train.split.document_names(numbers)
-        message = f"step {self.step}: loss {loss}, gradient norm {norm}: no update was made"
-        self.trackers.log("warning", self.step, kind="nonfinite", message=message, documents=documents)
-        if self.settings.on_nonfinite == "stop":
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Everything of a checkpoint but its clock."""
+        self.model.load_state_dict(checkpoint.weights)
+        self.optimizers.load_state(checkpoint.optimizer)
+        state = dict(checkpoint.state)
+        del state["seconds"]
+        self.monitor = Monitor.from_state(state.pop("monitor") | {"patience": self.settings.patience})
+        self.layers = LayerMonitor(**state.pop("layers"))
+        for name, value in state.items():
+            setattr(self, name, value)
+
+    @property
+    def peak_rate(self) -> float:
+        """The learning rate that the schedule takes its share of: `train.lr` until it is changed."""
+        return self.optimizers.peak
+
+    @peak_rate.setter
+    def peak_rate(self, value: float) -> None:
+        self.optimizers.peak = value
+
+    def _take_change(self) -> None:
+        """Make the change that was asked for through the run folder."""
+        try:
+            change = self.control.take(self.step)
+        except UsageError as error:
+            self._warn(Finding("control", str(error)), [], "continue")
+            return
+        if change is None:
+            return
+        self.trackers.log("change", self.step, **change.model_dump())
+        announce(f"step {self.step}: {change} by control.yaml", self.progress_shown)
+        if change.lr is not None:
+            self.peak_rate = change.lr
+        if change.stop:
+            self.ended = "stopped on request"
+
+    def _look(self, probe: LayerProbe, batches: list[Batch]) -> str:
+        """Judge the layers after an update; returns what was done about what was found."""
+        looks = probe.after_update()
+        self.trackers.log("layers", self.step + 1, layers={name: asdict(look) for name, look in looks.items()})
+        actions = [self._respond(finding, batches) for finding in self.layers.take(looks)]
+        return "rewind" if "rewind" in actions else "continue"
+
+    def _respond(self, finding: Finding, batches: list[Batch]) -> str:
+        """Log a finding and do what the recipe says; returns what was done.
+
+        `skip`, and leaving out the update of a run that stops, are left to the caller.
+        Raises: TilthError when the run cannot go on.
+        """
+        setting = {"dead": "on_layers", "exploding": "on_layers"}.get(finding.kind, f"on_{finding.kind}")
+        action = getattr(self.settings, setting, "continue")
+        if action == "rewind" and self.scheduled_step == 0:
+            action = "skip" if finding.kind in ("nonfinite", "spike") else "continue"
+        elif action == "rewind" and self.rewinds >= MOST_REWINDS:
+            action = "skip" if finding.kind == "spike" else "stop"
+        documents = self._warn(finding, batches, action)
+        if action == "stop" and finding.kind == "nonfinite":
+            self.optimizers.clear()
             self.save()
             raise TilthError(
-                f"{message}; start another run with a lower train.lr, or with train.precision=float32; "
+                f"step {self.step + 1}: {finding.message}: no update was made; "
+                "start another run with a lower train.lr, or with train.precision=float32; "
                 f"the batch held {', '.join(documents[:3])}{' and others' if documents[3:] else ''} (see log.jsonl)"
             )
+        if action == "stop":
+            self.ended = "stopped early"
+        elif action == "lower_rate":
+            self.peak_rate /= 2
+        elif action == "rewind":
+            self._rewind()
+        return action
+
+    def _warn(self, finding: Finding, batches: list[Batch], action: str) -> list[str]:
+        """Log a finding; returns the names of the documents in its batches, twenty at most."""
+        numbers = sorted({int(number) for batch in batches for number in batch.documents})[:20]
+        documents = self.prepared.train.split.document_names(numbers)
+        step = self.step + 1 if batches else self.step
+        figures = {"kind": finding.kind, "message": finding.message, "documents": documents, "action": action}
+        self.trackers.log("warning", step, **figures)
+        announce(f"{finding.kind} at step {step}: {finding.message} ({ACTIONS[action]})", self.progress_shown)
+        return documents
+
+    def _rewind(self) -> None:
+        """Go back to the last checkpoint on schedule, and leave out the batches since.
+
+        The best model seen stays the best, wherever it was seen.
+        """
+        target, rewinds, best = self.scheduled_step, self.rewinds, self.monitor
+        failed, last_batches = self.step + 1, self.step + self.batches_left_out
+        self.optimizers.clear()
+        self.saver.wait()
+        self._load(go_back(self.out / "checkpoints", target))
+        if best.best_loss < self.monitor.best_loss:
+            self.monitor.best_loss, self.monitor.best_step = best.best_loss, best.best_step
+            self.monitor.train_loss_at_best = best.train_loss_at_best
+        self.rewinds = rewinds + 1
+        self.batches_left_out = last_batches + 1 - target
+        self.upcoming.close()
+        self.upcoming = self.batches.from_step(target + self.batches_left_out)
+        self.trackers.log("rewind", target, from_step=failed, batches_left_out=self.batches_left_out)
 
     def _finish(self, reason: str, signal_number: int | None) -> dict[str, Any]:
         figures: dict[str, Any] = {"tokens": self.tokens, "seconds": round(self.clock.seconds, 3), "reason": reason}
@@ -370,6 +489,12 @@ class Run:
             # Counted as the plan fills rows on average, so that the number of steps is known before the run.
             return self.step * self.rows_per_step * self.prepared.train.length * self.prepared.train.fill
         return self._epoch() if budget.unit == "epochs" else float(self.step)
+
+    def _may_rewind(self) -> bool:
+        return "rewind" in (value for name, value in self.settings if name.startswith("on_"))
+
+    def _save_due(self) -> bool:
+        return self.progress < 1 and self._due(self.settings.save_every, self.last_saved, SAVES)
 
     def _due(self, every: Budget | None, last: float, default_times: int) -> bool:
         interval = 1 / default_times if every is None else every.amount

@@ -5,6 +5,9 @@ from collections.abc import Callable
 
 from tilth.recipe import TrainSettings
 
+MOSTLY_UNDECAYED = 0.5
+"""At this share of its peak and above, a rate is warmed up and far from the end of its schedule."""
+
 
 def _linear(progress: float, settings: TrainSettings) -> float:
     return (1 - progress) / (1 - settings.warmup)

@@ -1,4 +1,4 @@
-"""Where a run's figures go: `log.jsonl` always, TensorBoard when it is installed."""
+"""Where a run's figures go: `log.jsonl` always, TensorBoard when it is installed, others when the recipe names them."""
 
 import contextlib
 import errno
@@ -7,11 +7,13 @@ import json
 import math
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from tilth.errors import TilthError
 from tilth.files import write_text
+from tilth.train.external_trackers import EXTERNAL, scalars
 
 
 class Tracker(Protocol):
@@ -63,10 +65,9 @@ class TensorBoard:
         event = record["event"]
         if event == "sample":
             self._writer.add_text(record["prompt"] or "(start)", record["text"], step)
-        elif event in ("step", "evaluation"):
-            for name, value in record.items():
-                if isinstance(value, int | float) and name not in ("step", "best"):
-                    self._writer.add_scalar(f"{event}/{name}", value, step)
+        else:
+            for name, value in scalars(record).items():
+                self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         if threading.excepthook == self._hook:
@@ -77,9 +78,21 @@ class TensorBoard:
 class Trackers:
     """All trackers of a run."""
 
-    def __init__(self, run: Path, resumed_step: int | None, log_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        run: Path,
+        resumed_step: int | None,
+        log_bytes: int | None = None,
+        external: Sequence[str] = (),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
         """resumed_step: the step of the checkpoint that the run goes on from, if it does. log_bytes: what
-        `synced_bytes` was then; records from after it, but for those of other resumes, are dropped."""
+        `synced_bytes` was then; records from after it, but for those of other resumes, are dropped. external: names in
+        `EXTERNAL`. settings: the run's, for trackers that show them.
+
+        Raises: TilthError naming the extra of a tracker that is not installed.
+        """
+        chosen: list[Tracker] = [EXTERNAL[name](run, settings or {}) for name in external]
         self._path = run / "log.jsonl"
         if resumed_step is None:
             self._path.unlink(missing_ok=True)
@@ -90,6 +103,7 @@ class Trackers:
         if importlib.util.find_spec("tensorboard") is not None:
             purge_step = None if resumed_step is None else resumed_step + 1
             self._trackers.append(TensorBoard(run / "tensorboard", purge_step))
+        self._trackers += chosen
 
     def log(self, event: str, step: int, **figures: Any) -> None:
         """Give one record to every tracker. Raises: TilthError when one cannot be written."""

@@ -1,0 +1,92 @@
+"""Changes to a running job, asked for through its folder.
+
+Whoever writes `lr: 1e-4` or `stop: true` into RUN/control.yaml changes the peak learning rate, or ends the run, at the
+next step or the one after. The file is taken away; the change is kept in RUN/changes.jsonl with its step, so that a run
+that goes on from an earlier checkpoint makes it at the same step again.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from tilth.errors import UsageError
+from tilth.settings import Settings, load_settings, read_yaml
+
+
+class Change(Settings):
+    """What can be changed while a run goes on."""
+
+    lr: float | None = Field(default=None, gt=0, description="peak learning rate from now on")
+    stop: bool = Field(default=False, description="evaluate, save and end")
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "Change":
+        if self.lr is None and not self.stop:
+            raise ValueError("nothing to change; write lr: <peak learning rate> or stop: true")
+        return self
+
+
+class Control:
+    """The changes of a run: those asked for, and those made before an interruption."""
+
+    def __init__(self, run: Path, resume: bool) -> None:
+        self._file, self._record = run / "control.yaml", run / "changes.jsonl"
+        self._seen: tuple[int, int] | None = None
+        self._rates: dict[int, float] = {}
+        self._taken: list[int] = []
+        if not resume:
+            self._record.unlink(missing_ok=True)
+        elif self._record.exists():
+            for line in self._record.read_text(encoding="utf-8").splitlines():
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError:
+                    continue  # cut short by a crash; the file it came from is still there
+                self._rates[record["step"]] = record["lr"]
+                self._taken.append(record["asked"])
+
+    def take(self, step: int) -> Change | None:
+        """The change to make before a step, counted from 0.
+
+        Raises: UsageError when what is asked for is not valid; it is set aside as control.invalid.yaml.
+        """
+        asked = self._asked(step)
+        lr = self._rates.get(step)
+        if asked is not None or lr is None:
+            return asked
+        return Change(lr=lr)
+
+    def _asked(self, step: int) -> Change | None:
+        try:
+            status = os.stat(self._file)
+        except OSError:
+            self._seen = None
+            return None
+        # A file that still changes is still being written.
+        seen, self._seen = self._seen, (status.st_mtime_ns, status.st_size)
+        if seen != self._seen:
+            return None
+        if status.st_mtime_ns in self._taken:  # a crash came between the record and the removal
+            self._file.unlink(missing_ok=True)
+            return None
+        try:
+            text = self._file.read_text(encoding="utf-8")
+            change = load_settings(Change, values=read_yaml(text, "control.yaml"), where="control.yaml")
+        except (UsageError, OSError, UnicodeDecodeError) as error:
+            self._file.replace(self._file.with_name("control.invalid.yaml"))
+            raise UsageError(f"{error}; nothing was changed, and it is now control.invalid.yaml") from None
+        if change.lr is not None:
+            self._rates[step] = change.lr
+            self._append({"step": step, "lr": change.lr, "asked": status.st_mtime_ns})
+        self._file.unlink(missing_ok=True)
+        return change
+
+    def _append(self, record: dict[str, Any]) -> None:
+        self._taken.append(record["asked"])
+        with open(self._record, "a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
