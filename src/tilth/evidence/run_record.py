@@ -134,15 +134,14 @@ def _take(record: RunRecord, line: str) -> None:
         record.start = {**event, "time": record.start.get("time", event.get("time"))}
     elif kind == "end":
         record.end = event
-    elif kind == "resume":
+    elif kind in ("resume", "rewind"):
         for events in lists.values():
-            events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
-        record.resumes.append(event)
-        record.end = None
-    elif kind == "rewind":  # the steps past the checkpoint are done again; what was wrong with them stays on record
-        for events in lists.values():
+            # The steps past the checkpoint are done again; what was wrong with those of a rewind stays on record.
             if events is not record.warnings:
                 events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
+        if kind == "resume":
+            record.resumes.append(event)
+            record.end = None
 
 
 def _optional(path: Path) -> Any:
