@@ -32,7 +32,7 @@ def no_network(monkeypatch):
 
 
 def logged(run, name, resumed=None, steps=(1, 2)):
-    trackers = Trackers(run, resumed, [name], SETTINGS)
+    trackers = Trackers(run, resumed, None, [name], SETTINGS)
     for step in steps:
         trackers.log("step", step, loss=1 / step, lr=0.5)
     trackers.log("evaluation", steps[-1], held_out_loss=2.5, best=True, parts={"causal": 2.5})
