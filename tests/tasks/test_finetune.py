@@ -69,11 +69,11 @@ def test_a_fine_tuned_folder_answers_the_same_in_transformers(small_folder, trai
     transformers = pytest.importorskip("transformers")
     start = small_folder(family, "masked" if family in ("bert", "roberta") else "causal")
     out = tmp_path / "out"
-    finetune(start, train, tmp_path / "tuned", overrides=FAST, progress=False)
+    finetune(start, train, tmp_path / "tuned", overrides=[*FAST, "summary=trained"], progress=False)
     model, own_tokenizer = load_model(tmp_path / "tuned")
     with torch.no_grad():  # larger weights, so that a short training's answers differ from text to text
         for parameter in model.parameters():
-            parameter.mul_(2.0)
+            parameter.mul_(4.0)
     save_model(model, own_tokenizer, out)
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained(out).eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(out)
@@ -84,7 +84,7 @@ def test_a_fine_tuned_folder_answers_the_same_in_transformers(small_folder, trai
         probabilities = torch.softmax(theirs(**batch).logits, -1)
     ours = [list(answer["probabilities"].values()) for answer in predict(out, texts)]
     assert torch.tensor(ours) == pytest.approx(probabilities, abs=1e-4)
-    assert len({round(row[0], 3) for row in ours}) == 3
+    assert len({round(row[0], 2) for row in ours}) == 3
 
 
 @pytest.mark.parametrize("summary", ["trained", "mean"])
