@@ -145,7 +145,21 @@ def test_another_version_of_the_code_is_named(recipe, corpus, stopped, monkeypat
         pretrain(recipe(*SETTINGS), corpus, stopped, resume=True, progress=False)
 
 
-def test_another_number_of_threads_is_named(recipe, corpus, stopped):
+def test_a_run_that_has_ended_goes_on_when_more_is_asked_of_it(recipe, corpus, stopped_run, stopped):
+    pretrain(recipe(*SETTINGS), corpus, stopped, resume=True, progress=False)
+    settings = recipe(*SETTINGS, "train.budget=15 steps")
+    summary = pretrain(settings, corpus, stopped, resume=True, accept_changes=True, progress=False)
+    assert summary["step"] == json.loads((stopped / "summary.json").read_text())["step"] == 15
+    assert [record["step"] for record in read_log(stopped / "log.jsonl") if record["event"] == "step"] == [
+        *range(1, 16)
+    ]
+    assert [record["step"] for record in read_log(stopped / "log.jsonl") if record["event"] == "evaluation"] == [
+        3, 6, 9, 12, 15,
+    ]  # fmt: skip
+
+
+def test_another_number_of_threads_is_named(recipe, corpus, stopped, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "set by the user, so not to be chosen")
     threads = torch.get_num_threads()
     torch.set_num_threads(threads + 1)
     try:
