@@ -70,13 +70,13 @@ def resumed(run):
 
 def test_harmless_changes_pass_are_logged_and_leave_the_result(recipe, corpus, stopped, straight, outcome):
     settings = recipe(
-        *SETTINGS, "train.save_every=0.001 minutes", "train.keep_checkpoints=5", "train.keep_every=1 steps",
+        *SETTINGS, "train.save_every=1e-6 minutes", "train.keep_checkpoints=5", "train.keep_every=1 steps",
         "train.device=auto" if not torch.cuda.is_available() else "train.device=cpu",
     )  # fmt: skip
     pretrain(settings, corpus, stopped, resume=True, progress=False)
     (record,) = resumed(stopped)
     assert record["step"] == 10 and record["accepted"] == []
-    assert "train.save_every (was 5 steps, is 0.001 minutes)" in record["changed"]
+    assert "train.save_every (was 5 steps, is 1e-06 minutes)" in record["changed"]
     assert "train.keep_checkpoints (was 2, is 5)" in record["changed"]
     result = outcome(stopped)
     assert result["log"] == straight["log"]
