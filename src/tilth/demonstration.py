@@ -24,7 +24,7 @@ MOST_TRAIN, MOST_TEST = 400, 80
 """Labelled docstrings of each library."""
 LABELS_PER_CLASS = (8, 16)
 SEEDS = 5
-ENCODER_SHARE, DECODER_SHARE = 0.3, 0.13
+ENCODER_SHARE, DECODER_SHARE = 0.4, 0.13
 """Of the minutes, for pre-training; the corpus, the tokenizer and the comparison take most of the rest."""
 SHARED = (
     "model.layers=2",
