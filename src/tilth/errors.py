@@ -33,3 +33,13 @@ def import_extra(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise TilthError(f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python or PyTorch ran out of memory; PyTorch is told by name and words, because it may not be loaded."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+        or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+    )

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tilth import render
-from tilth.errors import TilthError
+from tilth.errors import TilthError, is_out_of_memory
 
 
 class Verbs(TyperGroup):
@@ -42,19 +42,10 @@ def _message(error: Exception) -> str:
     """What to tell a person about a failure. The machine's own failures are put in words here, once for all verbs."""
     if isinstance(error, TilthError):
         return str(error)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return (
             "out of memory; lower train.micro_batch_tokens (batch_size in fine-tuning), data.length or the model's size"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"{type(error).__name__}: {error}; this is a fault of Tilth's: please report it with what --debug shows"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether Python or PyTorch ran out; PyTorch is told by name and words, because it may not be loaded."""
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )

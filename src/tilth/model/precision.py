@@ -53,6 +53,14 @@ def keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, (1 << 31) - 1)
 
 
+def return_freed_memory(device: torch.device) -> None:
+    """Give back what the allocators keep of freed memory, so that it can be cut anew."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def describe_processor(device: torch.device) -> str:
     """What computes, in words, for logs and reports."""
     if device.type == "cuda":

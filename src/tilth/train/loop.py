@@ -35,6 +35,7 @@ from tilth.train.interrupt import Interrupt
 from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
 from tilth.train.monitor import ACTIONS, Finding, Monitor, Starvation
 from tilth.train.optimizers import Optimizers
+from tilth.train.out_of_memory import step_in_memory
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
@@ -121,8 +122,8 @@ class Run:
         rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
         sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch)
         self.batches = Batches(prepared.objective, prepared.train, *sizes)
-        held_out = Batches(prepared.objective, prepared.validation, *sizes)
-        self.held_out = held_out.first_rows(self.settings.evaluate_tokens)
+        self.validation = Batches(prepared.objective, prepared.validation, *sizes)
+        self.held_out = self.validation.first_rows(self.settings.evaluate_tokens)
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
         )
@@ -178,7 +179,7 @@ class Run:
                 while self.progress < 1 and self.ended is None:
                     self._take_change()
                     if self.ended is None:
-                        self._train_step(next(self.upcoming), update)
+                        step_in_memory(self, next(self.upcoming), update)
                     if self._due(self.settings.evaluate_every, self.last_evaluated, EVALUATIONS):
                         self.last_evaluated = self._units(self.settings.evaluate_every)
                         self._evaluate()
@@ -207,7 +208,19 @@ class Run:
         """Share of the budget spent."""
         return self._units(self.settings.budget) / self.settings.budget.amount
 
-    def _train_step(self, batches: list[Batch], update: Any) -> None:
+    @property
+    def rows_per_micro_batch(self) -> int:
+        """Rows in a forward and backward pass; fewer than the recipe's once memory ran out."""
+        return self.batches.rows_per_micro_batch
+
+    @rows_per_micro_batch.setter
+    def rows_per_micro_batch(self, rows: int) -> None:
+        if rows != self.rows_per_micro_batch:
+            self.batches.rows_per_micro_batch = self.validation.rows_per_micro_batch = rows
+            self.held_out = self.validation.first_rows(self.settings.evaluate_tokens)
+
+    def train_step(self, batches: list[Batch], update: Any) -> None:
+        """One step. Until the optimizers' update it changes nothing but gradients, and can be done again."""
         step_started = time.perf_counter()
         probe = LayerProbe(self.model) if self.step % EVERY == 0 else None
         lr = self.optimizers.set_rate(rate(self.settings, min(1.0, self.progress)))
@@ -314,6 +327,7 @@ class Run:
                 "last_evaluated": self.last_evaluated, "last_saved": self.last_saved, "last_milestone":
                 self.last_milestone, "last_held_out_loss": self.last_held_out_loss,
                 "log_bytes": self.trackers.synced_bytes(), "ended": self.ended,
+                "rows_per_micro_batch": self.rows_per_micro_batch,
             },
             identity=self.identity,
             held_out_loss=self.last_held_out_loss,

@@ -36,6 +36,8 @@ class Optimizers:
                 )
             )
         self.peak = settings.lr
+        self.updating = False
+        """Whether an update has begun and not ended: some parameters may be changed, others not."""
 
     def set_rate(self, share: float) -> float:
         """Set the learning rate to a share of its peak; returns the rate."""
@@ -46,9 +48,11 @@ class Optimizers:
 
     def step(self) -> None:
         """Update the parameters from their gradients and clear those."""
+        self.updating = True
         for part in self.parts:
             part.step()
             part.zero_grad(set_to_none=True)
+        self.updating = False
 
     def clear(self) -> None:
         """Drop the gradients."""

@@ -1,7 +1,7 @@
-"""How much memory a run needs: a step is run on tensors that have a shape and no contents, and every byte is counted.
+"""How much memory a run needs: a step runs on tensors that have a shape and no contents, and every byte is counted.
 
-The step is the loop's own (the model, `loss_sums`, the optimizers), so what is counted is what a run allocates. The same
-step on real tensors, as torch's allocator reports it (`measured_peak`), is what the estimate is held against.
+The step is the loop's own (the model, `loss_sums`, the optimizers), so what is counted is what a run allocates. The
+same step on real tensors, as torch's allocator reports it (`measured_peak`), is what the estimate is held against.
 """
 
 import os
@@ -89,7 +89,7 @@ class Network:
 
 
 def estimate(network: Network, rows: int, micro_batches: int) -> Memory:
-    """The memory of a step of `micro_batches` with `rows` rows each. Takes about a second, whatever the model's size."""
+    """The memory of a step of `micro_batches` with `rows` rows each. Takes about a second for any model."""
     with FakeTensorMode(), _Counter() as counter:
         model = network.model()
         weights = counter.live
