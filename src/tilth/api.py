@@ -74,6 +74,31 @@ def tokenizer_train(
     }
 
 
+def plan(
+    recipe: StrPath,
+    corpus: StrPath,
+    *,
+    overrides: Sequence[str] = (),
+    device: str | None = None,
+    price: float | None = None,
+    ladder: float | None = None,
+    out: StrPath | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Predict what a run takes and brings: memory, time, cost, passes over the data and, with a ladder, loss.
+
+    device: as `train.device`. price: of the machine, an hour. ladder: minutes for the short runs that the expected loss
+    rests on. out: a run folder, to leave `plan.json` in for the run's report. Result and errors: see
+    `tilth.train.planning.plan.plan`.
+    """
+    from tilth.recipe import load_recipe
+    from tilth.train.planning.plan import plan as run_plan
+
+    checked = load_recipe(recipe, [*overrides, *([f"train.device={device}"] if device else [])])
+    folder = None if out is None else Path(out)
+    return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=folder, progress=progress)
+
+
 def pretrain(
     recipe: StrPath,
     corpus: StrPath,

@@ -60,6 +60,10 @@ def _global_options(
     """From raw data to a pre-trained, fine-tuned, proven and usable model."""
 
 
+Recipe = Annotated[
+    str,
+    typer.Argument(metavar="RECIPE", help="A built-in name such as bert-mini, or a YAML file.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output and nothing else there.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", show_default=False)]
 TextColumn = Annotated[
@@ -133,11 +137,35 @@ def tokenizer_train(
 
 
 @app.command()
+def plan(
+    recipe: Recipe,
+    corpus: Annotated[str, typer.Option(help="A corpus folder, or plain files of text.", show_default=False)],
+    overrides: Overrides = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or mps; default: the recipe's.")] = None,
+    price: Annotated[float | None, typer.Option(help="What the machine costs an hour.", show_default=False)] = None,
+    ladder: Annotated[
+        float | None, typer.Option(help="Minutes for short runs to expect the loss from.", show_default=False)
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="The run folder to come, to leave plan.json in.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a run will take and bring, before anything is spent.
+
+    KEY=VALUE changes a setting of the recipe, as in pretrain.
+    """
+    with _working():
+        planned = tilth.plan(
+            recipe, corpus, overrides=overrides or (), device=device, price=price, ladder=ladder, out=out
+        )
+    if as_json:
+        render.result(planned, as_json)
+    else:
+        render.plan(planned)
+
+
+@app.command()
 def pretrain(
-    recipe: Annotated[
-        str,
-        typer.Argument(metavar="RECIPE", help="A built-in name such as bert-mini, or a YAML file.", show_default=False),
-    ],
+    recipe: Recipe,
     corpus: Annotated[str, typer.Option(help="A corpus folder, or plain files of text.", show_default=False)],
     out: Annotated[str, typer.Option(help="The run folder.", show_default=False)],
     overrides: Overrides = None,

@@ -57,6 +57,47 @@ def predictions(items: Sequence[Mapping[str, Any]]) -> None:
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
 
 
+def plan(values: Mapping[str, Any]) -> None:
+    """Print a plan: a line for each thing that a run takes or brings, then the warnings."""
+    memory, budget, micro, best = (values[name] for name in ("memory", "budget", "micro_batch", "compute_optimal"))
+    parts = ", ".join(f"{name} {_bytes(memory[name])}" for name in ("weights", "gradients", "optimizer", "activations"))
+    measured = f"; {_bytes(memory['measured_peak'])} measured" if memory["measured_peak"] else ""
+    fits = micro["rows_that_fit"]
+    known = budget["tokens"] is not None
+    rows = {
+        "machine": f"{values['processor']}, {values['dtype']}",
+        "parameters": f"{values['parameters']:,}, of them {values['trunk_parameters']:,} in the trunk",
+        "memory of a step": f"{_bytes(memory['peak'])} at most{measured} ({parts}); {_bytes(memory['free'])} free",
+        "micro-batch": f"{micro['rows']} rows, {micro['tokens']:,} tokens"
+        + (f"; up to {fits} rows of a step fit" if fits is not None else ""),
+        "speed": f"{values['probe']['tokens_per_second']:,.0f} tokens a second" if values["probe"] else "not known",
+        "budget": f"{budget['tokens']:,} tokens, {budget['steps']:,} steps" if known else "not known in tokens",
+        "passes over the data": f"{budget['epochs']:.2f} of {budget['tokens_in_data']:,} tokens" if known else "-",
+        "time": _time(values["seconds"]),
+    }
+    if values["cost"]:
+        rows["cost"] = f"{values['cost']['total']:,.2f} at {values['cost']['price']:,.2f} an hour"
+    rows["expected held-out loss"] = f"{_figure(values['loss']) if values['loss'] else '-'}; {values['loss_note']}"
+    if best:
+        rows["compute-optimal size"] = (
+            f"{best['parameters']:,} parameters on {best['tokens']:,} tokens for the same operations; this run has "
+            f"{best['tokens_per_parameter']:.3g} tokens a parameter. {best['rule']}"
+        )
+    result(rows, as_json=False)
+    for warning in values["warnings"]:
+        print(f"Warning: {warning}.")
+
+
+def _bytes(size: float | None) -> str:
+    return "-" if size is None else f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds / 3600:.1f} hours" if seconds >= 3600 else f"{seconds / 60:.1f} minutes"
+
+
 def _plain(value: Any) -> Any:
     """The value as strict JSON can hold it: a figure that is not finite becomes null, a path its string."""
     if isinstance(value, Mapping):

@@ -15,7 +15,18 @@ class Verbs(TyperGroup):
     """Turns failures into a message and an exit status, and takes `--debug` before or after the verb."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        path = ("demo", "corpus", "tokenizer", "pretrain", "finetune", "evaluate", "compare", "predict", "generate")
+        path = (
+            "demo",
+            "corpus",
+            "tokenizer",
+            "plan",
+            "pretrain",
+            "finetune",
+            "evaluate",
+            "compare",
+            "predict",
+            "generate",
+        )
         return sorted(self.commands, key=path.index)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

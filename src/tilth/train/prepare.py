@@ -67,18 +67,23 @@ def fresh_model(recipe: Recipe, prepared: Prepared, warm: bool = True) -> Model:
 
     Raises: UsageError when the sizes do not fit together.
     """
-    family = check_family(recipe)
-    config = _trunk_config(recipe, family, prepared.tokenizer.vocab_size)
-    pad = prepared.tokenizer.special.pad
-    if config.position_offset and pad is not None:
-        # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
-        config = replace(config, position_offset=pad + 1)
-    model = build_model(family, config, prepared.objective.heads, recipe.seed)
+    config = trunk_config(recipe, prepared.tokenizer)
+    model = build_model(FAMILIES[recipe.family], config, prepared.objective.heads, recipe.seed)
     if warm and recipe.model.start == "corpus":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
         start_first_block(model, recipe.seed)
     model.set_dropout(recipe.model.dropout)
     return model
+
+
+def trunk_config(recipe: Recipe, tokenizer: TextTokenizer) -> TrunkConfig:
+    """The shape of the recipe's trunk. Raises: UsageError when the sizes do not fit together."""
+    config = _trunk_config(recipe, check_family(recipe), tokenizer.vocab_size)
+    pad = tokenizer.special.pad
+    if config.position_offset and pad is not None:
+        # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
+        config = replace(config, position_offset=pad + 1)
+    return config
 
 
 def check_family(recipe: Recipe) -> Family:

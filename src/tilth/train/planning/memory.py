@@ -130,10 +130,12 @@ def measured_peak(network: Network, rows: int, micro_batches: int) -> int:
         step()
         return torch.cuda.max_memory_allocated(network.device)
     held += optimizers.state().values()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it reports its own start and end on standard error
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     assert profiler.profiler is not None and profiler.profiler.kineto_results is not None
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    recorded: list[Any] = profiler.profiler.kineto_results.events()
+    events = [event for event in recorded if event.name() == "[memory]"]
     changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     return sum(tensor.nbytes for tensor in held if tensor is not None) + int(np.cumsum(changes).max(initial=0))
 
