@@ -13,7 +13,7 @@ from tilth import cli, render
 from tilth.errors import Interrupted, TilthError, UsageError
 from tilth.shell import Verbs
 
-VERBS = ["demo", "corpus", "tokenizer", "pretrain", "finetune", "evaluate", "compare", "predict", "generate"]
+VERBS = ["demo", "corpus", "tokenizer", "plan", "pretrain", "finetune", "evaluate", "compare", "predict", "generate"]
 
 
 def run(*args: str, app: typer.Typer = cli.app, stdin: str | None = None):
@@ -210,3 +210,38 @@ def test_predictions_are_one_line_each(capsys):
     captured = capsys.readouterr()
     assert captured.out == "1\t0.900\tso good\n" * 2
     assert "1 of 2 texts" in captured.err
+
+
+PLAN = {
+    "processor": "Processor 9000", "dtype": "bfloat16", "parameters": 5_273_088, "trunk_parameters": 3_159_040,
+    "memory": {"weights": 21e6, "gradients": 21e6, "optimizer": 30e6, "activations": 1.5e9, "peak": 1.6e9,
+               "measured_peak": 1.61e9, "free": 23e9},
+    "micro_batch": {"rows": 64, "tokens": 4096, "rows_that_fit": 32},
+    "budget": {"tokens": 301_236, "steps": 73, "epochs": 5.0, "tokens_in_data": 60_247},
+    "probe": {"tokens_per_second": 2682.4}, "seconds": 7200.0, "cost": {"price": 2.0, "total": 4.0},
+    "loss": {"value": 3.9, "low": 3.7, "high": 4.27}, "loss_note": "a power law through 5 runs",
+    "compute_optimal": {"tokens_per_parameter": 0.0571, "parameters": 281_819, "tokens": 5_636_389, "rule": "a rule"},
+    "warnings": ["the budget is 5.0 passes"],
+}  # fmt: skip
+
+
+def test_a_plan_says_everything_in_words(capsys):
+    render.plan(PLAN)
+    text = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "5,273,088, of them 3,159,040 in the trunk", "1.60 GB at most; 1.61 GB measured (weights 21.0 MB,",
+        "23.00 GB free", "64 rows, 4,096 tokens; up to 32 rows of a step fit", "2,682 tokens a second",
+        "301,236 tokens, 73 steps", "5.00 of 60,247 tokens", "2.0 hours", "4.00 at 2.00 an hour",
+        "3.9 (3.7 to 4.27); a power law through 5 runs", "281,819 parameters on 5,636,389 tokens",
+        "Warning: the budget is 5.0 passes.",
+    ):  # fmt: skip
+        assert words in text, text
+
+
+def test_a_plan_that_knows_little_says_so(capsys):
+    unknown = {"seconds": None, "cost": None, "probe": None, "loss": None, "compute_optimal": None, "warnings": []}
+    budget = dict.fromkeys(PLAN["budget"])
+    render.plan({**PLAN, **unknown, "budget": budget, "memory": {**PLAN["memory"], "measured_peak": None}})
+    text = " ".join(capsys.readouterr().out.split())
+    assert "speed not known budget not known in tokens passes over the data - time -" in text
+    assert "measured" not in text and "cost" not in text

@@ -379,3 +379,24 @@ def test_finetune_report_without_validation_data_says_so(tmp_path):
 def test_finetune_report_needs_its_result(tmp_path):
     with pytest.raises(TilthError, match=r"finetune\.json does not exist"):
         write_finetune_report(tmp_path)
+
+
+def test_a_run_that_was_planned_shows_what_was_predicted_beside_what_was_reached(tmp_path):
+    run = make_run(tmp_path / "run", [START, *(step(number) for number in range(1, 41)), evaluation(40, 5.5), END])
+    assert "Predicted and reached" not in write_run_report(run).read_text()
+    plan = {
+        "recipe": Recipe.model_validate(
+            {"family": "gpt2", "size": "mini", "objective": {"name": "causal"}, "train": {"lr": 0.5}}
+        ).model_dump(mode="json"),
+        "parameters": 11_283_456, "budget": {"tokens": 320_000, "epochs": 0.11}, "seconds": 150.0,
+        "probe": {"tokens_per_second": 6_900.0}, "loss": {"value": 5.6, "low": 5.5, "high": 5.8},
+    }  # fmt: skip
+    (run / "plan.json").write_text(json.dumps(plan))
+    text = " ".join(re.sub(r"<[^>]+>", " ", write_run_report(run).read_text()).replace(SPACE, " ").split())
+    assert "The recipe has changed since: train.lr." in text
+    assert "Time 2 min 30 s 3 min 12 s" in text
+    assert "Tokens per second 6,900 7,020" in text
+    assert "Held-out loss 5.600 [5.500, 5.800] 5.432, better than expected" in text
+    (run / "plan.json").write_text(json.dumps({**plan, "loss": None, "probe": None, "seconds": None}))
+    text = " ".join(re.sub(r"<[^>]+>", " ", write_run_report(run).read_text()).replace(SPACE, " ").split())
+    assert "Predicted and reached" in text and "than expected" not in text

@@ -1,7 +1,6 @@
 """What the report of a pre-training run says: headline, figures, samples, data, cost and settings."""
 
 import math
-import statistics
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from tilth.evidence import human
 from tilth.evidence.report_parts import Stat, settings_groups
 from tilth.evidence.report_run_pictures import bits_caption, learning_note, run_pictures
+from tilth.evidence.report_run_plan import plan_context
 from tilth.evidence.run_record import Event, RunRecord
 from tilth.train.monitor import ACTIONS
 
@@ -49,6 +49,7 @@ def run_context(record: RunRecord) -> dict[str, Any]:
         "samples_note": _SAMPLES["causal" if record.objective == "causal" else "masked"],
         "data": _data(record.card),
         "cost": _cost(record),
+        "plan": plan_context(record),
         "settings": settings_groups(record.recipe),
         "evaluations": [_evaluation_row(event) for event in record.evaluations],
         "best_step": (record.best or {}).get("step"),
@@ -92,14 +93,9 @@ def _headline(record: RunRecord) -> list[Stat]:
         Stat("Held-out loss", human.decimal(loss), loss_caption, "nats per token"),
         Stat("Tokens seen", human.count(record.tokens), f"Text read while training{passes}.", "tokens"),
         Stat("Time", human.duration(record.seconds), "Training, evaluation and saving, on the clock."),
-        Stat("Speed", human.count(_speed(record)), "The median over the run; higher is faster.", "tokens per second"),
+        Stat("Speed", human.count(record.speed), "The median over the run; higher is faster.", "tokens per second"),
         Stat("Parameters", human.count(record.parameters), f"Numbers the model learned{in_trunk}."),
     ]
-
-
-def _speed(record: RunRecord) -> float | None:
-    speeds = [event["tokens_per_second"] for event in record.steps if human.is_number(event.get("tokens_per_second"))]
-    return statistics.median(speeds) if speeds else None
 
 
 def _warning(event: Event) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run folder says about its run, whether the run is finished, going on, resumed or broken off."""
 
 import json
+import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class RunRecord:
     summary: Event | None
     card: dict[str, Any] | None
     config: dict[str, Any] | None
+    plan: dict[str, Any] | None = None
     start: Event = field(default_factory=dict)
     end: Event | None = None
     steps: list[Event] = field(default_factory=list)
@@ -67,6 +69,12 @@ class RunRecord:
         return self._last("seconds")
 
     @property
+    def speed(self) -> float | None:
+        """Tokens a second, the median over the steps."""
+        speeds = [step["tokens_per_second"] for step in self.steps if human.is_number(step.get("tokens_per_second"))]
+        return statistics.median(speeds) if speeds else None
+
+    @property
     def parameters(self) -> int | None:
         return self.start.get("parameters") or (self.summary or {}).get("parameters")
 
@@ -103,6 +111,7 @@ def read_run(folder: Path) -> RunRecord:
         summary=_optional(folder / "summary.json"),
         card=_optional(folder / "corpus" / "card.json"),
         config=_optional(folder / "model" / "config.json"),
+        plan=_optional(folder / "plan.json"),
     )
     with open(folder / "log.jsonl", encoding="utf-8", errors="replace") as lines:
         for line in lines:
