@@ -109,13 +109,13 @@ def test_many_passes_are_warned_of_and_the_same_operations_are_spent_otherwise(r
 
 
 def test_a_ladder_gives_a_loss_and_only_plan_json_is_left(recipe, corpus, tmp_path, monkeypatch):
-    settings = recipe("gpt2-mini", "train.batch_tokens=32", "train.budget=1000 tokens")
-    monkeypatch.setattr("tilth.train.planning.plan.rungs", lambda minutes, speed: [800 * 0.75**n for n in range(5)])
+    settings = recipe("gpt2-mini", "train.batch_tokens=32", "train.budget=1200 tokens")
+    monkeypatch.setattr("tilth.train.planning.plan.rungs", lambda minutes, speed: [1000 * 0.75**n for n in range(5)])
     planned = plan(settings, corpus, ladder=0.2, out=tmp_path / "run", progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["plan.json"]
     assert json.loads((tmp_path / "run" / "plan.json").read_text()) == planned
-    assert [run["tokens"] for run in planned["ladder"]] == pytest.approx([800 * 0.75**n for n in range(5)], abs=48)
+    assert [run["tokens"] for run in planned["ladder"]] == pytest.approx([1000 * 0.75**n for n in range(5)], abs=48)
     assert "drawn on to 1.2 times the longest" in planned["loss_note"]
     loss = planned["loss"]
     assert 0 < loss["low"] <= loss["value"] <= loss["high"]
