@@ -110,9 +110,9 @@ def main() -> None:
         print(lines[-1], flush=True)
     assumed = (
         "Nothing here was run on a GPU: `python benchmarks/scale_simulation.py` computes it. Assumed: H100s at "
-        f"{PEAK / 1e12:.0f} TFLOPS, {100 * UTILISATION:.0f} % of which is reached; {LENGTH:,} tokens a row, one row at a "
-        f"time on each GPU; 20 tokens a parameter; a host of {GPUS_PER_HOST} GPUs writes {WRITE / 1e9:.0f} GB a second, "
-        f"a save takes {SAVE_AT_LEAST:.0f} seconds at least, and training waits for it; a restart takes "
+        f"{PEAK / 1e12:.0f} TFLOPS, {100 * UTILISATION:.0f} % of which is reached; {LENGTH:,} tokens a row, one row at "
+        f"a time on each GPU; 20 tokens a parameter; a host of {GPUS_PER_HOST} GPUs writes {WRITE / 1e9:.0f} GB a "
+        f"second, a save takes {SAVE_AT_LEAST:.0f} seconds at least, and training waits for it; a restart takes "
         f"{RESTART / 60:.0f} minutes; failures come at the rate of Llama 3's run (419 unexpected interruptions in 54 "
         "days on 16,384 GPUs). Memory is counted from the trunk's own operations with AdamW, its state divided among "
         "the GPUs; what NCCL and the allocator add is left out. A simulated run is a thousand failures long, so that "
