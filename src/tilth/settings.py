@@ -13,12 +13,15 @@ import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from yaml.composer import ComposerError
+from yaml.events import AliasEvent
 
-from tilth.errors import UsageError
+from tilth.errors import TilthError, UsageError
 
 
 class Settings(BaseModel):
@@ -69,15 +72,29 @@ def read_yaml(text: str, where: str) -> dict[str, Any]:
     """
     try:
         values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except _NOT_YAML as error:
         raise UsageError(f"{where} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{where} holds no settings; it must hold lines of key: value")
     return values
 
 
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What reading YAML raises: beside its own error, that of a date or number that is none, and of nesting without end."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 3e-4 is a number (YAML 1.1 reads it as text) and a key given twice is an error."""
+    """Safe YAML in which 3e-4 is a number (YAML 1.1 reads it as text) and a key given twice is an error.
+
+    Aliases (`*name`) are errors too: nine lines of them can stand for a billion values.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(AliasEvent):
+            raise ComposerError(
+                problem="aliases (*name) are not read; write the value out", problem_mark=self.peek_event().start_mark
+            )
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -93,6 +110,19 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+
+
+def check_record(kind: type[BaseModel], value: Any, where: Path, remedy: str) -> None:
+    """Check what a file of ours says of itself before anything relies on it.
+
+    Raises: TilthError that names the file, its first problem, and the remedy.
+    """
+    try:
+        kind.model_validate(value, strict=True)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, detail["loc"])) or "its content"
+        raise TilthError(f"{where} is damaged ({place}: {detail['msg']}); {remedy}") from None
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
@@ -129,7 +159,7 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
             return f"{name}: {parent} is a value, not a group of settings"
     try:
         values[last] = yaml.load(text, _Loader)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         values[last] = text
     return None
 

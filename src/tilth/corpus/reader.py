@@ -6,14 +6,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, Field
+
 from tilth.errors import TilthError
-from tilth.files import read_json
+from tilth.files import read_json, sha256_file
+from tilth.settings import check_record
 
 CARD = "card.json"
 FORMAT = "tilth corpus"
 FORMAT_VERSION = 1
 
 SplitName = Literal["train", "validation"]
+
+
+class _Part(BaseModel):
+    path: str = Field(pattern=r"^(train|validation)/part-[0-9]+\.parquet$")
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class _Source(BaseModel):
+    source: str
+
+
+class _Card(BaseModel):
+    """What readers rely on."""
+
+    fingerprint: str = Field(min_length=1)
+    kept: int = Field(ge=0)
+    files: list[_Part]
+    sources: list[_Source]
 
 
 @dataclass(frozen=True)
@@ -52,13 +74,15 @@ class Corpus:
             if not part["path"].startswith(f"{split}/"):
                 continue
             path = self.path / part["path"]
+            if sha256_file(path) != part["sha256"]:
+                raise TilthError(f"{path} does not match its SHA-256 on the card; restore it or build the corpus again")
             try:
                 with parquet.ParquetFile(path) as file:
                     for index in range(file.num_row_groups):
                         table = file.read_row_group(index, columns=["id", "text", "source", "metadata"])
                         for row in zip(*(column.to_pylist() for column in table.columns), strict=True):
                             yield Document(row[0], row[1], row[2], json.loads(row[3]))
-            except (OSError, pa.ArrowException) as error:
+            except (OSError, ValueError, pa.ArrowException) as error:
                 raise TilthError(f"{path} is damaged ({error}); build the corpus again") from None
 
 
@@ -66,7 +90,7 @@ def is_corpus(path: str | Path) -> bool:
     """Whether `path` is a folder that `tilth corpus build` finished."""
     try:
         card = json.loads((Path(path) / CARD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(card, dict) and card.get("format") == FORMAT
 
@@ -81,9 +105,10 @@ def open_corpus(path: str | Path) -> Corpus:
         what = "is not a corpus" if path.exists() else "does not exist"
         raise TilthError(f"{path} {what}; make one: tilth corpus build SOURCE --out DIR")
     card = read_json(path / CARD)
-    if card["format_version"] != FORMAT_VERSION:
-        found = card["format_version"]
+    found = card.get("format_version")
+    if found != FORMAT_VERSION:
         raise TilthError(f"{path} has format version {found}, this Tilth reads {FORMAT_VERSION}; build it again")
+    check_record(_Card, card, path / CARD, "restore it or build the corpus again")
     for part in card["files"]:
         file = path / part["path"]
         size = file.stat().st_size if file.is_file() else None

@@ -82,15 +82,21 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise TilthError(f"{folder / 'config.json'} holds no settings; download or save the model again")
-    architecture = (config.get("architectures") or [None])[0]
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
     family, heads = _find_family(folder, architecture, config.get("model_type"))
     try:
         trunk_config = family.read_config(config)
     except KeyError as error:
         raise TilthError(f"{folder / 'config.json'} lacks {error}; download or save the model again") from None
+    except (TypeError, ZeroDivisionError, OverflowError) as error:
+        raise TilthError(f"{folder / 'config.json'} is damaged ({error}); download or save the model again") from None
     except ValueError as error:
         raise TilthError(f"{folder} is a variant of {family.name} that Tilth does not have: {error}") from None
-    labels = _labels(config) if "classify" in heads else []
+    try:
+        labels = _labels(config) if "classify" in heads else []
+    except ValueError as error:
+        raise TilthError(f"{folder / 'config.json'} is damaged: {error}; download or save the model again") from None
     tokenizer = load_tokenizer(folder)
     if tokenizer.vocab_size > trunk_config.vocab_size:
         raise TilthError(
@@ -121,7 +127,11 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
 def _labels(config: dict[str, Any]) -> list[str]:
     """Names of the classes; transformers leaves its default of two out of the file."""
     names = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}
-    return [names[key] for key in sorted(names, key=int)]
+    if not isinstance(names, dict) or sorted(names) != sorted(map(str, range(len(names)))):
+        raise ValueError("id2label does not name the classes 0, 1, 2, ...")
+    if not all(isinstance(name, str) for name in names.values()):
+        raise ValueError("id2label holds a name that is no text")
+    return [names[str(index)] for index in range(len(names))]
 
 
 def _is_kept(name: str, heads: tuple[str, ...]) -> bool:
@@ -190,10 +200,16 @@ def _find_family(folder: Path, architecture: str | None, model_type: str | None)
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     index_path = folder / "model.safetensors.index.json"
-    names = sorted(set(read_json(index_path)["weight_map"].values())) if index_path.is_file() else ["model.safetensors"]
+    names = {"model.safetensors"}
+    if index_path.is_file():
+        index = read_json(index_path)
+        weight_map = index.get("weight_map") if isinstance(index, dict) else None
+        if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+            raise TilthError(f"{index_path} does not say which file holds which weight; download the model again")
+        names = set(weight_map.values())
     tensors: dict[str, Tensor] = {}
-    for name in names:
-        if Path(name).name != name:
+    for name in sorted(names):
+        if Path(name).name != name or "\0" in name:
             raise TilthError(f"{index_path} names a file outside its folder: {name}")
         try:
             tensors |= load_file(folder / name)

@@ -77,7 +77,8 @@ def _folder_config(folder: Path) -> dict[str, Any]:
 
 def _content(value: Any) -> str | None:
     """A token's text: Hugging Face writes it plain, or as an object with its stripping rules."""
-    return value.get("content") if isinstance(value, dict) else value
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
 
 
 def _read_fast(path: Path) -> Tokenizer:

@@ -9,18 +9,21 @@
 and the same for validation. All numbers are little-endian; a position counts tokens from the start of the split.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
 
 from tilth.errors import TilthError
 from tilth.files import read_json, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
+from tilth.settings import check_record
 from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
 
@@ -32,6 +35,36 @@ SHARD_TOKENS = 1 << 26
 SPLITS: "tuple[SplitName, ...]" = ("train", "validation")
 _BATCH_CHARACTERS = 1 << 21
 _BATCH_DOCUMENTS = 1 << 13
+
+
+class _File(BaseModel):
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class _Split(BaseModel):
+    documents: int = Field(ge=0)
+    tokens: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sentences: int = Field(ge=0)
+    files: dict[str, _File]
+
+
+class _Splits(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    train: _Split
+    validation: _Split
+
+
+class _Manifest(BaseModel):
+    """What readers rely on."""
+
+    corpus: str
+    tokenizer: str
+    vocab_size: int = Field(ge=1)
+    dtype: Literal["<u2", "<u4"]
+    shard_tokens: int = Field(ge=1)
+    splits: _Splits
 
 
 def write_shards(
@@ -89,6 +122,7 @@ def open_shards(
             f"the shards in {path} differ in format: version {manifest.get('version')}, and this Tilth reads"
             f" version {FORMAT_VERSION}; make them again"
         )
+    check_record(_Manifest, manifest, path / "manifest.json", "make the shards again")
     expected = {"corpus": corpus_fingerprint, "tokenizer": tokenizer_fingerprint}
     differ = [name for name, value in expected.items() if value is not None and value != manifest[name]]
     if differ:
@@ -97,9 +131,10 @@ def open_shards(
             f"the shards in {path} were made from another {' and another '.join(differ)} ({was});"
             " make them again, or give what they were made from"
         )
-    for split in manifest["splits"].values():
-        for name, entry in split["files"].items():
-            _check_file(path / name, entry, verify)
+    for name, split in manifest["splits"].items():
+        _check_sizes(path, name, split, manifest)
+        for file, entry in split["files"].items():
+            _check_file(path / file, entry, verify)
     return Shards(path, manifest)
 
 
@@ -135,8 +170,14 @@ class ShardSplit:
 
     @cached_property
     def document_starts(self) -> np.ndarray:
-        """int64 (documents + 1,): the position of each document's first token, and the end of the last."""
-        return _map(self.path / f"{self.name}.offsets", "<i8")
+        """int64 (documents + 1,): the position of each document's first token, and the end of the last.
+
+        Raises: TilthError when they are no such positions.
+        """
+        starts = _map(self.path / f"{self.name}.offsets", "<i8")
+        if starts[0] != 0 or starts[-1] != self.num_tokens or (starts[1:] < starts[:-1]).any():
+            raise TilthError(f"{self.path / self.name}.offsets is damaged: make the shards again")
+        return starts
 
     @cached_property
     def document_bytes(self) -> np.ndarray:
@@ -174,10 +215,14 @@ class ShardSplit:
     def document_names(self, documents: Sequence[int]) -> list[str]:
         """The corpus ids of a few documents, for messages: it reads the list of names from its start."""
         wanted = set(documents)
-        with open(self.path / f"{self.name}.names", encoding="utf-8") as file:
+        found: dict[int, str] = {}
+        with open(self.path / f"{self.name}.names", encoding="utf-8", errors="replace") as file:
             lines = itertools.islice(file, max(wanted, default=-1) + 1)
-            found = {number: json.loads(line) for number, line in enumerate(lines) if number in wanted}
-        return [found[document] for document in documents]
+            for number, line in enumerate(lines):
+                if number in wanted:
+                    with contextlib.suppress(ValueError):
+                        found[number] = str(json.loads(line))
+        return [found.get(document, f"document {document} (its name is damaged)") for document in documents]
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -219,6 +264,26 @@ def _map(path: Path, dtype: str) -> np.ndarray:
     if path.stat().st_size == 0:
         return np.zeros(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r").view(np.ndarray)
+
+
+def _check_sizes(path: Path, name: str, split: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Whether the files that a split names are those that its counts ask for."""
+    size, full = np.dtype(manifest["dtype"]).itemsize, manifest["shard_tokens"]
+    shards = max(1, -(-split["tokens"] // full))
+    expected = {
+        f"{name}.offsets": 8 * (split["documents"] + 1),
+        f"{name}.bytes": 8 * split["documents"],
+        f"{name}.sentences": 8 * split["sentences"],
+    }
+    # Compared as a count first: a damaged one could ask for more names than memory holds.
+    if shards == sum(file.endswith(".ids") for file in split["files"]):
+        expected |= {
+            f"{name}-{shard:05d}.ids": size * min(full, split["tokens"] - shard * full) for shard in range(shards)
+        }
+        sizes = {file: entry["bytes"] for file, entry in split["files"].items() if file != f"{name}.names"}
+        if sizes == expected and f"{name}.names" in split["files"]:
+            return
+    raise TilthError(f"{path / 'manifest.json'} is damaged: its counts and its files differ; make the shards again")
 
 
 def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:

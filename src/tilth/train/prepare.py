@@ -118,17 +118,17 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
         if width % heads:
             raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
         head_size = width // heads
-    sized = replace(
-        config,
-        vocab_size=vocab_size,
-        layers=changes.layers or config.layers,
-        width=width,
-        heads=heads,
-        head_size=head_size,
-        mlp_width=width * config.mlp_width // config.width,
-        max_length=max_length,
-    )
     try:
+        sized = replace(
+            config,
+            vocab_size=vocab_size,
+            layers=changes.layers or config.layers,
+            width=width,
+            heads=heads,
+            head_size=head_size,
+            mlp_width=width * config.mlp_width // config.width,
+            max_length=max_length,
+        )
         family.write_config(sized)
     except ValueError as error:
         raise UsageError(f"{family.name} {recipe.size} could not be saved for transformers: {error}") from None

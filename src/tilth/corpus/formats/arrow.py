@@ -14,6 +14,12 @@ from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejecte
 ROWS = 256
 """Rows decoded at once."""
 
+_BYTES = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
+
 
 def read_parquet(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
     """A record a row; the other columns are metadata. Raises: Broken."""
@@ -52,6 +58,7 @@ def _read(stream: Stream, source: str, text_column: str, open_batches) -> Iterat
                 yield Rejected(source, "whole file", "not_text", detail)
                 return
             for batch in batches:
+                _check(batch)
                 for index in range(batch.num_rows):
                     row += 1
                     yield _record(batch, index, column, source, row)
@@ -60,6 +67,16 @@ def _read(stream: Stream, source: str, text_column: str, open_batches) -> Iterat
         except (pa.ArrowException, OSError) as error:
             detail = f"damaged or incomplete: {str(error).partition(chr(10))[0]}"
             yield Rejected(source, f"from row {row + 1}", "corrupt", detail)
+
+
+def _check(batch: pa.RecordBatch) -> None:
+    """Check offsets, lengths and indexes: reading a value by a damaged one ends the process. Raises: ArrowInvalid.
+
+    Texts are checked as bytes, for one that is not UTF-8 costs its own row only.
+    """
+    for column in batch.columns:
+        as_bytes = _BYTES.get(column.type)
+        (column if as_bytes is None else column.view(as_bytes)).validate(full=True)
 
 
 def _is_text(kind: pa.DataType) -> bool:

@@ -35,7 +35,11 @@ def _qkv_to_ours(parts: tuple[Tensor, ...], config: TrunkConfig) -> Tensor:
 
 def _read_config(config: Mapping[str, Any]) -> TrunkConfig:
     check_decoder_config(config)
-    kinds = [kind for pattern, times in config["attention_types"] for kind in pattern * times]
+    kinds = []
+    for pattern, times in config["attention_types"]:
+        if type(times) is not int or not 0 <= times * len(pattern) <= config["num_layers"]:
+            raise ValueError(f"attention_types repeats {pattern!r:.40} {times!r:.40} times")
+        kinds += pattern * times
     window = config.get("window_size", 256)
     return _size(
         config["num_layers"],
