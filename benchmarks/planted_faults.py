@@ -59,10 +59,10 @@ def findings_of(
     """
 
     class Planted(Run):
-        def _train_step(self, batches: list[Batch], update: Any) -> None:
+        def train_step(self, batches: list[Batch], update: Any) -> None:
             if plant is not None and self.step == at:
                 plant(self)
-            super()._train_step(batches, update)
+            super().train_step(batches, update)
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
@@ -227,7 +227,7 @@ def overhead(corpus: Path, steps: int) -> str:
     for owner, name in names:
         timed(owner, name)
     total = 0.0
-    step = Run._train_step
+    step = Run.train_step
 
     def whole(self: Run, *arguments: Any) -> None:
         nonlocal total
@@ -235,7 +235,7 @@ def overhead(corpus: Path, steps: int) -> str:
         step(self, *arguments)
         total += time.perf_counter() - started
 
-    Run._train_step = whole
+    Run.train_step = whole
     try:
         with tempfile.TemporaryDirectory() as folder:
             settings = [f"train.budget={steps} steps", "train.save_every=1000 steps", "train.evaluate_every=1000 steps"]
@@ -244,7 +244,7 @@ def overhead(corpus: Path, steps: int) -> str:
             prepared = prepare(recipe, corpus, Path(folder), False, progress=False)
             Run(recipe, prepared, Path(folder), torch.device("cpu"), False).train(False)
     finally:
-        Run._train_step = step
+        Run.train_step = step
         for owner, name, function in before:
             setattr(owner, name, function)
     shares = ", ".join(f"`{name}` {100 * seconds / total:.3f} %" for name, seconds in spent.most_common())

@@ -42,4 +42,5 @@ def is_out_of_memory(error: BaseException) -> bool:
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in str(error)
         or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+        or "could not create a primitive" in str(error)  # oneDNN's words when its scratch memory is not there
     )

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tilth.corpus.reader import Corpus, open_corpus
-from tilth.files import fingerprint
+from tilth.files import fingerprint, sha256_file
 
 MakeCorpus = Callable[..., Corpus]
 
@@ -42,7 +42,11 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
             "format_version": 1,
             "kept": len(train) + len(validation),
             "fingerprint": fingerprint([train, validation]),
-            "files": [{"path": str(part.relative_to(folder)), "size": part.stat().st_size} for part in parts],
+            "sources": [{"source": "test"}],
+            "files": [
+                {"path": str(part.relative_to(folder)), "size": part.stat().st_size, "sha256": sha256_file(part)}
+                for part in parts
+            ],
         }
         (folder / "card.json").write_text(json.dumps(card))
         return open_corpus(folder)

@@ -23,7 +23,7 @@ def nan_batch(monkeypatch):
     """A function: from then on a weight becomes NaN just before the batches of one place in the data are trained on."""
 
     def plant(place: int) -> None:
-        train_step = Run._train_step
+        train_step = Run.train_step
 
         def planted(self, batches, update):
             if self.step + self.batches_left_out == place:
@@ -31,7 +31,7 @@ def nan_batch(monkeypatch):
                     self.model.trunk.blocks[0].mlp.up.weight[1, 2] = float("nan")
             train_step(self, batches, update)
 
-        monkeypatch.setattr(Run, "_train_step", planted)
+        monkeypatch.setattr(Run, "train_step", planted)
 
     return plant
 
@@ -112,7 +112,7 @@ def test_a_rewind_goes_back_to_the_checkpoint_and_leaves_batches_out(recipe, cor
 
 
 def test_a_rewind_that_does_not_help_ends_the_run(recipe, corpus, monkeypatch, tmp_path):
-    train_step = Run._train_step
+    train_step = Run.train_step
 
     def broken(self, batches, update):
         if self.step == 14:
@@ -120,7 +120,7 @@ def test_a_rewind_that_does_not_help_ends_the_run(recipe, corpus, monkeypatch, t
                 self.model.trunk.blocks[0].mlp.up.weight[1, 2] = float("nan")
         train_step(self, batches, update)
 
-    monkeypatch.setattr(Run, "_train_step", broken)
+    monkeypatch.setattr(Run, "train_step", broken)
     settings = recipe(*RUN, "train.on_nonfinite=rewind", "train.save_every=6 steps")
     with pytest.raises(TilthError, match="step 15: loss nan, gradient norm nan: no update was made"):
         pretrain(settings, corpus, tmp_path / "run", progress=False)
@@ -156,14 +156,14 @@ def at_step(monkeypatch):
     """A function: do something with the run folder just before the numbered step is begun, once."""
 
     def plan(step, act):
-        train_step, done = Run._train_step, []
+        train_step, done = Run.train_step, []
 
         def acting(self, batches, update):
             if self.step + 1 == step and not done:
                 done.append(act(self.out))
             train_step(self, batches, update)
 
-        monkeypatch.setattr(Run, "_train_step", acting)
+        monkeypatch.setattr(Run, "train_step", acting)
 
     return plan
 

@@ -24,7 +24,7 @@ def before_step(monkeypatch):
     """A function: plant something in a run just before the step of an index, counted from 0."""
 
     def plan(index, plant):
-        train_step = Run._train_step
+        train_step = Run.train_step
 
         def planted(self, batches, update):
             if self.step == index:
@@ -32,7 +32,7 @@ def before_step(monkeypatch):
                     plant(self)
             train_step(self, batches, update)
 
-        monkeypatch.setattr(Run, "_train_step", planted)
+        monkeypatch.setattr(Run, "train_step", planted)
 
     return plan
 

@@ -5,6 +5,7 @@ import torch
 import transformers
 
 from tilth.errors import TilthError, UsageError
+from tilth.files import sha256_file
 from tilth.model.families import FAMILIES
 from tilth.model.folder import load_model, save_model
 from tilth.model.inputs import Inputs
@@ -193,7 +194,7 @@ def test_a_corpus_without_held_out_text_is_an_error(recipe, make_corpus, tmp_pat
     pq.write_table(pq.read_table(part).slice(0, 0), part)
     card = json.loads((corpus / "card.json").read_text())
     for file in card["files"]:
-        file["size"] = (corpus / file["path"]).stat().st_size
+        file |= {"size": (corpus / file["path"]).stat().st_size, "sha256": sha256_file(corpus / file["path"])}
     (corpus / "card.json").write_text(json.dumps(card))
     with pytest.raises(TilthError, match="no text in its validation split"):
         prepared_in(tmp_path / "run", recipe("gpt2-mini", "tokenizer.vocab_size=270"), corpus)

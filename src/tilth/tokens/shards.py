@@ -87,8 +87,10 @@ def write_shards(
         "shard_tokens": shard_tokens,
     }
     try:
-        with whole_folder(out) as folder:
+        with whole_folder(out) as folder, contextlib.ExitStack() as open_files:
             writers = [SplitWriter(folder, split, dtype, shard_tokens) for split in SPLITS]
+            for writer in writers:
+                open_files.callback(writer.close)  # also when a document cannot be read
             _write_documents(corpus, tokenizer, writers, progress)
             manifest["splits"] = {writer.split: writer.close() for writer in writers}
             if manifest["splits"]["train"]["tokens"] == 0:

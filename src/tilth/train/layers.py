@@ -132,10 +132,13 @@ class LayerProbe:
 
         return take
 
-    def before_update(self) -> None:
-        """Note the gradients, and the weights that the update will change."""
+    def stop(self) -> None:
+        """Look no longer at what passes through the layers; to be called when the forward passes end or fail."""
         for hook in self._hooks:
             hook.remove()
+
+    def before_update(self) -> None:
+        """Note the gradients, and the weights that the update will change."""
         self._weights = {name: [matrix.detach().clone() for matrix in _matrices(layer)] for name, layer in self._items}
         self._gradients = {
             name: _norm([matrix.grad for matrix in _matrices(layer) if matrix.grad is not None])

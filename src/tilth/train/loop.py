@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tilth.errors import Interrupted, TilthError, UsageError
 from tilth.files import output_folder, read_json, recover_folder, sha256_file, write_json, write_text
@@ -224,18 +225,11 @@ class Run:
         step_started = time.perf_counter()
         probe = LayerProbe(self.model) if self.step % EVERY == 0 else None
         lr = self.optimizers.set_rate(rate(self.settings, min(1.0, self.progress)))
-        counts: dict[str, int] = {}
-        for batch in batches:
-            for head, count in batch.counts.items():
-                counts[head] = counts.get(head, 0) + count
-        loss = torch.zeros((), device=self.device)
-        for index, batch in enumerate(batches):
-            torch.manual_seed(Key(self.recipe.seed, self.step, f"dropout {index}").torch_seed())
-            sums = loss_sums(self.model, batch.to(self.device), self.dtype)
-            # Divided by the whole step's counts: the same gradient whatever the number of micro-batches.
-            part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
-            part.backward()
-            loss += part.detach()
+        try:
+            loss = self._backward(batches)
+        finally:
+            if probe is not None:
+                probe.stop()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
         value, norm_value = float(loss), float(norm)
         if probe is not None:
@@ -270,6 +264,22 @@ class Run:
             differs = recompute(self.model, self.guarded, self.device, self.dtype)
             if differs is not None:
                 self._respond(differs, self.guarded)
+
+    def _backward(self, batches: list[Batch]) -> Tensor:
+        """Add up the gradients of a step; returns its loss."""
+        counts: dict[str, int] = {}
+        for batch in batches:
+            for head, count in batch.counts.items():
+                counts[head] = counts.get(head, 0) + count
+        loss = torch.zeros((), device=self.device)
+        for index, batch in enumerate(batches):
+            torch.manual_seed(Key(self.recipe.seed, self.step, f"dropout {index}").torch_seed())
+            sums = loss_sums(self.model, batch.to(self.device), self.dtype)
+            # Divided by the whole step's counts: the same gradient whatever the number of micro-batches.
+            part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
+            part.backward()
+            loss += part.detach()
+        return loss
 
     def _evaluate(self) -> None:
         """Held-out loss and samples; keeps the model when it is the best."""
