@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, write_json, write_text
+from tilth.files import output_folder, read_json, write_json, write_text
 
 StrPath = str | Path
 
@@ -107,13 +107,15 @@ def pretrain(
     overrides: Sequence[str] = (),
     resume: bool = False,
     accept_changes: bool = False,
+    processes: int = 1,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Pre-train a model as a recipe says, into the run folder `out`, and write its report and model card.
 
     recipe: a built-in name or a YAML file. corpus: a corpus folder, or raw data to build one from. overrides:
     `key=value`. resume: go on from the newest whole checkpoint. accept_changes: go on although the recipe, corpus,
-    tokenizer, code, number format or thread count changed in a way that leads to another result.
+    tokenizer, code, number format or thread count changed in a way that leads to another result. processes: how many
+    to train with on this machine, started by torchrun; under torchrun leave it at 1.
     Returns the run's summary, with the path of its report.
     Raises: UsageError and TilthError as `tilth.train.loop.pretrain`; Interrupted when a signal stopped it, once it is
     saved.
@@ -121,25 +123,42 @@ def pretrain(
     from tilth.evidence.model_card import run_model_card
     from tilth.evidence.report import write_run_report
     from tilth.recipe import load_recipe
+    from tilth.train.distributed import join
+    from tilth.train.launch import launch
     from tilth.train.loop import pretrain as run_pretraining
 
     run = Path(out)
-    checked = load_recipe(recipe, overrides)
-    try:
-        summary = run_pretraining(
-            checked, Path(corpus), run, resume=resume, accept_changes=accept_changes, progress=progress
-        )
-    except UsageError:
-        raise
-    except TilthError:
-        # Stopped by a signal or a fault: what was learnt until then is worth a look. The fault is what to tell, though,
-        # also where a full disk takes no report either.
-        with contextlib.suppress(TilthError, OSError):
-            if (run / "log.jsonl").exists():
-                write_run_report(run)
-        raise
-    write_text(run / "model" / "README.md", run_model_card(run))
-    return {**summary, "report": str(write_run_report(run))}
+    if processes != 1:
+        load_recipe(recipe, overrides)
+        arguments = [str(recipe), "--corpus", str(corpus), "--out", str(out), *overrides]
+        flags = {"--resume": resume, "--accept-changes": accept_changes}
+        launch(["pretrain", *arguments, *(flag for flag, given in flags.items() if given)], processes)
+        return {**read_json(run / "summary.json"), "report": str(run / "report.html")}
+    with join() as world:
+        checked = load_recipe(recipe, overrides)
+        try:
+            summary = run_pretraining(
+                checked,
+                Path(corpus),
+                run,
+                resume=resume,
+                accept_changes=accept_changes,
+                progress=progress,
+                world=world,
+            )
+        except UsageError:
+            raise
+        except TilthError:
+            # Stopped by a signal or a fault: what was learnt until then is worth a look. The fault is what to tell,
+            # though, also where a full disk takes no report either.
+            with contextlib.suppress(TilthError, OSError):
+                if world.is_first and (run / "log.jsonl").exists():
+                    write_run_report(run)
+            raise
+        if world.is_first:
+            write_text(run / "model" / "README.md", run_model_card(run))
+            write_run_report(run)
+        return {**summary, "report": str(run / "report.html")}
 
 
 def finetune(

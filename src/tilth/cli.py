@@ -5,6 +5,7 @@ standard error. Exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by s
 """
 
 import contextlib
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -173,6 +174,7 @@ def pretrain(
     accept_changes: Annotated[
         bool, typer.Option("--accept-changes", help="With --resume: go on though changes lead to another result.")
     ] = False,
+    processes: Annotated[int, typer.Option(help="Processes on this machine, started by torchrun.", min=1)] = 1,
     as_json: Json = False,
 ) -> None:
     """Pre-train a model as a recipe says.
@@ -181,9 +183,16 @@ def pretrain(
     """
     with _working():
         summary = tilth.pretrain(
-            recipe, corpus, out, overrides=overrides or (), resume=resume, accept_changes=accept_changes
+            recipe,
+            corpus,
+            out,
+            overrides=overrides or (),
+            resume=resume,
+            accept_changes=accept_changes,
+            processes=processes,
         )
-    render.result(summary, as_json)
+    if int(os.environ.get("RANK", "0")) == 0:  # one result, however many processes torchrun has started
+        render.result(summary, as_json)
 
 
 @app.command()

@@ -24,6 +24,14 @@ class Interrupted(TilthError):
         self.exit_status = 128 + signal_number
 
 
+class AnotherProcessFailed(TilthError):
+    """This process of several ends because another one failed, which has said why: there is nothing to tell."""
+
+    def __init__(self, exit_status: int) -> None:
+        super().__init__("another process failed")
+        self.exit_status = exit_status
+
+
 def import_extra(module: str, extra: str) -> Any:
     """Import an optional dependency, or say which extra brings it.
 

@@ -94,6 +94,12 @@ def write_text(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` with `content`, atomically."""
+    with whole_file(path) as aside:
+        aside.write_bytes(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` with indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -96,7 +96,11 @@ class DataSettings(Settings):
         default=0.05, gt=0, lt=0.5, description="held-out share when --corpus is raw data, not a corpus"
     )
     shards: str | None = Field(
-        default=None, description="the shards folder of an earlier run on the same corpus and tokenizer, to use again"
+        default=None,
+        description="the shards of an earlier run on the same corpus and tokenizer, to use again: a folder or a URL",
+    )
+    cache: str | None = Field(
+        default=None, description="where shards from a URL are kept; default: the user's cache folder"
     )
 
 
@@ -140,6 +144,12 @@ class TrainSettings(Settings):
         default="auto", description="auto: bfloat16 where it is fast"
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or mps")
+    parallel: Literal["ddp", "fsdp"] = Field(
+        default="ddp", description="with several processes: a whole model in each, or a shard of it (FSDP2)"
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="less memory, a third more work: blocks are computed again for their gradient"
+    )
     evaluate_every: BudgetSetting | None = Field(default=None, description="default: a twelfth of the budget")
     evaluate_tokens: int = Field(default=200_000, ge=1, description="held-out tokens scored on schedule and at the end")
     save_every: BudgetSetting | None = Field(default=None, description="default: a sixth of the budget")
@@ -222,11 +232,12 @@ _ON_RESUME = {
         train.final_lr train.clip train.evaluate_every train.evaluate_tokens train.patience train.on_overfitting
         train.on_stall train.on_spike train.on_divergence train.on_nonfinite train.on_layers train.on_corruption
     """,
-    # What is computed stays the same. Shards are compared with the corpus and the tokenizer; the device and the number
-    # format that device and precision lead to are compared themselves (tilth.train.identity).
+    # What is computed stays the same, but for rounding where work is shared out otherwise (a run's number of processes
+    # is no setting, but is compared too). Shards are compared with the corpus and the tokenizer; the device and the
+    # number format that device and precision lead to are compared themselves (tilth.train.identity).
     "harmless": """
-        data.shards train.device train.precision train.save_every train.keep_checkpoints train.keep_every train.prompts
-        train.recompute_every train.trackers
+        data.shards data.cache train.parallel train.activation_checkpointing train.device train.precision
+        train.save_every train.keep_checkpoints train.keep_every train.prompts train.recompute_every train.trackers
     """,
 }
 _KIND_ON_RESUME = {name: kind for kind, names in _ON_RESUME.items() for name in names.split()}

@@ -8,7 +8,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from tilth import render
-from tilth.errors import TilthError, is_out_of_memory
+from tilth.errors import AnotherProcessFailed, TilthError, is_out_of_memory
 
 
 class Verbs(TyperGroup):
@@ -44,7 +44,7 @@ class Verbs(TyperGroup):
         except Exception as error:
             if ctx.params["debug"]:
                 traceback.print_exc()
-            else:
+            elif not isinstance(error, AnotherProcessFailed):
                 render.error(_message(error))
             raise typer.Exit(error.exit_status if isinstance(error, TilthError) else 1) from None
 

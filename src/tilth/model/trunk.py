@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from tilth.errors import TilthError
 from tilth.model.config import TrunkConfig
@@ -44,6 +45,9 @@ class Trunk(nn.Module):
         self.embeddings = Embeddings(config)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
         self.final_norm = LayerNorm(config.width, eps=config.norm_eps) if config.norm_placement == "before" else None
+        self.recompute_blocks = False
+        """In training, keep each block's input only and compute the rest again for its gradient (Chen et al. 2016,
+        "Training Deep Nets with Sublinear Memory Cost")."""
 
     def forward(self, inputs: Inputs, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
         """Contextual vectors of all tokens.
@@ -67,5 +71,9 @@ class Trunk(nn.Module):
         }
         hidden_BSD = self.embeddings(inputs, dtype)
         for layer, block in enumerate(self.blocks):
-            hidden_BSD = block(hidden_BSD, biases[self.config.window(layer)], cache)
+            bias = biases[self.config.window(layer)]
+            if self.recompute_blocks and cache is None and torch.is_grad_enabled():
+                hidden_BSD = checkpoint(block, hidden_BSD, bias, use_reentrant=False)
+            else:
+                hidden_BSD = block(hidden_BSD, bias, cache)
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)

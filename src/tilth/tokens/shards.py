@@ -24,6 +24,7 @@ from tilth.errors import TilthError
 from tilth.files import read_json, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
 from tilth.settings import check_record
+from tilth.tokens.remote import RemoteFolder, default_cache, is_url
 from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
 
@@ -106,14 +107,17 @@ def open_shards(
     corpus_fingerprint: str | None = None,
     tokenizer_fingerprint: str | None = None,
     verify: bool = False,
+    cache: Path | None = None,
 ) -> "Shards":
     """Open a folder of shards; nothing but its manifest is read.
 
-    The size of every file is checked; verify: also its SHA-256, which reads everything.
+    path: a folder, or any URL of fsspec, whose files are downloaded to `cache` when they are first used.
+    The size of every file is checked; verify: also its SHA-256, which reads everything (a download is always verified).
     Raises: TilthError when the folder is missing or damaged, of another format, or made from another corpus or
     tokenizer than the ones given; the message says which.
     """
-    path = Path(path)
+    remote = RemoteFolder(str(path), cache or default_cache()) if is_url(path) else None
+    path = Path(path) if remote is None else remote.path
     if not (path / "manifest.json").is_file():
         raise TilthError(f"no shards at {path}: it has no manifest.json")
     manifest = read_json(path / "manifest.json")
@@ -134,31 +138,37 @@ def open_shards(
             " make them again, or give what they were made from"
         )
     for name, split in manifest["splits"].items():
+        for file in split["files"]:
+            if Path(file).name != file:
+                raise TilthError(f"{path / 'manifest.json'} names a file outside its folder: {file!r}")
         _check_sizes(path, name, split, manifest)
         for file, entry in split["files"].items():
-            _check_file(path / file, entry, verify)
-    return Shards(path, manifest)
+            if remote is None or verify:
+                _check_file(path / file if remote is None else remote.fetch(file, entry), entry, verify)
+    return Shards(path, manifest, remote)
 
 
 class Shards:
     """An opened folder of shards."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None) -> None:
+        """remote: where the files come from that are not yet in `path`."""
         self.path = path
         self.manifest = manifest
+        self.remote = remote
 
     def split(self, name: "SplitName") -> "ShardSplit":
         """One split, `train` or `validation`."""
-        return ShardSplit(self.path, name, self.manifest)
+        return ShardSplit(self.path, name, self.manifest, self.remote)
 
 
 class ShardSplit:
     """The documents of one split, end to end: a position counts tokens from the split's start.
 
-    Every array is mapped, not loaded: only the pages that are read take memory.
+    Every array is mapped when it is first used, not loaded: only the pages that are read take memory.
     """
 
-    def __init__(self, path: Path, name: str, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, name: str, manifest: dict[str, Any], remote: RemoteFolder | None = None) -> None:
         counts = manifest["splits"][name]
         self.path = path
         self.name = name
@@ -166,9 +176,12 @@ class ShardSplit:
         self.num_tokens: int = counts["tokens"]
         self.num_bytes: int = counts["bytes"]
         self._vocab_size: int = manifest["vocab_size"]
+        self._remote = remote
+        self._files: dict[str, dict[str, Any]] = counts["files"]
         self._shard_tokens: int = manifest["shard_tokens"]
-        names = sorted(file for file in counts["files"] if file.endswith(".ids"))
-        self._shards = [_map(path / file, manifest["dtype"]) for file in names]
+        self._dtype: str = manifest["dtype"]
+        self._shard_names = sorted(file for file in self._files if file.endswith(".ids"))
+        self._shards: dict[int, np.ndarray] = {}
 
     @cached_property
     def document_starts(self) -> np.ndarray:
@@ -176,7 +189,7 @@ class ShardSplit:
 
         Raises: TilthError when they are no such positions.
         """
-        starts = _map(self.path / f"{self.name}.offsets", "<i8")
+        starts = self._map("offsets", "<i8")
         if starts[0] != 0 or starts[-1] != self.num_tokens or (starts[1:] < starts[:-1]).any():
             raise TilthError(f"{self.path / self.name}.offsets is damaged: make the shards again")
         return starts
@@ -184,11 +197,11 @@ class ShardSplit:
     @cached_property
     def document_bytes(self) -> np.ndarray:
         """int64 (documents,): the length of each document's raw UTF-8 text."""
-        return _map(self.path / f"{self.name}.bytes", "<i8")
+        return self._map("bytes", "<i8")
 
     @cached_property
     def _sentences(self) -> np.ndarray:
-        return _map(self.path / f"{self.name}.sentences", "<i8")
+        return self._map("sentences", "<i8")
 
     def tokens(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Token ids of many ranges, end to end.
@@ -201,7 +214,7 @@ class ShardSplit:
         ids = np.empty(len(positions), dtype=np.int64)
         for shard in np.unique(shards):
             chosen = shards == shard
-            ids[chosen] = self._shards[shard][within[chosen]]
+            ids[chosen] = self._shard(int(shard))[within[chosen]]
         if len(ids) and ids.max() >= self._vocab_size:
             raise TilthError(
                 f"the {self.name} shards in {self.path} are damaged: they hold token {ids.max()}, and the vocabulary "
@@ -218,13 +231,24 @@ class ShardSplit:
         """The corpus ids of a few documents, for messages: it reads the list of names from its start."""
         wanted = set(documents)
         found: dict[int, str] = {}
-        with open(self.path / f"{self.name}.names", encoding="utf-8", errors="replace") as file:
+        with open(self._file(f"{self.name}.names"), encoding="utf-8", errors="replace") as file:
             lines = itertools.islice(file, max(wanted, default=-1) + 1)
             for number, line in enumerate(lines):
                 if number in wanted:
                     with contextlib.suppress(ValueError):
                         found[number] = str(json.loads(line))
         return [found.get(document, f"document {document} (its name is damaged)") for document in documents]
+
+    def _shard(self, number: int) -> np.ndarray:
+        if number not in self._shards:
+            self._shards[number] = _map(self._file(self._shard_names[number]), self._dtype)
+        return self._shards[number]
+
+    def _map(self, name: str, dtype: str) -> np.ndarray:
+        return _map(self._file(f"{self.name}.{name}"), dtype)
+
+    def _file(self, name: str) -> Path:
+        return self.path / name if self._remote is None else self._remote.fetch(name, self._files[name])
 
 
 def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

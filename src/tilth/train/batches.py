@@ -3,21 +3,30 @@
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
 from tilth.objectives import Objective
-from tilth.objectives.objective import Batch
+from tilth.objectives.objective import Batch, Predictions
 from tilth.tokens.order import row_indexes
 from tilth.tokens.packing import Packing
 
 
 class Batches:
-    """The optimizer steps of a run, each as its micro-batches."""
+    """The optimizer steps of a run, each as the micro-batches of this process's share."""
 
     def __init__(
-        self, objective: Objective, packing: Packing, seed: int, rows_per_step: int, rows_per_micro_batch: int
+        self,
+        objective: Objective,
+        packing: Packing,
+        seed: int,
+        rows_per_step: int,
+        rows_per_micro_batch: int,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        """rank: which of the `processes` takes its share here."""
         self.objective = objective
         self.packing = packing
         self.seed = seed
@@ -25,11 +34,17 @@ class Batches:
         self.rows_per_micro_batch = rows_per_micro_batch
         self.waited = 0.0
         """Seconds that the newest step of `from_step` had to be waited for."""
+        self.rank, self.processes = rank, processes
 
     def at(self, step: int) -> list[Batch]:
-        """The micro-batches of a step."""
+        """This process's micro-batches of a step; every process has as many."""
         indexes, epochs = row_indexes(step, self.rows_per_step, self.packing.num_rows, self.seed)
         return self._make(indexes, epochs)
+
+    def documents(self, step: int) -> list[int]:
+        """The numbers of the documents in a step, over all processes, increasing."""
+        indexes, _ = row_indexes(step, self.rows_per_step, self.packing.num_rows, self.seed)
+        return np.unique(self.packing.rows(indexes).documents).tolist()
 
     def from_step(self, step: int) -> Generator[list[Batch]]:
         """The steps from `step` on, without end, each made in a thread while the one before is in use."""
@@ -43,13 +58,36 @@ class Batches:
                 yield current
 
     def first_rows(self, tokens: int) -> list[Batch]:
-        """A fixed sample of about `tokens` places for evaluation, as of epoch 0."""
+        """This process's share of a fixed sample of about `tokens` places for evaluation, as of epoch 0."""
         count = min(self.packing.num_rows, max(1, tokens // self.packing.length))
         return self._make(np.arange(count), np.zeros(count, dtype=np.int64))
 
     def _make(self, indexes: np.ndarray, epochs: np.ndarray) -> list[Batch]:
+        parts = micro_batches(len(indexes), self.rows_per_micro_batch, self.rank, self.processes)
         return [
-            self.objective.make_batch(self.packing, indexes[start:stop], epochs[start:stop], self.seed)
-            for start in range(0, len(indexes), self.rows_per_micro_batch)
-            for stop in (start + self.rows_per_micro_batch,)
+            self.objective.make_batch(self.packing, indexes[part], epochs[part], self.seed)
+            if len(part)
+            # Nothing is left for this process, but the others count on its taking part.
+            else _without_predictions(self.objective.make_batch(self.packing, indexes[:1], epochs[:1], self.seed))
+            for part in parts
         ]
+
+
+def micro_batches(num_rows: int, rows_per_micro_batch: int, rank: int, processes: int) -> list[np.ndarray]:
+    """Which of a step's rows each micro-batch of one process holds: int64 arrays, some of which may be empty.
+
+    Over all processes every row comes exactly once, each process has as many micro-batches, none holds more than
+    `rows_per_micro_batch` rows, and their sizes differ by one at most.
+    """
+    each = -(-num_rows // (processes * rows_per_micro_batch))
+    parts = np.array_split(np.arange(num_rows), processes * each)
+    return parts[rank * each : (rank + 1) * each]
+
+
+def _without_predictions(batch: Batch) -> Batch:
+    """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""
+    nothing = {
+        head: Predictions(predictions.places[:0], predictions.targets[:0])
+        for head, predictions in batch.predictions.items()
+    }
+    return replace(batch, predictions=nothing, tokens=0, documents=batch.documents[:0])

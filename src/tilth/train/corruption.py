@@ -4,36 +4,51 @@ import hashlib
 
 import torch
 
-from tilth.model.model import Model
-from tilth.objectives.objective import Batch, loss_sums
+from tilth.objectives.objective import Batch
 from tilth.train.monitor import Finding
+from tilth.train.parallel import Replica
 
 GUARD_TOKENS = 512
 """Size of the batch that is computed twice. At every 100th step of 4,096 tokens that is less than 0.1 % of the time."""
 _CHUNK = 1 << 16
 
 
-@torch.inference_mode()
-def recompute(model: Model, batches: list[Batch], device: torch.device, dtype: torch.dtype) -> Finding | None:
-    """Compute the loss of the same small batch twice, dropout off, and compare the bits.
+@torch.no_grad()
+def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
+    """Compute the loss of the same small batch twice, dropout off, and compare the bits; and, where several processes
+    hold copies of the model, compare their parameters. Every process must call it, and gets as many findings.
 
     corruption: they differ. The same program on the same numbers and the same device gives the same bits, so either
     the processor or its memory erred (Dixit et al. 2021, "Silent Data Corruptions at Scale").
     """
+    model, world = replica.model, replica.world
     was_training = model.training
     model.eval()
     first, second = (
-        torch.stack([total for batch in batches for total in loss_sums(model, batch.to(device), dtype).values()])
-        for _ in range(2)
+        torch.stack([total for batch in batches for total in replica.loss_sums(batch).values()]) for _ in range(2)
     )
     model.train(was_training)
-    if torch.equal(first.view(torch.int32), second.view(torch.int32)):
-        return None
-    return Finding(
-        "corruption",
-        f"the same batch gave the loss {float(first.sum())!r} and then {float(second.sum())!r}: this machine computes "
-        "wrongly. Go on from the last checkpoint on another one",
-    )
+    differs = not torch.equal(first.view(torch.int32), second.view(torch.int32))
+    erring = world.sum([float(differs and rank == world.rank) for rank in range(world.size)])
+    findings = [
+        Finding(
+            "corruption",
+            f"the same batch gave process {rank} one loss and then another ({float(first.sum())!r}, "
+            f"{float(second.sum())!r} in process {world.rank}): its machine computes wrongly. Go on from the last "
+            "checkpoint on another one",
+        )
+        for rank, number in enumerate(erring)
+        if number
+    ]
+    if not replica.sharded and world.size > 1:
+        checksum = parameters_checksum(model)
+        # A checksum has 63 bits, of which float64 sums only 53.
+        halves = world.sum([float(half) for half in divmod(checksum, 1 << 32)])
+        if halves != [world.size * half for half in divmod(world.share(checksum), 1 << 32)]:
+            findings.append(
+                Finding("corruption", "the processes' copies of the parameters differ. Go on from the last checkpoint")
+            )
+    return findings
 
 
 @torch.no_grad()

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from tilth.model.model import Model
-from tilth.objectives.objective import Batch, loss_sums
+from tilth.objectives.objective import Batch
+from tilth.train.parallel import Replica
 
 
 @dataclass(frozen=True)
@@ -16,17 +16,18 @@ class HeldOut:
     parts: dict[str, float]
 
 
-@torch.inference_mode()
-def held_out_loss(model: Model, batches: list[Batch], device: torch.device, dtype: torch.dtype) -> HeldOut:
-    """Evaluate fixed batches, dropout off; leaves the model's mode as it was."""
-    was_training = model.training
-    model.eval()
+@torch.no_grad()  # not inference_mode, whose tensors FSDP could not use in training again
+def held_out_loss(replica: Replica, batches: list[Batch]) -> HeldOut:
+    """Evaluate fixed batches, of which every process has its share, dropout off; leaves the model's mode as it was."""
+    was_training = replica.model.training
+    replica.model.eval()
     sums: dict[str, float] = {}
     counts: dict[str, int] = {}
     for batch in batches:
-        for head, total in loss_sums(model, batch.to(device), dtype).items():
+        for head, total in replica.loss_sums(batch).items():
             sums[head] = sums.get(head, 0.0) + float(total)
             counts[head] = counts.get(head, 0) + batch.counts[head]
-    model.train(was_training)
-    parts = {head: sums[head] / max(1, counts[head]) for head in sums}
+    replica.model.train(was_training)
+    totals = replica.world.sum([*sums.values(), *counts.values()])
+    parts = {head: totals[number] / max(1, totals[len(sums) + number]) for number, head in enumerate(sums)}
     return HeldOut(sum(parts.values()), parts)

@@ -17,7 +17,9 @@ from tilth.train.prepare import Prepared
 from tilth.version import RESULT_VERSION
 
 
-def run_identity(recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+def run_identity(
+    recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype, processes: int = 1
+) -> dict[str, Any]:
     """All that the bits of a run's result depend on, as JSON. dtype: the type of activations."""
     on_cpu = device.type == "cpu"
     return {
@@ -29,6 +31,7 @@ def run_identity(recipe: Recipe, prepared: Prepared, device: torch.device, dtype
         "processor": _processor(device),
         # Sums are split over threads, and another split rounds otherwise.
         "threads": torch.get_num_threads() if on_cpu else None,
+        "processes": processes,
         "code": {"result_version": RESULT_VERSION, "torch": torch.__version__, "numpy": np.__version__},
     }
 
@@ -39,11 +42,15 @@ def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) ->
     Returns the changes that passed, in words: {"accepted": those that alter the result, "changed": the others}.
     Raises: UsageError naming the changes that cannot be made, or that alter the result and are not accepted.
     """
+    before = _with_defaults(before)
+    if before["processes"] != now["processes"]:
+        # Asked for, and known to round otherwise; with it goes the number of threads of each.
+        before = before | {"threads": now["threads"]}
     found: dict[str, list[str]] = {"fixed": [], "alters": [], "harmless": []}
-    for name, was, is_now in _differences(_with_defaults(before), now):
-        found[on_resume(name.removeprefix("recipe."))].append(
-            f"{name.removeprefix('recipe.')} (was {was}, is {is_now})"
-        )
+    for name, was, is_now in _differences(before, now):
+        setting = name.removeprefix("recipe.")
+        kind = "harmless" if name == "processes" else on_resume(setting)
+        found[kind].append(f"{setting} (was {was}, is {is_now})")
     if found["fixed"]:
         raise UsageError(
             f"these cannot change within a run: {', '.join(found['fixed'])}; restore them, or start another run"
@@ -58,6 +65,7 @@ def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) ->
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     """Settings that the version which wrote the checkpoint did not have yet were as their defaults are."""
+    identity = {"processes": 1} | identity
     try:
         return identity | {"recipe": Recipe.model_validate(identity["recipe"]).model_dump(mode="json")}
     except ValueError:  # it had settings that are gone: they are named as differences

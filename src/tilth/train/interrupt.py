@@ -9,13 +9,15 @@ from typing import Any
 class Interrupt:
     """While entered, `signal_number` is the first signal that came, or None. Off the main thread it does nothing."""
 
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.SIGNALS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

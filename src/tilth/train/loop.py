@@ -14,29 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from tilth.errors import Interrupted, TilthError, UsageError
 from tilth.files import output_folder, read_json, recover_folder, sha256_file, write_json, write_text
 from tilth.key import Key
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
-from tilth.model.precision import compute_dtype, describe_processor, keep_freed_memory, pick_device
+from tilth.model.precision import compute_dtype, describe_processor, keep_freed_memory
 from tilth.model.threads import choose_threads, threads_restored
-from tilth.objectives.objective import Batch, loss_sums
+from tilth.objectives.objective import Batch
 from tilth.progress import announce, progress_bar
 from tilth.recipe import Budget, Recipe
 from tilth.train.batches import Batches
 from tilth.train.checkpoint import Checkpoint, go_back, holds_checkpoints, load_latest, recorded_threads
-from tilth.train.control import Control
+from tilth.train.control import Change, Control
 from tilth.train.corruption import GUARD_TOKENS, recompute
+from tilth.train.distributed import World, goes_on, note_start
 from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.identity import check_identity, run_identity
 from tilth.train.interrupt import Interrupt
-from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
+from tilth.train.layers import EVERY, LayerMonitor, LayerProbe, Look
 from tilth.train.monitor import ACTIONS, Finding, Monitor, Starvation
 from tilth.train.optimizers import Optimizers
 from tilth.train.out_of_memory import step_in_memory
+from tilth.train.parallel import Replica
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
@@ -64,19 +65,38 @@ def pretrain(
     resume: bool = False,
     accept_changes: bool = False,
     progress: bool = True,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Pre-train a model and leave it, with its log and checkpoints, in the run folder `out`.
 
     corpus: a corpus folder, or raw data to build one from. resume: go on from the newest whole checkpoint in `out`; a
     run that has ended, by its budget or stopped early, is left as it is. accept_changes: go on although what has
-    changed since leads to another result.
+    changed since leads to another result. world: the processes that train together, when there are others.
     Returns the run's summary (also `summary.json`).
     Raises: TilthError or UsageError for data, settings or folders that cannot be used; Interrupted after a signal,
     once saved.
     """
-    device = pick_device(recipe.train.device)
+    world = world or World()
+    device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
+    resume = goes_on(world, out, resume)
+    if world.is_first:
+        _check_folder(out, resume, accept_changes)
+        note_start(out)
+    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
+    resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
+    prepared = world.first_then_others(
+        # What the first process has made anew is what the others find.
+        lambda first: prepare(recipe, corpus, out, resume or not first, progress and first, accept_changes and first),
+        f"prepared {out}",
+    )
+    if world.size == 1:  # processes that share a host take the threads that torchrun gives each
+        choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
+    return Run(recipe, prepared, out, device, resume, accept_changes, world).train(progress and world.is_first)
+
+
+def _check_folder(out: Path, resume: bool, accept_changes: bool) -> None:
     output_folder(out)
     if accept_changes and not resume:
         raise UsageError("changes can be accepted in a run that goes on: give --accept-changes with --resume")
@@ -84,22 +104,26 @@ def pretrain(
         raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")
-    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
-    resume = resume and (holds_checkpoints(out / "checkpoints") or has_saved(out))
-    prepared = prepare(recipe, corpus, out, resume, progress, accept_changes)
-    choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
-    return Run(recipe, prepared, out, device, resume, accept_changes).train(progress)
 
 
 @dataclass
 class Clock:
-    """Seconds spent training, those before a resume included."""
+    """Seconds spent training, those before a resume included.
+
+    agreed: the first process's reading, where there are several, so that all decide alike.
+    """
 
     before: float
     started: float
+    agreed: float | None = None
 
     @property
     def seconds(self) -> float:
+        return self.reading if self.agreed is None else self.agreed
+
+    @property
+    def reading(self) -> float:
+        """What this process's own clock says."""
         return self.before + time.perf_counter() - self.started
 
 
@@ -114,27 +138,33 @@ class Run:
         device: torch.device,
         resume: bool,
         accept_changes: bool = False,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World()
         self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
         self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
         length = recipe.data.length
         micro_tokens = self.settings.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
         self.rows_per_step = max(1, self.settings.batch_tokens // length)
         rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
-        sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch)
+        sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch, self.world.rank, self.world.size)
         self.batches = Batches(prepared.objective, prepared.train, *sizes)
         self.validation = Batches(prepared.objective, prepared.validation, *sizes)
         self.held_out = self.validation.first_rows(self.settings.evaluate_tokens)
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
         )
-        self.identity = run_identity(recipe, prepared, device, self.dtype)
+        self.identity = run_identity(recipe, prepared, device, self.dtype, self.world.size)
         self.clock = Clock(0.0, time.perf_counter())
-        self.model: Model = fresh_model(recipe, prepared, warm=not resume).to(device)
-        self.optimizers = Optimizers(self.model, self.settings)
+        fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
+        self.num_parameters, self.flops_per_token = fresh.num_parameters(), fresh.flops_per_token(length)
+        self.replica = Replica(fresh, self.settings, self.world, device, self.dtype)
+        self.model: Model = self.replica.model
+        self.optimizers = Optimizers(self.model, self.settings, self.world)
         self.monitor, self.layers, self.starvation = Monitor(self.settings.patience), LayerMonitor(), Starvation()
         self.guarded = self.batches.first_rows(GUARD_TOKENS)
-        self.control, self.progress_shown = Control(out, resume), False
+        self.control = Control(out, resume) if self.world.is_first else None
+        self.progress_shown = False
         self.step, self.tokens = 0, 0
         # The batches of a step are those numbered step + batches_left_out: a rewind leaves some out.
         self.batches_left_out, self.rewinds, self.scheduled_step = 0, 0, 0
@@ -146,16 +176,22 @@ class Run:
         self.log_bytes = 0
         self.ended: str | None = None
         resumed = self._restore(accept_changes) if resume else {}
-        self.is_finished = self.ended is not None and (out / "summary.json").exists()
+        # Only the first process looks, so that all go on or end alike.
+        has_summary = self.world.share(self.world.is_first and (out / "summary.json").exists())
+        self.is_finished = self.ended is not None and has_summary
         if self.is_finished:
             return
+        if self.world.size > 1:
+            self.clock.agreed = self.clock.before
         self.saved = self._place() if resume else None
         self.upcoming = self.batches.from_step(self.step + self.batches_left_out)
         self.trackers = Trackers(
-            out, self.step if resume else None, self.log_bytes, self.settings.trackers, self.identity["recipe"]
-        )
+            out, self.step if resume else None, self.log_bytes, self.settings.trackers, self.identity["recipe"],
+            writes=self.world.is_first,
+        )  # fmt: skip
         self.saver = Saver(out / "checkpoints", self.settings.keep_checkpoints, self.trackers.log)
-        write_text(out / "recipe.yaml", recipe.to_yaml())
+        if self.world.is_first:
+            write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
             # The log was cut to where it was when this checkpoint was begun, and so does not tell of it.
             self.trackers.log("checkpoint", self.step, path=f"checkpoints/step-{self.step:08d}")
@@ -171,7 +207,7 @@ class Run:
             return read_json(self.out / "summary.json")
         self.model.train()
         self.progress_shown = progress
-        reason = self.ended or "budget"
+        reason, signal_number = self.ended or "budget", None
         with (
             Interrupt() as interrupt,
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
@@ -181,13 +217,15 @@ class Run:
                     self._take_change()
                     if self.ended is None:
                         step_in_memory(self, next(self.upcoming), update)
+                        signal_number = self._agree(interrupt)
                     if self._due(self.settings.evaluate_every, self.last_evaluated, EVALUATIONS):
                         self.last_evaluated = self._units(self.settings.evaluate_every)
                         self._evaluate()
+                        signal_number = self._agree(interrupt)
                     if self.ended is not None:
                         reason = self.ended
                         break
-                    if interrupt.signal_number is not None:
+                    if signal_number is not None:
                         reason = "interrupted"
                         break
                     self.saver.poll()
@@ -198,7 +236,7 @@ class Run:
                 self.ended = None if reason in GOES_ON else reason
                 self.save(scheduled=self._save_due())
                 self.saver.wait()
-                return self._finish(reason, interrupt.signal_number)
+                return self._finish(reason, signal_number)
             finally:
                 self.upcoming.close()
                 self.saver.close()
@@ -223,15 +261,14 @@ class Run:
     def train_step(self, batches: list[Batch], update: Any) -> None:
         """One step. Until the optimizers' update it changes nothing but gradients, and can be done again."""
         step_started = time.perf_counter()
-        probe = LayerProbe(self.model) if self.step % EVERY == 0 else None
+        probe = LayerProbe(self.model) if self.step % EVERY == 0 and not self.replica.sharded else None
         lr = self.optimizers.set_rate(rate(self.settings, min(1.0, self.progress)))
         try:
-            loss = self._backward(batches)
+            value, tokens = self._backward(batches)
         finally:
             if probe is not None:
                 probe.stop()
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
-        value, norm_value = float(loss), float(norm)
+        norm_value = float(self.replica.clip(self.settings.clip))
         if probe is not None:
             probe.before_update()
         finding = self.monitor.take_step(value, norm_value)
@@ -247,7 +284,6 @@ class Run:
         if probe is not None and action not in ("skip", "stop") and self._look(probe, batches) == "rewind":
             return
         self.step += 1
-        tokens = sum(batch.tokens for batch in batches)
         self.tokens += tokens
         speed = tokens / (time.perf_counter() - step_started)
         figures = {"tokens": self.tokens, "epoch": self._epoch(), "progress": round(min(1.0, self.progress), 6)}
@@ -256,34 +292,36 @@ class Run:
             tokens_per_second=round(speed), seconds=round(self.clock.seconds, 3),
         )  # fmt: skip
         starved = self.starvation.take_step(self.batches.waited, time.perf_counter() - step_started)
-        if starved is not None:
+        if starved is not None:  # each process waits for its own batches, so that nothing is done about it
             self._respond(starved, batches)
         held_out = {} if self.last_held_out is None else {"held-out": f"{self.last_held_out.loss:.3f}"}
         update(min(1.0, self.progress), loss=f"{value:.3f}", **held_out, rate=f"{speed:,.0f} tokens/s")
         if self.settings.recompute_every and self.step % self.settings.recompute_every == 0:
-            differs = recompute(self.model, self.guarded, self.device, self.dtype)
-            if differs is not None:
-                self._respond(differs, self.guarded)
+            for finding in recompute(self.replica, self.guarded):
+                self._respond(finding, self.guarded)
 
-    def _backward(self, batches: list[Batch]) -> Tensor:
-        """Add up the gradients of a step; returns its loss."""
-        counts: dict[str, int] = {}
-        for batch in batches:
-            for head, count in batch.counts.items():
-                counts[head] = counts.get(head, 0) + count
+    def _backward(self, batches: list[Batch]) -> tuple[float, int]:
+        """Add up the gradients of a step; returns its loss and its number of tokens, over all processes."""
+        heads = self.prepared.objective.heads
+        # Divided by the whole step's counts: the same gradient whatever the number of micro-batches and processes.
+        own_counts = [sum(batch.counts[head] for batch in batches) for head in heads]
+        *totals, tokens = self.world.sum([*own_counts, sum(batch.tokens for batch in batches)])
+        counts = dict(zip(heads, totals, strict=True))
         loss = torch.zeros((), device=self.device)
         for index, batch in enumerate(batches):
-            torch.manual_seed(Key(self.recipe.seed, self.step, f"dropout {index}").torch_seed())
-            sums = loss_sums(self.model, batch.to(self.device), self.dtype)
-            # Divided by the whole step's counts: the same gradient whatever the number of micro-batches.
-            part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
-            part.backward()
+            number = self.world.rank * len(batches) + index
+            torch.manual_seed(Key(self.recipe.seed, self.step, f"dropout {number}").torch_seed())
+            with self.replica.last_backward(index == len(batches) - 1):
+                sums = self.replica.loss_sums(batch)
+                part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
+                (part * self.world.size).backward()
             loss += part.detach()
-        return loss
+        (value,) = self.world.sum([float(loss)])
+        return value, int(tokens)
 
     def _evaluate(self) -> None:
         """Held-out loss and samples; keeps the model when it is the best."""
-        held_out = held_out_loss(self.model, self.held_out, self.device, self.dtype)
+        held_out = held_out_loss(self.replica, self.held_out)
         self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
         steps = self.steps_since_evaluation
         train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
@@ -294,14 +332,11 @@ class Run:
             held_out_loss=held_out.loss, bits_per_byte=self._bits_per_byte(held_out), gap=held_out.loss - train_loss,
             best=best, parts=held_out.parts,
         )  # fmt: skip
-        for prompt in self.prompts:
-            try:
-                text = sample(self.model, self.prepared.tokenizer, prompt, self.recipe.seed, self.dtype)
-            except TilthError as error:
-                text = f"({error})"
-            self.trackers.log("sample", self.step, tokens=self.tokens, prompt=prompt, text=text)
-        if best:
-            save_model(self.model, self.prepared.tokenizer, self.out / "model")
+        whole = self.replica.whole_model()
+        if whole is not None:
+            self._sample(whole)
+        if best and whole is not None:
+            save_model(whole, self.prepared.tokenizer, self.out / "model")
         share = rate(self.settings, min(1.0, self.progress))
         for finding in (
             self.monitor.names_overfitting(train_loss),
@@ -310,8 +345,16 @@ class Run:
             if finding is not None:
                 self._respond(finding, [])
 
+    def _sample(self, model: Model) -> None:
+        for prompt in self.prompts:
+            try:
+                text = sample(model, self.prepared.tokenizer, prompt, self.recipe.seed, self.dtype)
+            except TilthError as error:
+                text = f"({error})"
+            self.trackers.log("sample", self.step, tokens=self.tokens, prompt=prompt, text=text)
+
     def save(self, scheduled: bool = False) -> None:
-        """Begin to write a checkpoint of this step.
+        """Begin to write a checkpoint of this step. Every process takes part; the first writes.
 
         scheduled: an uninterrupted run would write it, too, so it is one to rewind to.
         """
@@ -325,7 +368,7 @@ class Run:
         if milestone := keep_every is not None and self._due(keep_every, self.last_milestone, 1):
             self.last_milestone = self._units(keep_every)
         checkpoint = Checkpoint(
-            weights=dict(self.model.state_dict()),
+            weights=self.replica.weights(),
             optimizer=self.optimizers.state(),
             state={
                 "step": self.step, "tokens": self.tokens, "seconds": self.clock.seconds, "monitor":
@@ -344,7 +387,8 @@ class Run:
             milestone=milestone,
             protected=self.scheduled_step if self._may_rewind() else None,
         )  # fmt: skip
-        self.saver.save(self.step, checkpoint)
+        if self.world.is_first:
+            self.saver.save(self.step, checkpoint)
         self.saved = self._place()
 
     def _place(self) -> tuple[int, int, str | None]:
@@ -353,16 +397,23 @@ class Run:
 
     def _restore(self, accept_changes: bool) -> dict[str, list[str]]:
         """Take up the newest whole checkpoint; returns what the log should tell of it."""
-        checkpoint, problems = load_latest(self.out / "checkpoints")
-        for problem in problems:
-            print(f"passed over: {problem}", file=sys.stderr)
-        changes = check_identity(checkpoint.identity, self.identity, accept_changes)
-        recover_folder(self.out / "model")
+        # The first process reads, so that all go on from the same checkpoint whatever they see of the folder.
+        checkpoint, problems, found = None, [], None
+        if self.world.is_first:
+            checkpoint, problems = load_latest(self.out / "checkpoints")
+            for problem in problems:
+                print(f"passed over: {problem}", file=sys.stderr)
+            changes = check_identity(checkpoint.identity, self.identity, accept_changes)
+            recover_folder(self.out / "model")
+            found = checkpoint.state["seconds"], checkpoint.identity["recipe"]["train"], changes
         self._load(checkpoint)
-        self.clock = Clock(checkpoint.state["seconds"], time.perf_counter())
+        shared = self.world.share(found)
+        assert shared is not None
+        seconds, before, changes = shared
+        self.clock = Clock(seconds, time.perf_counter())
         if changes["accepted"]:
             self.ended = None
-        before, now = (identity["recipe"]["train"] for identity in (checkpoint.identity, self.identity))
+        now = self.identity["recipe"]["train"]
         if before.get("lr") != now["lr"]:
             self.peak_rate = now["lr"]
         for last, every in INTERVALS.items():
@@ -370,11 +421,11 @@ class Run:
                 setattr(self, last, self._units(getattr(self.settings, every)))
         return {"damaged": problems, **changes}
 
-    def _load(self, checkpoint: Checkpoint) -> None:
-        """Everything of a checkpoint but its clock."""
-        self.model.load_state_dict(checkpoint.weights)
-        self.optimizers.load_state(checkpoint.optimizer)
-        state = dict(checkpoint.state)
+    def _load(self, checkpoint: Checkpoint | None) -> None:
+        """Everything of a checkpoint but its clock. The first process has it, the others give None."""
+        self.replica.load_weights(checkpoint.weights if checkpoint else None)
+        self.optimizers.load_state(checkpoint.optimizer if checkpoint else None)
+        state = self.world.share(dict(checkpoint.state) if checkpoint else {})
         del state["seconds"]
         self.monitor = Monitor.from_state(state.pop("monitor") | {"patience": self.settings.patience})
         self.layers = LayerMonitor(**state.pop("layers"))
@@ -391,14 +442,18 @@ class Run:
         self.optimizers.peak = value
 
     def _take_change(self) -> None:
-        """Make the change that was asked for through the run folder."""
-        try:
-            change = self.control.take(self.step)
-        except UsageError as error:
-            self._warn(Finding("control", str(error)), [], "continue")
+        """Make the change that was asked for through the run folder, which the first process reads."""
+        asked: dict[str, Any] | None = None
+        if self.control is not None:
+            try:
+                change = self.control.take(self.step)
+                asked = None if change is None else change.model_dump()
+            except UsageError as error:
+                self._warn(Finding("control", str(error)), [], "continue")
+        asked = self.world.share(asked)
+        if asked is None:
             return
-        if change is None:
-            return
+        change = Change(**asked)
         self.trackers.log("change", self.step, **change.model_dump())
         announce(f"step {self.step}: {change} by control.yaml", self.progress_shown)
         if change.lr is not None:
@@ -408,8 +463,10 @@ class Run:
 
     def _look(self, probe: LayerProbe, batches: list[Batch]) -> str:
         """Judge the layers after an update; returns what was done about what was found."""
-        looks = probe.after_update()
-        self.trackers.log("layers", self.step + 1, layers={name: asdict(look) for name, look in looks.items()})
+        # The first process's, so that all judge alike: each has seen the outputs for its own rows.
+        shared = self.world.share({name: asdict(look) for name, look in probe.after_update().items()})
+        looks = {name: Look(**figures) for name, figures in shared.items()}
+        self.trackers.log("layers", self.step + 1, layers=shared)
         actions = [self._respond(finding, batches) for finding in self.layers.take(looks)]
         return "rewind" if "rewind" in actions else "continue"
 
@@ -444,8 +501,10 @@ class Run:
 
     def _warn(self, finding: Finding, batches: list[Batch], action: str) -> list[str]:
         """Log a finding; returns the names of the documents in its batches, twenty at most."""
-        numbers = sorted({int(number) for batch in batches for number in batch.documents})[:20]
-        documents = self.prepared.train.split.document_names(numbers)
+        numbers = sorted({int(number) for batch in batches for number in batch.documents})
+        if self.world.size > 1 and finding.kind in ("nonfinite", "spike"):
+            numbers = self.batches.documents(self.step + self.batches_left_out)
+        documents = self.prepared.train.split.document_names(numbers[:20])
         step = self.step + 1 if batches else self.step
         figures = {"kind": finding.kind, "message": finding.message, "documents": documents, "action": action}
         self.trackers.log("warning", step, **figures)
@@ -461,7 +520,7 @@ class Run:
         failed, last_batches = self.step + 1, self.step + self.batches_left_out
         self.optimizers.clear()
         self.saver.wait()
-        self._load(go_back(self.out / "checkpoints", target))
+        self._load(go_back(self.out / "checkpoints", target) if self.world.is_first else None)
         if best.best_loss < self.monitor.best_loss:
             self.monitor.best_loss, self.monitor.best_step = best.best_loss, best.best_step
             self.monitor.train_loss_at_best = best.train_loss_at_best
@@ -475,8 +534,9 @@ class Run:
         figures: dict[str, Any] = {"tokens": self.tokens, "seconds": round(self.clock.seconds, 3), "reason": reason}
         # Whoever sent a signal will not wait for long: the figures of the best model can be had from the log.
         if self.monitor.best_step and signal_number is None:
-            model, _ = load_model(self.out / "model")
-            best = held_out_loss(model.to(self.device), self.held_out, self.device, self.dtype)
+            best_model = load_model(self.out / "model")[0] if self.world.is_first else None
+            self.replica.load_weights(best_model.state_dict() if best_model else None)
+            best = held_out_loss(self.replica, self.held_out)
             figures |= {"best_step": self.monitor.best_step, "held_out_loss": best.loss}
             figures |= {"parts": best.parts, "bits_per_byte": self._bits_per_byte(best)}
         self.trackers.log("end", self.step, **figures)
@@ -494,14 +554,24 @@ class Run:
             "objective": self.recipe.objective.name,
             "family": self.recipe.family,
             "size": self.recipe.size,
-            "parameters": self.model.num_parameters(),
-            "flops_per_token": self.model.flops_per_token(self.recipe.data.length),
+            "parameters": self.num_parameters,
+            "flops_per_token": self.flops_per_token,
             "corpus": self.prepared.corpus.fingerprint,
             "tokenizer": self.prepared.tokenizer.fingerprint,
             "weights_sha256": sha256_file(self.out / "model" / "model.safetensors"),
         }
-        write_json(self.out / "summary.json", summary)
+        if self.world.is_first:
+            write_json(self.out / "summary.json", summary)
         return summary
+
+    def _agree(self, interrupt: Interrupt) -> int | None:
+        """Take the first process's time for everyone's; returns the signal that one of them got, if any."""
+        if self.world.size == 1:
+            return interrupt.signal_number
+        got = [float(interrupt.signal_number == number) for number in Interrupt.SIGNALS]
+        seconds, *counts = self.world.sum([self.clock.reading if self.world.is_first else 0.0, *got])
+        self.clock.agreed = seconds
+        return next((int(number) for number, count in zip(Interrupt.SIGNALS, counts, strict=True) if count), None)
 
     def _units(self, budget: Budget | None) -> float:
         """How much has been done, in a budget's unit; without one, the share of the run's budget."""
@@ -535,7 +605,8 @@ class Run:
         train, validation = self.prepared.train, self.prepared.validation
         return {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "parameters": self.model.num_parameters(),
+            "parameters": self.num_parameters,
+            "processes": self.world.size,
             "trunk_parameters": sum(p.numel() for p in self.model.trunk.blocks.parameters()),
             "device": self.device.type,
             "processor": describe_processor(self.device),

@@ -2,9 +2,13 @@
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from tilth.model.model import Model
 from tilth.recipe import TrainSettings
+from tilth.train.distributed import World
+from tilth.train.parallel import gathered, spread
+from tilth.train.whole_matrix_muon import WholeMatrixMuon
 
 ADAM_BETAS = (0.9, 0.98)
 """RoBERTa's (Liu et al. 2019, section 3.1): a shorter memory of squared gradients is steadier at high rates."""
@@ -17,7 +21,8 @@ class Optimizers:
     Scalable"), so that one learning rate serves both. Weight decay acts on matrices and tables only.
     """
 
-    def __init__(self, model: Model, settings: TrainSettings) -> None:
+    def __init__(self, model: Model, settings: TrainSettings, world: World | None = None) -> None:
+        self.world = world or World()
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         named = list(model.named_parameters())
         matrices = [p for name, p in named if settings.optimizer == "muon" and _is_hidden_matrix(name, p)]
@@ -29,12 +34,12 @@ class Optimizers:
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(groups, lr=settings.lr, betas=ADAM_BETAS, fused=fused)
         ]
+        self.sharded_muon: WholeMatrixMuon | None = None
         if matrices:
-            self.parts.append(
-                torch.optim.Muon(
-                    matrices, lr=settings.lr, weight_decay=settings.weight_decay, adjust_lr_fn="match_rms_adamw"
-                )
-            )
+            muon = {"lr": settings.lr, "weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+            if isinstance(matrices[0], DTensor):
+                self.sharded_muon = WholeMatrixMuon(matrices, self.world, **muon)
+            self.parts.append(self.sharded_muon or torch.optim.Muon(matrices, **muon))
         self.peak = settings.lr
         self.updating = False
         """Whether an update has begun and not ended: some parameters may be changed, others not."""
@@ -60,25 +65,50 @@ class Optimizers:
             part.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Tensor]:
-        """Every state tensor as `<parameter name>/<state name>`."""
-        return {
+        """Every state tensor, whole, as `<parameter name>/<state name>`, on the first process; all must call it."""
+        local = {
             f"{self.names[parameter]}/{key}": value
             for part in self.parts
+            if part is not self.sharded_muon
             for parameter, state in part.state.items()
             for key, value in state.items()
         }
+        found = gathered(local, self.world)
+        if self.sharded_muon is not None:
+            for index, matrix in enumerate(self.sharded_muon.sharded):
+                momentum = self.sharded_muon.momentum(index)
+                if self.world.is_first:
+                    found[f"{self.names[matrix]}/momentum_buffer"] = momentum.cpu()
+        return found
 
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Restore a copy of what `state` gave, bit for bit."""
+    def load_state(self, tensors: dict[str, Tensor] | None) -> None:
+        """Restore a copy of what `state` gave, bit for bit, on any number of processes.
+
+        tensors: given on the first process, None on the others.
+        """
+        names = self.world.share(sorted(tensors or {}))
+        tensors = tensors or {}
         for part in self.parts:
+            if part is self.sharded_muon:
+                continue
             for group in part.param_groups:
                 for parameter in group["params"]:
                     prefix = f"{self.names[parameter]}/"
                     part.state[parameter] = {
-                        name.removeprefix(prefix): value.to(parameter.device, copy=True)
-                        for name, value in tensors.items()
+                        name.removeprefix(prefix): spread(tensors.get(name), _like(name, parameter), self.world)
+                        for name in names
                         if name.startswith(prefix)
                     }
+        for index, matrix in enumerate(self.sharded_muon.sharded if self.sharded_muon else ()):
+            name = f"{self.names[matrix]}/momentum_buffer"
+            if self.sharded_muon is not None and name in names:
+                whole = torch.empty(matrix.shape, device=matrix.device)
+                self.sharded_muon.set_momentum(index, spread(tensors.get(name), whole, self.world))
+
+
+def _like(name: str, parameter: Tensor) -> Tensor:
+    """A tensor of the shape, type and place of a parameter's state of that name."""
+    return torch.empty((), device=parameter.device) if name.endswith("/step") else parameter
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:

@@ -46,10 +46,11 @@ def prepare(
     corpus = _corpus(recipe, corpus_path, run, resume, progress, accept_changes)
     tokenizer = _tokenizer(recipe, corpus, run, resume, progress)
     objective = build_objective(recipe, tokenizer)
-    shards_path = Path(recipe.data.shards) if recipe.data.shards else run / "shards"
-    made_before = resume and not recipe.data.shards and shards_path.exists()
-    if recipe.data.shards or (made_before and not _changed(shards_path, corpus, tokenizer, accept_changes)):
-        shards = open_shards(shards_path, corpus.fingerprint, tokenizer.fingerprint)
+    shards_path = recipe.data.shards or run / "shards"
+    made_before = resume and not recipe.data.shards and (run / "shards").exists()
+    if recipe.data.shards or (made_before and not _changed(run / "shards", corpus, tokenizer, accept_changes)):
+        cache = Path(recipe.data.cache) if recipe.data.cache else None
+        shards = open_shards(shards_path, corpus.fingerprint, tokenizer.fingerprint, cache=cache)
     else:
         shards = write_shards(corpus, tokenizer, shards_path, progress=progress)
     packings = {}

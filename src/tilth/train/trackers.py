@@ -85,21 +85,27 @@ class Trackers:
         log_bytes: int | None = None,
         external: Sequence[str] = (),
         settings: dict[str, Any] | None = None,
+        writes: bool = True,
     ) -> None:
         """resumed_step: the step of the checkpoint that the run goes on from, if it does. log_bytes: what
         `synced_bytes` was then; records from after it, but for those of other resumes, are dropped. external: names in
-        `EXTERNAL`. settings: the run's, for trackers that show them.
+        `EXTERNAL`. settings: the run's, for trackers that show them. writes: False for the processes of a run that
+        leave it to the first.
 
         Raises: TilthError naming the extra of a tracker that is not installed.
         """
-        chosen: list[Tracker] = [EXTERNAL[name](run, settings or {}) for name in external]
         self._path = run / "log.jsonl"
+        self._lines: JsonLines | None = None
+        self._trackers: list[Tracker] = []
+        if not writes:
+            return
+        chosen: list[Tracker] = [EXTERNAL[name](run, settings or {}) for name in external]
         if resumed_step is None:
             self._path.unlink(missing_ok=True)
         else:
             _cut(self._path, log_bytes, resumed_step)
         self._lines = JsonLines(self._path)
-        self._trackers: list[Tracker] = [self._lines]
+        self._trackers.append(self._lines)
         if importlib.util.find_spec("tensorboard") is not None:
             purge_step = None if resumed_step is None else resumed_step + 1
             self._trackers.append(TensorBoard(run / "tensorboard", purge_step))
@@ -116,7 +122,7 @@ class Trackers:
     def synced_bytes(self) -> int:
         """How long `log.jsonl` is, all of it safe on the disk. Raises: TilthError when it cannot be made so."""
         try:
-            return self._lines.synced_bytes()
+            return self._lines.synced_bytes() if self._lines is not None else 0
         except OSError as error:
             raise self._unwritable(error) from None
 
