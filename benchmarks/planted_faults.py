@@ -60,7 +60,7 @@ def findings_of(
 
     class Planted(Run):
         def train_step(self, batches: list[Batch], update: Any) -> None:
-            if plant is not None and self.step == at:
+            if plant is not None and self.position.step == at:
                 plant(self)
             super().train_step(batches, update)
 
@@ -99,7 +99,7 @@ def shuffled_labels(run: Run) -> None:
 
 def one_bad_batch(run: Run) -> None:
     """The batch after next is random tokens."""
-    at, bad = run.batches.at, run.step + 2
+    at, bad = run.batches.at, run.position.step + 2
 
     def noisy(step: int) -> list[Batch]:
         batches = at(step)

@@ -28,14 +28,14 @@ def log_and_stop(self, event, step, **figures):
 
 
 def plant(run, batches, update):
-    if world.rank == world.size - 1 and run.step == case["poison"]:
+    if world.rank == world.size - 1 and run.position.step == case["poison"]:
         case["poison"] = None
         loss_sums, run.replica.loss_sums = run.replica.loss_sums, lambda batch: poisoned(loss_sums(batch))
         try:
             return train_step(run, batches, update)
         finally:
             run.replica.loss_sums = loss_sums
-    if world.rank == world.size - 1 and run.step == case["drift"]:
+    if world.rank == world.size - 1 and run.position.step == case["drift"]:
         with torch.no_grad():
             run.model.trunk.embeddings.positions.weight[0, 0] += 1e-3
     return train_step(run, batches, update)

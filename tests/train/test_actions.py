@@ -26,7 +26,7 @@ def nan_batch(monkeypatch):
         train_step = Run.train_step
 
         def planted(self, batches, update):
-            if self.step + self.batches_left_out == place:
+            if self.position.step + self.batches_left_out == place:
                 with torch.no_grad():
                     self.model.trunk.blocks[0].mlp.up.weight[1, 2] = float("nan")
             train_step(self, batches, update)
@@ -115,7 +115,7 @@ def test_a_rewind_that_does_not_help_ends_the_run(recipe, corpus, monkeypatch, t
     train_step = Run.train_step
 
     def broken(self, batches, update):
-        if self.step == 14:
+        if self.position.step == 14:
             with torch.no_grad():
                 self.model.trunk.blocks[0].mlp.up.weight[1, 2] = float("nan")
         train_step(self, batches, update)
@@ -159,7 +159,7 @@ def at_step(monkeypatch):
         train_step, done = Run.train_step, []
 
         def acting(self, batches, update):
-            if self.step + 1 == step and not done:
+            if self.position.step + 1 == step and not done:
                 done.append(act(self.out))
             train_step(self, batches, update)
 

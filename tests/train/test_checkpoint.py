@@ -13,6 +13,7 @@ from tilth.errors import TilthError
 from tilth.files import sha256_file
 from tilth.key import Key
 from tilth.train.checkpoint import (
+    FORMAT_VERSION,
     Checkpoint,
     holds_checkpoints,
     load_latest,
@@ -238,5 +239,5 @@ def test_no_checkpoint_and_one_of_another_format(tmp_path):
     saved(tmp_path, 1)
     manifest = tmp_path / "step-00000001" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 99}))
-    with pytest.raises(TilthError, match="has format 99; this version of Tilth reads 2"):
+    with pytest.raises(TilthError, match=f"has format 99; this version of Tilth reads {FORMAT_VERSION}"):
         load_latest(tmp_path)

@@ -6,6 +6,7 @@ import torch
 from tilth.model.families import FAMILIES
 from tilth.model.model import Model, build_model
 from tilth.recipe import TrainSettings
+from tilth.train.batched_muon import MOST, BatchedMuon
 from tilth.train.optimizers import Optimizers
 
 HEADS = {"bert": ("masked", "next_sentence"), "gpt2": ("causal",)}
@@ -36,11 +37,11 @@ def names_in(optimizers: Optimizers, kind: type) -> set[str]:
 def test_muon_takes_the_hidden_matrices_and_adamw_the_rest(name):
     model = small(name)
     optimizers = Optimizers(model, TrainSettings(optimizer="muon"))
-    assert [type(part) for part in optimizers.parts] == [torch.optim.AdamW, torch.optim.Muon]
+    assert [type(part) for part in optimizers.parts] == [torch.optim.AdamW, BatchedMuon]
     layers = ("attention.qkv", "attention.out", "mlp.up", "mlp.down")
     hidden = {f"trunk.blocks.{block}.{layer}.weight" for block in (0, 1) for layer in layers}
     everything = {key for key, _ in model.named_parameters()}
-    assert names_in(optimizers, torch.optim.Muon) == hidden
+    assert names_in(optimizers, BatchedMuon) == hidden
     assert names_in(optimizers, torch.optim.AdamW) == everything - hidden
 
 
@@ -136,3 +137,30 @@ def test_clearing_drops_the_gradients_and_moves_nothing():
     assert all(parameter.grad is None for parameter in model.parameters())
     optimizers.step()
     assert optimizers.state() == {}
+
+
+@pytest.mark.parametrize("largest", [0, 2**18])
+def test_muon_in_batches_makes_the_updates_of_torchs(largest, monkeypatch):
+    monkeypatch.setattr("tilth.train.batched_muon.LARGEST", largest)
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(16, 16), (16, 48), (48, 16)] * 2 + [(8, 8)] * (MOST + 1)
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    settings = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    pairs = [(ours, BatchedMuon(ours, **settings)), (theirs, torch.optim.Muon(theirs, **settings))]
+    for step in range(4):
+        gradients = [
+            torch.randn(shape, generator=generator) * 10.0 ** (index % 3) for index, shape in enumerate(shapes)
+        ]
+        for parameters, optimizer in pairs:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = None if step == 2 and parameter.shape == (16, 48) else gradient.clone()
+            optimizer.step()
+    for mine, other, start in zip(ours, theirs, starts, strict=True):
+        moved = (other - start).norm()
+        assert moved > 0.1 and (mine - other).norm() < 0.01 * moved
+        momenta = [
+            optimizer.state[parameter]["momentum_buffer"]
+            for (_, optimizer), parameter in zip(pairs, (mine, other), strict=True)
+        ]
+        torch.testing.assert_close(*momenta)

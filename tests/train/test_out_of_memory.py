@@ -98,7 +98,7 @@ def test_dropout_is_said_to_differ(opened, room_for):
     run.model.train()
     loop.step_in_memory(run, run.batches.at(0), lambda *_, **__: None)
     assert "but for other draws of dropout" in logged[0][1]["message"]
-    assert run.step == 1 and run.rows_per_micro_batch == 4
+    assert run.position.step == 1 and run.rows_per_micro_batch == 4
     assert not any(module._forward_hooks for module in run.model.modules()), "a failed pass is still looked at"
     assert max(len(batch.inputs.tokens) for batch in run.held_out) == 4
 
@@ -124,7 +124,7 @@ def test_other_errors_and_broken_updates_are_not_tried_again(opened, room_for, m
     monkeypatch.setattr(run.optimizers.parts[-1], "step", fail)
     with pytest.raises(MemoryError):
         loop.step_in_memory(run, run.batches.at(0), None)
-    assert (run.step, run.rows_per_micro_batch) == (0, 8)
+    assert (run.position.step, run.rows_per_micro_batch) == (0, 8)
 
 
 def test_what_counts_as_out_of_memory():

@@ -27,7 +27,7 @@ def before_step(monkeypatch):
         train_step = Run.train_step
 
         def planted(self, batches, update):
-            if self.step == index:
+            if self.position.step == index:
                 with torch.no_grad():
                     plant(self)
             train_step(self, batches, update)

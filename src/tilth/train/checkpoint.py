@@ -21,7 +21,7 @@ from torch import Tensor
 from tilth.errors import TilthError
 from tilth.files import read_json, recover_folder, sha256_file, whole_folder, write_json, write_text
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 _FILES = (*_TENSOR_FILES, "state.json")
 _NAME = re.compile(r"step-([0-9]{8,})")

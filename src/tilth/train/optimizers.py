@@ -6,6 +6,7 @@ from torch.distributed.tensor import DTensor
 
 from tilth.model.model import Model
 from tilth.recipe import TrainSettings
+from tilth.train.batched_muon import BatchedMuon
 from tilth.train.distributed import World
 from tilth.train.parallel import gathered, spread
 from tilth.train.whole_matrix_muon import WholeMatrixMuon
@@ -17,8 +18,8 @@ ADAM_BETAS = (0.9, 0.98)
 class Optimizers:
     """One or two torch optimizers that step together, with state by parameter name.
 
-    Muon (Jordan et al. 2024) is torch's, with updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is
-    Scalable"), so that one learning rate serves both. Weight decay acts on matrices and tables only.
+    Muon (Jordan et al. 2024) has updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so that
+    one learning rate serves both. Weight decay acts on matrices and tables only.
     """
 
     def __init__(self, model: Model, settings: TrainSettings, world: World | None = None) -> None:
@@ -39,7 +40,7 @@ class Optimizers:
             muon = {"lr": settings.lr, "weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
             if isinstance(matrices[0], DTensor):
                 self.sharded_muon = WholeMatrixMuon(matrices, self.world, **muon)
-            self.parts.append(self.sharded_muon or torch.optim.Muon(matrices, **muon))
+            self.parts.append(self.sharded_muon or BatchedMuon(matrices, **muon))
         self.peak = settings.lr
         self.updating = False
         """Whether an update has begun and not ended: some parameters may be changed, others not."""

@@ -22,7 +22,7 @@ def step_in_memory(run: "Run", batches: list[Batch], update: Any) -> None:
     """
     while True:
         if len(batches[0].inputs.tokens) > run.rows_per_micro_batch:  # made ahead, before a halving
-            batches = run.batches.at(run.step + run.batches_left_out)
+            batches = run.batches.at(run.position.step + run.batches_left_out)
         try:
             return run.train_step(batches, update)
         except (MemoryError, RuntimeError) as error:
@@ -40,18 +40,18 @@ def _halve(run: "Run") -> None:
     if rows == 1:
         run.save()
         raise TilthError(
-            f"out of memory at step {run.step} with a single row of {length} tokens; free some memory and go on with "
-            "--resume, or start another run with a smaller data.length or model"
+            f"out of memory at step {run.position.step} with a single row of {length} tokens; free some memory and go "
+            "on with --resume, or start another run with a smaller data.length or model"
         )
     run.rows_per_micro_batch = -(-rows // 2)
     message = (
-        f"out of memory at step {run.step} with micro-batches of {rows} rows: the run goes on with "
+        f"out of memory at step {run.position.step} with micro-batches of {rows} rows: the run goes on with "
         f"{run.rows_per_micro_batch}, and the same loss and gradient"
         + (", but for other draws of dropout" if run.recipe.model.dropout else "")
         + f" (train.micro_batch_tokens={run.rows_per_micro_batch * length} starts with them)"
     )
     print(f"Warning: {message}", file=sys.stderr)
-    run.trackers.log("warning", run.step, kind="out of memory", message=message, documents=[])
+    run.trackers.log("warning", run.position.step, kind="out of memory", message=message, documents=[])
 
 
 def _several_processes() -> bool:

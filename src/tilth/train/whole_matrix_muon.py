@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from tilth.train.batched_muon import BatchedMuon
 from tilth.train.distributed import World
 
 
-class WholeMatrixMuon(torch.optim.Muon):
-    """torch's Muon on FSDP's shards. The matrices are dealt out to the processes: each puts its own together, updates
+class WholeMatrixMuon(BatchedMuon):
+    """Muon on FSDP's shards. The matrices are dealt out to the processes: each puts its own together, updates
     them, and hands the shards back, so that the work and the momentum are shared out too.
 
     Its parameters are stand-ins, which hold a matrix during `step` only; `sharded` are the model's own.

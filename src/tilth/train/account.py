@@ -1,0 +1,82 @@
+"""What a run says of itself when it starts, and when it ends."""
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tilth.errors import Interrupted, TilthError
+from tilth.files import sha256_file, write_json
+from tilth.model.folder import load_model
+from tilth.model.precision import describe_processor
+from tilth.train.held_out import held_out_loss
+from tilth.version import __version__
+
+if TYPE_CHECKING:
+    from tilth.train.loop import Run
+
+
+def describe_start(run: "Run") -> dict[str, Any]:
+    """What it trains, on what, with what."""
+    train, validation = run.prepared.train, run.prepared.validation
+    return {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "parameters": run.num_parameters,
+        "processes": run.world.size,
+        "trunk_parameters": sum(p.numel() for p in run.model.trunk.blocks.parameters()),
+        "device": run.device.type,
+        "processor": describe_processor(run.device),
+        "threads": torch.get_num_threads(),
+        "dtype": run.identity["compute_type"],
+        "tilth": __version__,
+        "torch": torch.__version__,
+        "corpus": run.identity["corpus"],
+        "corpus_card": str((run.prepared.corpus.path / "card.json").resolve()),
+        "tokenizer": run.identity["tokenizer"],
+        "train_tokens": train.split.num_tokens,
+        "validation_tokens": validation.split.num_tokens,
+        "rows": train.num_rows,
+        "fill": round(train.fill, 4),
+    }
+
+
+def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]:
+    """Score the best model, and leave the run's summary in `summary.json`; returns it.
+
+    Raises: TilthError when there is no model to keep; Interrupted after a signal, without scoring anything.
+    """
+    position, best_step = run.position, run.monitor.best_step
+    figures: dict[str, Any] = {
+        "tokens": position.tokens, "seconds": round(position.clock.seconds, 3), "reason": reason,
+    }  # fmt: skip
+    # Whoever sent a signal will not wait for long: the figures of the best model can be had from the log.
+    if best_step and signal_number is None:
+        best_model = load_model(run.out / "model")[0] if run.world.is_first else None
+        run.replica.load_weights(best_model.state_dict() if best_model else None)
+        best = held_out_loss(run.replica, run.held_out)
+        figures |= {"best_step": best_step, "held_out_loss": best.loss}
+        figures |= {"parts": best.parts, "bits_per_byte": run.bits_per_byte(best)}
+    run.trackers.log("end", position.step, **figures)
+    if signal_number is not None:
+        raise Interrupted(
+            f"stopped at step {position.step}, {100 * position.spent:.0f} % of the budget; "
+            f"saved in {run.out}: the same command with --resume goes on",
+            signal_number,
+        )
+    if not best_step:
+        raise TilthError(f"no held-out loss was finite, so there is no model to keep; see {run.out / 'log.jsonl'}")
+    summary = {
+        "step": position.step,
+        **figures,
+        "objective": run.recipe.objective.name,
+        "family": run.recipe.family,
+        "size": run.recipe.size,
+        "parameters": run.num_parameters,
+        "flops_per_token": run.flops_per_token,
+        "corpus": run.prepared.corpus.fingerprint,
+        "tokenizer": run.prepared.tokenizer.fingerprint,
+        "weights_sha256": sha256_file(run.out / "model" / "model.safetensors"),
+    }
+    if run.world.is_first:
+        write_json(run.out / "summary.json", summary)
+    return summary

@@ -1,0 +1,105 @@
+"""What a run keeps in its checkpoints, and how it takes that up again: to go on, or to go back."""
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from tilth.files import recover_folder
+from tilth.train.checkpoint import Checkpoint, go_back, load_latest
+from tilth.train.identity import check_identity
+from tilth.train.layers import LayerMonitor
+from tilth.train.monitor import Monitor
+from tilth.train.position import Clock
+
+if TYPE_CHECKING:
+    from tilth.train.loop import Run
+
+COUNTERS = (
+    "batches_left_out", "rewinds", "scheduled_step", "loss_since_evaluation", "steps_since_evaluation",
+    "last_held_out_loss", "ended", "rows_per_micro_batch", "peak_rate",
+)  # fmt: skip
+"""The attributes of a run that are kept as they are."""
+
+
+def snapshot(run: "Run", milestone: bool) -> Checkpoint:
+    """The run as it is now. Every process takes part; the weights and the optimizer's state are the first's.
+
+    milestone: it stays when older checkpoints are removed.
+    """
+    may_rewind = "rewind" in (value for name, value in run.settings if name.startswith("on_"))
+    return Checkpoint(
+        weights=run.replica.weights(),
+        optimizer=run.optimizers.state(),
+        state={name: getattr(run, name) for name in COUNTERS}
+        | run.position.state()
+        | {
+            "seconds": run.position.clock.seconds,
+            "monitor": run.monitor.state(),
+            "layers": run.layers.state(),
+            "log_bytes": run.trackers.synced_bytes(),
+        },
+        identity=run.identity,
+        held_out_loss=run.last_held_out_loss,
+        milestone=milestone,
+        protected=run.scheduled_step if may_rewind else None,
+    )
+
+
+def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
+    """Take up the newest whole checkpoint; returns what the log should tell of it.
+
+    Raises: TilthError when none is whole; UsageError for changes that lead to another result and are not accepted.
+    """
+    # The first process reads, so that all go on from the same checkpoint whatever they see of the folder.
+    checkpoint, problems, found = None, [], None
+    if run.world.is_first:
+        checkpoint, problems = load_latest(run.out / "checkpoints")
+        for problem in problems:
+            print(f"passed over: {problem}", file=sys.stderr)
+        changes = check_identity(checkpoint.identity, run.identity, accept_changes)
+        recover_folder(run.out / "model")
+        found = checkpoint.state["seconds"], checkpoint.identity["recipe"]["train"], changes
+    _load(run, checkpoint)
+    shared = run.world.share(found)
+    assert shared is not None
+    seconds, before, changes = shared
+    run.position.clock = Clock(seconds, agreed=seconds if run.world.size > 1 else None)
+    if changes["accepted"]:
+        run.ended = None
+    now = run.identity["recipe"]["train"]
+    if before.get("lr") != now["lr"]:
+        run.peak_rate = now["lr"]
+    run.position.recount(before, now)
+    return {"damaged": problems, **changes}
+
+
+def rewind(run: "Run") -> None:
+    """Go back to the last checkpoint on schedule, and leave out the batches since.
+
+    The best model seen stays the best, wherever it was seen.
+    """
+    target, rewinds, best = run.scheduled_step, run.rewinds, run.monitor
+    failed, last_batches = run.position.step + 1, run.position.step + run.batches_left_out
+    run.optimizers.clear()
+    run.saver.wait()
+    _load(run, go_back(run.out / "checkpoints", target) if run.world.is_first else None)
+    if best.best_loss < run.monitor.best_loss:
+        run.monitor.best_loss, run.monitor.best_step = best.best_loss, best.best_step
+        run.monitor.train_loss_at_best = best.train_loss_at_best
+    run.rewinds = rewinds + 1
+    run.batches_left_out = last_batches + 1 - target
+    run.upcoming.close()
+    run.upcoming = run.batches.from_step(target + run.batches_left_out)
+    run.trackers.log("rewind", target, from_step=failed, batches_left_out=run.batches_left_out)
+
+
+def _load(run: "Run", checkpoint: Checkpoint | None) -> None:
+    """Everything of a checkpoint but its clock. The first process has it, the others give None."""
+    run.replica.load_weights(checkpoint.weights if checkpoint else None)
+    run.optimizers.load_state(checkpoint.optimizer if checkpoint else None)
+    state: dict[str, Any] = run.world.share(dict(checkpoint.state) if checkpoint else {})
+    run.monitor = Monitor.from_state(state["monitor"] | {"patience": run.settings.patience})
+    run.layers = LayerMonitor(**state["layers"])
+    run.position.load_state(state)
+    run.log_bytes = state["log_bytes"]
+    for name in COUNTERS:
+        setattr(run, name, state[name])
