@@ -1,0 +1,59 @@
+"""An update of all hidden matrices by torch's Muon, which takes one after the other, and by ours, which takes those of
+one shape together.
+
+Four blocks of the given width, each with four square matrices and two four times as long. The two alternate; the table
+holds medians of `--repeats` updates with the spread between quartiles.
+
+    python benchmarks/muon.py
+"""
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+from machine import describe
+
+from tilth.train.batched_muon import BatchedMuon
+
+BLOCKS = 4
+RESULTS = Path(__file__).parent / "results" / "muon.md"
+
+
+def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
+    shapes = BLOCKS * [*4 * [(width, width)], (4 * width, width), (width, 4 * width)]
+    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    return kind(parameters, lr=1e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=15)
+    repeats = parser.parse_args().repeats
+    lines = ["| width | torch's, ms | together, ms | torch's / together |", "|---|---|---|---|"]
+    for width in (128, 256, 512, 768):
+        times: dict[type, list[float]] = {torch.optim.Muon: [], BatchedMuon: []}
+        optimizers = {kind: optimizer(kind, width) for kind in times}
+        for repeat in range(repeats + 1):
+            for kind in times:
+                started = time.perf_counter()
+                optimizers[kind].step()
+                if repeat:
+                    times[kind].append(1000 * (time.perf_counter() - started))
+        cells = []
+        for values in times.values():
+            low, middle, high = statistics.quantiles(values, n=4)
+            cells.append(f"{middle:.1f} ({low:.1f}-{high:.1f})")
+        ratio = statistics.median(times[torch.optim.Muon]) / statistics.median(times[BatchedMuon])
+        lines.append(f"| {width} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
+        print(lines[-1], flush=True)
+    head = f"# Muon's update on the CPU\n\n{__doc__.split(chr(10) * 2)[0]}\n\n{__doc__.split(chr(10) * 2)[1]}\n"
+    machine = f"Machine: {describe()}."
+    RESULTS.write_text(f"{head}\n{machine}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
