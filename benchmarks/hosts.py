@@ -1,6 +1,6 @@
 """Several hosts on one machine: training over TCP between network namespaces, a worker killed, the result compared.
 
-    sudo .venv/bin/python benchmarks/hosts.py --out FOLDER [--hosts 2] [--processes 1]
+    sudo .venv/bin/python benchmarks/hosts.py [--hosts 2] [--processes 1]
 
 Each "host" is a network namespace with its own address on a bridge; torchrun on each meets the others over TCP (c10d).
 Runs the same recipe without a break, then again with `kill -9` of one worker, and compares the final weights, optimizer
@@ -14,14 +14,18 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
+from machine import describe
+
 from tilth.corpus.build import build_corpus
 from tilth.train.trackers import read_log
 
+RESULTS = Path(__file__).parent / "results" / "hosts.md"
 BRIDGE, PREFIX = "tilthbr0", "tilth-host"
 RECIPE = (
     "bert-mini", "model.layers=2", "model.width=32", "model.heads=2", "model.dropout=0.1", "tokenizer.vocab_size=300",
@@ -32,24 +36,31 @@ RECIPE = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--processes", type=int, default=1, help="on each host")
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("network namespaces need root: run with sudo")
-    out: Path = arguments.out
-    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, network(arguments.hosts) as hosts:
+        result = trial(Path(folder), hosts, arguments.processes)
+    print(json.dumps(result))
+    rows = [f"| {name.replace('_', ' ')} | {value} |" for name, value in result.items()]
+    what = __doc__.partition("\n")[0]
+    head = f"# Several hosts\n\n{what}\n\nMachine: {describe('float32')}.\n\n| measure | value |\n|---|---|\n"
+    RESULTS.write_text(head + "\n".join(rows) + "\n", encoding="utf-8")
+    if not result["equal"]:
+        sys.exit(1)
+
+
+def trial(out: Path, hosts: list[tuple[str, str]], processes: int) -> dict[str, object]:
+    """Train twice, once with a worker killed; returns what to report."""
     texts = [{"id": name, "text": topics[name][:180]} for name in sorted(topics)[:24]]
     (out / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
     build_corpus([str(out / "texts.jsonl")], out / "corpus", validation=0.125, progress=False)
-    with network(arguments.hosts) as hosts:
-        for name, killed in (("straight", None), ("killed", arguments.hosts - 1)):
-            train(hosts, arguments.processes, out, name, killed)
-    result = compare(out / "straight", out / "killed")
-    print(json.dumps({"hosts": arguments.hosts, "processes": arguments.hosts * arguments.processes, **result}))
-    if not result["equal"]:
-        sys.exit(1)
+    for name, killed in (("straight", None), ("killed", len(hosts) - 1)):
+        train(hosts, processes, out, name, killed)
+    shape = {"hosts": len(hosts), "processes": len(hosts) * processes}
+    return shape | compare(out / "straight", out / "killed")
 
 
 @contextlib.contextmanager
@@ -112,7 +123,9 @@ def train(hosts: list[tuple[str, str]], processes: int, out: Path, name: str, ki
         os.kill(int(children[-1]), signal.SIGKILL)
     statuses = [agent.wait(timeout=600) for agent in agents]
     if any(statuses):
-        sys.exit(f"the {name} run failed; see {out / name}-*.txt")
+        sys.exit(
+            f"the {name} run failed:\n" + "\n".join(path.read_text() for path in sorted(out.glob(f"{name}-*.txt")))
+        )
 
 
 def steps(run: Path) -> list[int]:
@@ -121,7 +134,7 @@ def steps(run: Path) -> list[int]:
 
 
 def compare(straight: Path, killed: Path) -> dict[str, object]:
-    """Whether two runs ended in the same bits, and where the second went on."""
+    """Whether two runs ended in the same weights, optimizer state and losses, and where the second went on."""
     losses = [
         [(record["step"], record["loss"]) for record in read_log(run / "log.jsonl") if record["event"] == "step"]
         for run in (straight, killed)
