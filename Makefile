@@ -3,7 +3,7 @@ PYTHON ?= $(or $(shell command -v python3.11 2>/dev/null),python3)
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test lint bench clean
 
 install: $(INSTALLED)
 
@@ -26,6 +26,17 @@ lint: $(INSTALLED)
 # One thread: the tests are small, and two threads that wait for each other are slower than one on a busy machine.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m 'not slow'
+
+# Each command writes one table to benchmarks/results; what runs for hours is left to be run by hand. TEXTS: real data.
+TEXTS ?= ../shared/data/text
+bench: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/throughput.py $(TEXTS)/english_novels/corpus.tar.zst
+	$(BIN)/python benchmarks/tiny_shakespeare.py $(TEXTS)/tinyshakespeare/input.txt
+	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/muon.py
+	$(BIN)/python benchmarks/planted_faults.py
+	$(BIN)/python benchmarks/save_stall.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

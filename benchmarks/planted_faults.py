@@ -73,7 +73,7 @@ def findings_of(
             prepared = prepare(recipe, corpus, out, False, progress=False)
             Planted(recipe, prepared, out, torch.device("cpu"), False).train(False)
         except TilthError as raised:
-            error = str(raised)
+            error = str(raised).replace(f"{out}/", "")
         warnings = [record for record in read_log(out / "log.jsonl") if record["event"] == "warning"]
         return [(record["kind"], record["step"]) for record in warnings], error
 

@@ -10,7 +10,6 @@ Trainer; only real tokens count.
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -33,17 +32,18 @@ class Shape:
 
     recipe: str
     settings: tuple[str, ...]
+    vocab_size: int
     layers: int
     width: int
     heads: int
     targets: tuple[float, float]
 
 
-_MASKED = ("objective.name=masked", "objective.masks=fresh", "tokenizer.vocab_size=30522")
+_MASKED = ("objective.name=masked", "objective.masks=fresh")
 SHAPES = {
-    "bert-mini": Shape("bert-mini", _MASKED, 4, 256, 4, (8, 5)),
-    "bert-small": Shape("bert-mini", ("size=small", *_MASKED), 4, 512, 8, (8, 5)),
-    "gpt2-mini": Shape("gpt2-mini", (), 4, 256, 4, (5, 3)),
+    "bert-mini": Shape("bert-mini", _MASKED, 30_522, 4, 256, 4, (8, 5)),
+    "bert-small": Shape("bert-mini", ("size=small", *_MASKED), 30_522, 4, 512, 8, (8, 5)),
+    "gpt2-mini": Shape("gpt2-mini", (), 8192, 4, 256, 4, (5, 3)),
 }
 ROWS = [(name, length) for name in ("bert-mini", "bert-small") for length in (128, 512)]
 ROWS += [("gpt2-mini", 256), ("gpt2-mini", 1024)]
@@ -63,7 +63,7 @@ def ours(shape: Shape, length: int, made: Path, seconds: float) -> float:
                 *shape.settings, f"data.length={length}", f"train.batch_tokens={BATCH_TOKENS}",
                 f"tokenizer.path={made / 'tokenizer.json'}", f"data.shards={made / 'shards'}",
                 f"train.budget={seconds / 60} minutes", "train.evaluate_every=1 minutes", "train.evaluate_tokens=1000",
-                "train.device=cpu",
+                "train.device=cpu", "model.start=random",
             ],
             progress=False,
         )  # fmt: skip
@@ -78,11 +78,12 @@ def trainer(shape: Shape, length: int, made: Path, seconds: float, tuned: bool) 
 
     ids = np.memmap(next(made.glob("shards/train-*.ids")), dtype="<u2", mode="r")
     blocks = [{"input_ids": ids[at : at + length].astype(np.int64)} for at in range(0, len(ids) - length, length)]
-    special = {"mask_token": "[MASK]", "pad_token": "[PAD]"} if shape.recipe == "bert-mini" else {}
+    is_masked = shape.recipe == "bert-mini"
+    special = {"mask_token": "[MASK]", "pad_token": "[PAD]"} if is_masked else {"pad_token": "<pad>"}
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(made / "tokenizer.json"), **special)
-    vocab_size = int(json.loads((made / "manifest.json").read_text())["vocab_size"])
+    vocab_size = tokenizer.vocab_size
     dropout = 0.0 if tuned else 0.1
-    if shape.recipe == "bert-mini":
+    if is_masked:
         model = transformers.BertForMaskedLM(
             transformers.BertConfig(
                 vocab_size=vocab_size, hidden_size=shape.width, num_hidden_layers=shape.layers,
@@ -110,9 +111,7 @@ def trainer(shape: Shape, length: int, made: Path, seconds: float, tuned: bool) 
             folder, per_device_train_batch_size=BATCH_TOKENS // length, max_steps=10**6, use_cpu=True,
             save_strategy="no", report_to="none", disable_tqdm=tuned, **chosen,
         )  # fmt: skip
-        collator = transformers.DataCollatorForLanguageModeling(
-            tokenizer, mlm=shape.recipe == "bert-mini", mlm_probability=0.15
-        )
+        collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=is_masked, mlm_probability=0.15)
         transformers.Trainer(
             model=model, args=arguments, train_dataset=blocks, data_collator=collator, callbacks=[Clock()]
         ).train()
@@ -127,13 +126,16 @@ def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
     if not corpus.exists():
         tilth.corpus_build([str(text)], corpus, progress=False)
     run = folder / "run"
-    settings = [*shape.settings, "train.budget=1 steps", "train.evaluate_tokens=1000", "data.length=128"]
+    settings = [
+        *shape.settings,
+        f"tokenizer.vocab_size={shape.vocab_size}",
+        "train.budget=1 steps",
+        "train.evaluate_tokens=1000",
+    ]
     tilth.pretrain(shape.recipe, corpus, run, overrides=settings, progress=False)
     (folder / "corpus").symlink_to(corpus)
     for name in ("tokenizer.json", "shards"):
         (run / name).rename(folder / name)
-    vocab_size = json.loads((run / "model" / "config.json").read_text())["vocab_size"]
-    (folder / "manifest.json").write_text(json.dumps({"vocab_size": vocab_size}))
 
 
 def measure(system: str, name: str, length: int, made: Path, seconds: float) -> float:
