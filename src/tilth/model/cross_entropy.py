@@ -53,15 +53,15 @@ def _chunked_loss(
     rows = max(1, CHUNK_LOGITS // len(weight_VD))
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
-        logits = F.linear(features_ND[chunk], weight, bias).float()
+        log_probabilities = F.log_softmax(F.linear(features_ND[chunk], weight, bias).float(), dim=-1)
         targets = targets_N[chunk, None]
-        normalizer = torch.logsumexp(logits, dim=-1, keepdim=True)
-        loss += (normalizer - logits.gather(1, targets)).sum()
+        of_targets = log_probabilities.gather(1, targets)
+        loss -= of_targets.sum()
         if gradients is None:
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
-        gradient = logits.sub_(normalizer).exp_()
-        gradient.scatter_add_(1, targets, torch.full_like(normalizer, -1.0))
+        gradient = log_probabilities.exp_()
+        gradient.scatter_add_(1, targets, torch.full_like(of_targets, -1.0))
         if bias_gradient is not None:
             bias_gradient += gradient.sum(0)
         gradient = gradient.to(features_ND.dtype)
