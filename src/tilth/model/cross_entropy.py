@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_LOGITS = 8_000_000
-"""Logits held at once (float32): 32 MB, which stays in or near a processor's cache."""
+"""Logits held at once, in the compute type."""
+CACHED_LOGITS = 2**18
+"""Logits held in float32 at once on a CPU: 1 MB, which a core's cache holds."""
 
 
 Gradients = tuple[Tensor, Tensor, Tensor | None]
@@ -53,18 +55,34 @@ def _chunked_loss(
     rows = max(1, CHUNK_LOGITS // len(weight_VD))
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
-        log_probabilities = F.log_softmax(F.linear(features_ND[chunk], weight, bias).float(), dim=-1)
-        targets = targets_N[chunk, None]
-        of_targets = log_probabilities.gather(1, targets)
-        loss -= of_targets.sum()
+        logits = F.linear(features_ND[chunk], weight, bias)
         if gradients is None:
+            loss += _softmax_loss(logits, targets_N[chunk])
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
-        gradient = log_probabilities.exp_()
-        gradient.scatter_add_(1, targets, torch.full_like(of_targets, -1.0))
-        if bias_gradient is not None:
-            bias_gradient += gradient.sum(0)
-        gradient = gradient.to(features_ND.dtype)
-        features_gradient[chunk] = gradient @ weight
-        weight_gradient += (gradient.T @ features_ND[chunk]).float()
+        loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
+        features_gradient[chunk] = logits @ weight
+        weight_gradient += (logits.T @ features_ND[chunk]).float()
+    return loss
+
+
+def _softmax_loss(
+    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None, into_gradient: bool = False
+) -> Tensor:
+    """The loss of some rows, in float32. into_gradient: the logits become its gradient, also added to the bias's.
+
+    On a CPU a few rows at a time, so that what lies between reading and writing them stays in the cache.
+    """
+    loss = torch.zeros((), dtype=torch.float32, device=logits_NV.device)
+    rows = max(1, CACHED_LOGITS // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else len(logits_NV)
+    for start in range(0, len(logits_NV), rows):
+        logits, targets = logits_NV[start : start + rows], targets_N[start : start + rows, None]
+        log_probabilities = F.log_softmax(logits.float(), dim=-1)
+        of_targets = log_probabilities.gather(1, targets)
+        loss -= of_targets.sum()
+        if into_gradient:
+            gradient = log_probabilities.exp_().scatter_add_(1, targets, torch.full_like(of_targets, -1.0))
+            if bias_gradient_V is not None:
+                bias_gradient_V += gradient.sum(0)
+            logits.copy_(gradient)
     return loss
