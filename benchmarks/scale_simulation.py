@@ -28,7 +28,7 @@ from tilth.train.planning.memory import Network, estimate
 
 PEAK, UTILISATION = 989e12, 0.40
 """An H100's bfloat16 operations a second, and the share of them in use (torchtitan and llm-foundry: 0.33 to 0.46)."""
-LENGTH, GPUS_PER_HOST = 2048, 8
+LENGTH = 2048
 WRITE, SAVE_AT_LEAST = 2e9, 5.0
 """Bytes a second that a host writes to shared storage, and the seconds that any save takes: assumptions."""
 RESTART = 600.0
@@ -79,7 +79,7 @@ def row(job: Job) -> str:
     operations = model.flops_per_token(LENGTH) + 6 * whole.config.vocab_size * whole.config.width
     training = tokens * operations / (job.gpus * PEAK * UTILISATION)
     plain, checkpointed = memory_of_a_gpu(job.size, job.gpus)
-    save = max(SAVE_AT_LEAST, 12 * parameters / (WRITE * max(1, job.gpus // GPUS_PER_HOST)))
+    save = max(SAVE_AT_LEAST, 12 * parameters / WRITE)  # the first process writes for all
     mtbf = mean_time_between_failures(job.gpus)
     interval = daly_interval(save, mtbf)
     share = useful_share(interval, save, RESTART, mtbf)
@@ -111,12 +111,13 @@ def main() -> None:
     assumed = (
         "Nothing here was run on a GPU: `python benchmarks/scale_simulation.py` computes it. Assumed: H100s at "
         f"{PEAK / 1e12:.0f} TFLOPS, {100 * UTILISATION:.0f} % of which is reached; {LENGTH:,} tokens a row, one row at "
-        f"a time on each GPU; 20 tokens a parameter; a host of {GPUS_PER_HOST} GPUs writes {WRITE / 1e9:.0f} GB a "
-        f"second, a save takes {SAVE_AT_LEAST:.0f} seconds at least, and training waits for it; a restart takes "
-        f"{RESTART / 60:.0f} minutes; failures come at the rate of Llama 3's run (419 unexpected interruptions in 54 "
-        "days on 16,384 GPUs). Memory is counted from the trunk's own operations with AdamW, its state divided among "
-        "the GPUs; what NCCL and the allocator add is left out. A simulated run is a thousand failures long, so that "
-        "its range shows more than luck with one."
+        "a time on each GPU; 20 tokens a parameter; the first process gathers and writes a checkpoint, at "
+        f"{WRITE / 1e9:.0f} GB a second, a save takes {SAVE_AT_LEAST:.0f} seconds at least, and training waits for it; "
+        f"a restart takes {RESTART / 60:.0f} minutes; failures come at the rate of Llama 3's run (419 unexpected "
+        "interruptions in 54 days on 16,384 GPUs). Memory is counted from the trunk's own operations with AdamW, its "
+        "state divided among the GPUs. Left out: what NCCL and the allocator add, and the first process's host, which "
+        "holds the weights and AdamW's state (12 bytes a parameter) twice during a save. A simulated run is a thousand "
+        "failures long, so that its range shows more than luck with one."
     )
     text = f"# Runs at scale, simulated\n\n{textwrap.fill(assumed, 120)}\n\n" + "\n".join(lines) + "\n"
     RESULTS.write_text(text, encoding="utf-8")

@@ -176,7 +176,8 @@ class TrainSettings(Settings):
     on_divergence: Literal["continue", "stop", "rewind", "lower_rate"] = "continue"
     on_nonfinite: Literal["stop", "skip", "rewind"] = "stop"
     on_layers: Literal["continue", "stop", "rewind", "lower_rate"] = Field(
-        default="continue", description="what to do about dead or exploding layers"
+        default="continue",
+        description="what to do about dead or exploding layers; with parallel=fsdp none is looked at",
     )
     on_corruption: Literal["continue", "stop"] = "continue"
     recompute_every: int = Field(
@@ -190,9 +191,10 @@ class TrainSettings(Settings):
     )
 
     def idle(self) -> dict[str, str]:
+        idle = {} if self.parallel == "ddp" else {"on_layers": "parallel"}
         if self.schedule != "warmup_stable_decay":
-            return {"decay": "schedule"}
-        return {} if self.decay else {"final_lr": "decay"}
+            return idle | {"decay": "schedule"}
+        return idle if self.decay else idle | {"final_lr": "decay"}
 
     @model_validator(mode="after")
     def _phases_fit(self) -> "TrainSettings":

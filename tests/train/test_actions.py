@@ -8,7 +8,10 @@ import torch
 
 from tilth.errors import TilthError
 from tilth.train.batches import Batches
+from tilth.train.control import Change, Control
+from tilth.train.layers import LayerMonitor
 from tilth.train.loop import Run, pretrain
+from tilth.train.monitor import Finding
 from tilth.train.trackers import read_log
 
 RUN = ("gpt2-mini", "model.dropout=0.1", "train.budget=30 steps", "train.evaluate_every=10 steps", "train.lr=1e-2")
@@ -111,6 +114,28 @@ def test_a_rewind_goes_back_to_the_checkpoint_and_leaves_batches_out(recipe, cor
     assert weights[0] == weights[1]
 
 
+def test_a_rewound_run_that_is_interrupted_where_it_was_before_is_saved_again(
+    recipe, corpus, nan_batch, run_until, monkeypatch, tmp_path
+):
+    settings = recipe(*RUN, "train.on_nonfinite=rewind", "train.save_every=6 steps")
+    run_until(settings, corpus, tmp_path / "run", stop=14)
+    nan_batch(14)
+    run_until(settings, corpus, tmp_path / "run", stop=14, resume=True)
+    assert [record["from_step"] for record in events(tmp_path / "run", "rewind")] == [15]
+    assert (tmp_path / "run" / "checkpoints" / "step-00000014").is_dir()
+
+
+def test_two_findings_of_one_look_lead_to_one_rewind(recipe, corpus, monkeypatch, tmp_path):
+    findings = iter([[], [Finding("dead", "a layer is dead"), Finding("exploding", "another explodes")]])
+    monkeypatch.setattr(LayerMonitor, "take", lambda self, looks: next(findings, []))
+    settings = recipe(*RUN, "train.on_layers=rewind", "train.save_every=6 steps")
+    pretrain(settings, corpus, tmp_path / "run", progress=False)
+    warnings = [(record["kind"], record["action"]) for record in events(tmp_path / "run", "warning")]
+    assert sorted(warnings) == [("dead", "rewind"), ("exploding", "rewind")]
+    (rewind,) = events(tmp_path / "run", "rewind")
+    assert (rewind["step"], rewind["from_step"], rewind["batches_left_out"]) == (18, 21, 3)
+
+
 def test_a_rewind_that_does_not_help_ends_the_run(recipe, corpus, monkeypatch, tmp_path):
     train_step = Run.train_step
 
@@ -185,6 +210,15 @@ def test_a_change_of_the_rate_takes_effect_and_is_replayed(recipe, corpus, at_st
     assert events(tmp_path / "run", "resume")[0]["step"] == 6
     assert outcome(tmp_path / "run") == straight
     assert len(events(tmp_path / "run", "change")) == 1
+
+
+def test_a_change_after_a_record_cut_short_is_replayed(tmp_path):
+    (tmp_path / "changes.jsonl").write_text('{"step": 3, "lr": 0.1, "asked": 1}\n{"step": 5, "lr"')
+    control = Control(tmp_path, resume=True)
+    ask(tmp_path, "lr: 0.2")
+    assert control.take(7) is None and control.take(8) == Change(lr=0.2)
+    again = Control(tmp_path, resume=True)
+    assert [again.take(step) for step in (3, 5, 8)] == [Change(lr=0.1), None, Change(lr=0.2)]
 
 
 def test_a_run_can_be_asked_to_stop_and_goes_on_later(recipe, corpus, at_step, tmp_path):

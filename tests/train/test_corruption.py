@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tilth.errors import TilthError
 from tilth.train.corruption import parameters_checksum, recompute
 from tilth.train.loop import pretrain
 from tilth.train.trackers import read_log
@@ -18,7 +19,7 @@ def flip_a_bit(model, call):
     def flip(_, __, output):
         calls.append(0 if model.training else 1)
         if calls[-1] and sum(calls) == call:
-            output.detach().view(-1)[3:4].view(torch.int32).bitwise_xor_(1 << 20)
+            output.detach().view(-1)[3:4].view(torch.int32).bitwise_xor_(1 << 22)
 
     return model.trunk.blocks[1].mlp.register_forward_hook(flip)
 
@@ -43,16 +44,26 @@ def test_a_run_says_so(recipe, corpus, monkeypatch, tmp_path):
 
     def broken(self, *arguments):
         start(self, *arguments)
-        flip_a_bit(self.model, 2)
+        flip_a_bit(self.model, 8)
 
     monkeypatch.setattr(Run, "__init__", broken)
     settings = recipe(
-        "gpt2-mini", "train.recompute_every=2", "train.on_corruption=stop", "train.micro_batch_tokens=512"
+        "gpt2-mini",
+        "train.recompute_every=2",
+        "train.on_corruption=stop",
+        "train.micro_batch_tokens=512",
+        "train.save_every=3 steps",
+        "train.evaluate_every=12 steps",
     )
-    summary = pretrain(settings, corpus, tmp_path / "run", progress=False)
+    with pytest.raises(TilthError, match="step 8: the same batch gave process 0 one loss and then another"):
+        pretrain(settings, corpus, tmp_path / "run", progress=False)
     (warning,) = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "warning"]
     assert (warning["kind"], warning["action"]) == ("corruption", "stop")
-    assert summary["reason"] == "stopped early" and summary["step"] == 2
+    # What a broken machine has in memory is not kept: the run goes on from what was saved before.
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert newest.name == "step-00000006"
+    monkeypatch.undo()
+    assert pretrain(settings, corpus, tmp_path / "run", resume=True, progress=False)["step"] == 12
 
 
 def test_the_checksum_depends_on_every_bit_and_place(run):

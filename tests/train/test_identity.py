@@ -86,6 +86,13 @@ def test_harmless_changes_pass_are_logged_and_leave_the_result(recipe, corpus, s
     assert steps == [5, 10, 11, 12], "an interval in another unit counts from where the run goes on"
 
 
+def test_when_a_checkpoint_is_saved_alters_a_run_that_may_go_back_to_it(recipe, corpus, run_until, tmp_path):
+    settings = (*SETTINGS, "train.on_spike=rewind")
+    run_until(recipe(*settings), corpus, tmp_path / "run", stop=6)
+    with pytest.raises(UsageError, match=r"train\.save_every \(was 5 steps, is 4 steps\).*--accept-changes"):
+        pretrain(recipe(*settings, "train.save_every=4 steps"), corpus, tmp_path / "run", resume=True, progress=False)
+
+
 def test_prompts_change_nothing_but_samples(recipe, corpus, stopped, straight, outcome):
     pretrain(recipe(*SETTINGS, "train.prompts=['the [MASK] is']"), corpus, stopped, resume=True, progress=False)
     result = outcome(stopped)

@@ -1,5 +1,6 @@
 """Memory that does not suffice: a step is done again in smaller micro-batches, and comes out the same."""
 
+import json
 import subprocess
 import sys
 
@@ -125,6 +126,27 @@ def test_other_errors_and_broken_updates_are_not_tried_again(opened, room_for, m
     with pytest.raises(MemoryError):
         loop.step_in_memory(run, run.batches.at(0), None)
     assert (run.position.step, run.rows_per_micro_batch) == (0, 8)
+
+
+def test_an_update_is_not_made_twice(opened, monkeypatch):
+    """Memory that runs out after the update, for the looks at layers, must not lead to another update."""
+    run = opened("gpt2-mini", *EIGHT_ROWS)
+
+    def fail(self):
+        raise MemoryError
+
+    monkeypatch.setattr(loop.LayerProbe, "after_update", fail)
+    with pytest.raises(MemoryError):
+        loop.step_in_memory(run, run.batches.at(0), None)
+    assert run.steps_since_evaluation == 1 and run.rows_per_micro_batch == 8
+
+
+def test_smaller_micro_batches_can_be_asked_for_when_a_run_goes_on(recipe, corpus, tmp_path, run_until):
+    run_until(recipe("gpt2-mini", *EIGHT_ROWS), corpus, tmp_path / "run", stop=6)
+    smaller = recipe("gpt2-mini", *EIGHT_ROWS, "train.micro_batch_tokens=64")
+    pretrain(smaller, corpus, tmp_path / "run", resume=True, accept_changes=True, progress=False)
+    newest = max((tmp_path / "run" / "checkpoints").glob("step-*"))
+    assert json.loads((newest / "state.json").read_text())["state"]["rows_per_micro_batch"] == 2
 
 
 def test_what_counts_as_out_of_memory():

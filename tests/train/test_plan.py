@@ -2,6 +2,7 @@
 
 import json
 import math
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -93,6 +94,21 @@ def test_a_plan_foretells_the_run(budget, steps, recipe, corpus, opened, tmp_pat
     epochs = [record["epoch"] for record in log if record["event"] == "step"][-1]
     assert planned["budget"]["epochs"] == pytest.approx(epochs, rel=0.03)
     assert planned["seconds"] > 0 and planned["probe"]["tokens_per_second"] > 100
+
+
+def test_a_plan_takes_the_settings_of_a_run_and_tracks_nothing(recipe, corpus, tmp_path):
+    """Shards at a URL, another share of raw text held out, trackers: as a run has them, or left alone."""
+    (tmp_path / "raw").mkdir()
+    for name in sorted(topics)[:24]:
+        (tmp_path / "raw" / f"{name}.txt").write_text(topics[name])
+    plan(recipe("gpt2-mini", "data.validation=0.3", "train.budget=20 steps"), tmp_path / "raw", progress=False)
+    out = tmp_path / "run"
+    pretrain(recipe("gpt2-mini", "train.budget=1 steps"), corpus, out, progress=False)
+    given = f"data.shards=file://{out / 'shards'}", f"data.cache={tmp_path / 'cache'}"
+    settings = recipe("gpt2-mini", *given, f"tokenizer.path={out / 'tokenizer.json'}", "train.trackers=[mlflow]")
+    result = plan(settings, corpus, progress=False)
+    assert result["probe"]["tokens_per_second"] > 0
+    assert not list(tmp_path.rglob("mlflow"))
 
 
 def test_many_passes_are_warned_of_and_the_same_operations_are_spent_otherwise(recipe, corpus):

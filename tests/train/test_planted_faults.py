@@ -85,6 +85,22 @@ def test_an_exploding_layer_is_found(recipe, corpus, before_step, tmp_path):
     assert "exploding" in found(tmp_path / "run")
 
 
+def test_a_gradient_that_explodes_is_found(recipe, corpus, monkeypatch, tmp_path):
+    backward = Run._backward
+
+    def exploding(self, batches):
+        result = backward(self, batches)
+        if self.position.step >= 70:
+            self.model.trunk.blocks[0].mlp.up.weight.grad.mul_(10_000)
+        return result
+
+    monkeypatch.setattr(Run, "_backward", exploding)
+    pretrain(recipe("gpt2-mini", "train.budget=82 steps"), corpus, tmp_path / "run", progress=False)
+    (warning,) = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "warning"]
+    assert (warning["kind"], warning["step"]) == ("exploding", 81)
+    assert "blocks.0.mlp (gradient" in warning["message"] and "blocks.1" not in warning["message"]
+
+
 def test_slow_data_is_found(recipe, corpus, monkeypatch, tmp_path):
     at = Batches.at
 

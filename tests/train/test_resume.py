@@ -153,6 +153,32 @@ def test_a_run_that_died_before_its_summary_gets_it(recipe, corpus, finished, co
     assert_equal(outcome(copied), outcome(finished))
 
 
+def test_an_ended_run_that_goes_on_is_not_taken_for_ended(recipe, corpus, copied, monkeypatch):
+    """Killed while the best model is scored at the end, it still lacks its result; the old one is another run's."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    longer = recipe(*FINISHED, "train.budget=15 steps")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tilth.train.account.held_out_loss", killed)
+        pretrain(longer, corpus, copied, resume=True, accept_changes=True, progress=False)
+    assert not (copied / "summary.json").exists()
+    assert pretrain(longer, corpus, copied, resume=True, progress=False)["step"] == 15
+
+
+def test_the_summary_names_the_step_of_the_model_that_is_kept(recipe, corpus, run_until, tmp_path):
+    """A crash leaves a model newer than the checkpoint; with other settings it may stay the best."""
+    settings = recipe("gpt2-mini", "train.save_every=5 steps", "train.keep_checkpoints=9")
+    run_until(settings, corpus, tmp_path / "run", stop=11)
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000011")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-00000010")
+    (tmp_path / "run" / "checkpoints" / "latest").write_text("step-00000005\n")
+    worse = recipe("gpt2-mini", "train.save_every=5 steps", "train.keep_checkpoints=9", "train.lr=3")
+    summary = pretrain(worse, corpus, tmp_path / "run", resume=True, accept_changes=True, progress=False)
+    assert summary["best_step"] == 9
+
+
 def test_checkpoints_are_written_once_and_the_newest_kept(finished):
     steps = [record["step"] for record in read_log(finished / "log.jsonl") if record["event"] == "checkpoint"]
     assert steps == [4, 8, 12]

@@ -19,11 +19,16 @@ from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
+TRAINING = "training.json"
+"""In a model folder: which step of its run the weights are of."""
 
-def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str | None = None) -> None:
+
+def save_model(
+    model: Model, tokenizer: TextTokenizer, folder: Path, card: str | None = None, step: int | None = None
+) -> None:
     """Write the model under its native architecture name, float32, with its tokenizer. The folder is whole or absent.
 
-    card: README.md, in Markdown with the hub's metadata.
+    card: README.md, in Markdown with the hub's metadata. step: of the run it is from, for `saved_step`.
     Raises: TilthError when the native architecture cannot hold the model, or it cannot be written.
     """
     family, heads = model.family, tuple(model.heads)
@@ -58,6 +63,8 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
                 aside / "model.safetensors",
                 metadata={"format": "pt"},
             )
+            if step is not None:  # not in the weights' metadata, which safetensors writes in any order
+                write_json(aside / TRAINING, {"step": step})
             _save_tokenizer(model, tokenizer, special_ids, aside)
             if "causal" in kept:
                 ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
@@ -69,6 +76,11 @@ def save_model(model: Model, tokenizer: TextTokenizer, folder: Path, card: str |
             f"cannot write the model {folder}: {error}; free some space or mend the folder, and run the command again "
             "(a pre-training with --resume); what was there before is as it was"
         ) from None
+
+
+def saved_step(folder: Path) -> int | None:
+    """The step that `save_model` was given; None without one."""
+    return read_json(folder / TRAINING)["step"] if (folder / TRAINING).exists() else None
 
 
 def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:

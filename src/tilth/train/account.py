@@ -7,7 +7,7 @@ import torch
 
 from tilth.errors import Interrupted, TilthError
 from tilth.files import sha256_file, write_json
-from tilth.model.folder import load_model
+from tilth.model.folder import load_model, saved_step
 from tilth.model.precision import describe_processor
 from tilth.train.held_out import held_out_loss
 from tilth.version import __version__
@@ -51,10 +51,12 @@ def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]
     }  # fmt: skip
     # Whoever sent a signal will not wait for long: the figures of the best model can be had from the log.
     if best_step and signal_number is None:
+        # After a crash between an evaluation and a checkpoint, the model may be of a later step than is remembered.
+        kept_step = run.world.share(saved_step(run.out / "model") if run.world.is_first else None)
         best_model = load_model(run.out / "model")[0] if run.world.is_first else None
         run.replica.load_weights(best_model.state_dict() if best_model else None)
         best = held_out_loss(run.replica, run.held_out)
-        figures |= {"best_step": best_step, "held_out_loss": best.loss}
+        figures |= {"best_step": kept_step or best_step, "held_out_loss": best.loss}
         figures |= {"parts": best.parts, "bits_per_byte": run.bits_per_byte(best)}
     run.trackers.log("end", position.step, **figures)
     if signal_number is not None:

@@ -6,11 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from tilth.objectives import Objective
 from tilth.objectives.objective import Batch, Predictions
+from tilth.recipe import Recipe
 from tilth.tokens.order import row_indexes
 from tilth.tokens.packing import Packing
+
+MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
+"""Tokens in a forward and backward pass, unless the recipe says."""
+
+
+def batch_rows(recipe: Recipe, device: torch.device) -> tuple[int, int]:
+    """Rows in an optimizer step, and in a micro-batch of it."""
+    tokens = recipe.train.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
+    rows_per_step = max(1, recipe.train.batch_tokens // recipe.data.length)
+    return rows_per_step, max(1, min(rows_per_step, tokens // recipe.data.length))
 
 
 class Batches:

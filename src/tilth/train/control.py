@@ -86,7 +86,9 @@ class Control:
 
     def _append(self, record: dict[str, Any]) -> None:
         self._taken.append(record["asked"])
-        with open(self._record, "a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        with open(self._record, "a+b") as file:
+            if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
+                file.write(b"\n")  # ends a line that a crash cut short
+            file.write(json.dumps(record).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())

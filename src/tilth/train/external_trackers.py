@@ -15,12 +15,14 @@ from tilth.files import fingerprint
 PROJECT = "tilth"
 
 
-class External(Protocol):
-    """What `tilth.train.trackers.Tracker` asks for."""
+class Tracker(Protocol):
+    """Takes one record of a run at a time."""
 
     def log(self, step: int, record: dict[str, Any]) -> None: ...
 
-    def close(self) -> None: ...
+    def close(self, failed: bool) -> None:
+        """failed: the run ended by an error or a signal, and has no result."""
+        ...
 
 
 def scalars(record: dict[str, Any]) -> dict[str, float]:
@@ -52,8 +54,8 @@ class Wandb:
         if figures := scalars(record):
             self._run.log({"step": step, **figures})
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, failed: bool) -> None:
+        self._run.finish(exit_code=int(failed))
 
 
 class MLflow:
@@ -82,8 +84,8 @@ class MLflow:
         for name, value in scalars(record).items():
             self._client.log_metric(self._id, name, value, step=step)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, failed: bool) -> None:
+        self._client.set_terminated(self._id, "FAILED" if failed else "FINISHED")
 
 
 class Trackio:
@@ -100,11 +102,11 @@ class Trackio:
         if figures := scalars(record):
             self._run.log(figures, step=step)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, failed: bool) -> None:
+        self._run.finish()  # it knows no other end
 
 
-EXTERNAL: dict[str, Callable[[Path, dict[str, Any]], External]] = {"wandb": Wandb, "mlflow": MLflow, "trackio": Trackio}
+EXTERNAL: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": MLflow, "trackio": Trackio}
 
 
 def _identity(run: Path) -> str:

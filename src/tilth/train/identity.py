@@ -50,6 +50,8 @@ def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) ->
     for name, was, is_now in _differences(before, now):
         setting = name.removeprefix("recipe.")
         kind = "harmless" if name == "processes" else on_resume(setting)
+        if setting == "train.save_every" and _may_rewind(before, now):  # which says where a rewind goes
+            kind = "alters"
         found[kind].append(f"{setting} (was {was}, is {is_now})")
     if found["fixed"]:
         raise UsageError(
@@ -61,6 +63,10 @@ def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) ->
             "restore them, accept them with --accept-changes, or start another run"
         )
     return {"accepted": found["alters"], "changed": found["harmless"]}
+
+
+def _may_rewind(*identities: dict[str, Any]) -> bool:
+    return any("rewind" in identity["recipe"]["train"].values() for identity in identities)
 
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from tilth.errors import AnotherProcessFailed, TilthError, UsageError
 
+SECONDS_TO_SAVE = 600
+"""How long processes that are asked to stop have to save. torchrun's own 30 seconds are too few for a large model."""
+
 
 def launch(arguments: Sequence[str], processes: int) -> None:
     """Run the `tilth` command with these arguments in `processes` processes, and wait until it is done.
@@ -23,6 +26,7 @@ def launch(arguments: Sequence[str], processes: int) -> None:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SECONDS_TO_SAVE))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
     try:
         with _without_output(), _without_logging(), _same_signal_handlers():

@@ -25,7 +25,7 @@ from tilth.objectives.objective import Batch
 from tilth.progress import progress_bar
 from tilth.recipe import Recipe
 from tilth.train.account import describe_start, sum_up
-from tilth.train.batches import Batches
+from tilth.train.batches import Batches, batch_rows
 from tilth.train.checkpoint import holds_checkpoints, recorded_threads
 from tilth.train.control import Control
 from tilth.train.corruption import GUARD_TOKENS, recompute
@@ -49,7 +49,6 @@ from tilth.train.trackers import Trackers, has_saved
 
 GOES_ON = ("interrupted", "stopped on request")
 """Reasons to end from which a resume trains on."""
-MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 
 
 @threads_restored()
@@ -119,9 +118,7 @@ class Run:
         self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
         self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
         length = recipe.data.length
-        micro_tokens = self.settings.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
-        self.rows_per_step = max(1, self.settings.batch_tokens // length)
-        rows_per_micro_batch = max(1, min(self.rows_per_step, micro_tokens // length))
+        self.rows_per_step, rows_per_micro_batch = batch_rows(recipe, device)
         sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch, self.world.rank, self.world.size)
         self.batches = Batches(prepared.objective, prepared.train, *sizes)
         self.validation = Batches(prepared.objective, prepared.validation, *sizes)
@@ -149,6 +146,8 @@ class Run:
         self.last_held_out_loss: float | None = None
         self.log_bytes = 0
         self.ended: str | None = None
+        self.has_updated = False
+        """Whether the step at hand has changed more than gradients."""
         resumed = restore(self, accept_changes) if resume else {}
         # Only the first process looks, so that all go on or end alike.
         has_summary = self.world.share(self.world.is_first and (out / "summary.json").exists())
@@ -163,6 +162,7 @@ class Run:
         )  # fmt: skip
         self.saver = Saver(out / "checkpoints", self.settings.keep_checkpoints, self.trackers.log)
         if self.world.is_first:
+            (out / "summary.json").unlink(missing_ok=True)  # of a run that ended, and now goes on
             write_text(out / "recipe.yaml", recipe.to_yaml())
         if resume:
             # The log was cut to where it was when this checkpoint was begun, and so does not tell of it.
@@ -179,7 +179,7 @@ class Run:
             return read_json(self.out / "summary.json")
         self.model.train()
         self.progress_shown = progress
-        reason, signal_number = self.ended or "budget", None
+        reason, signal_number, failed = self.ended or "budget", None, True
         with (
             Interrupt() as interrupt,
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
@@ -208,11 +208,13 @@ class Run:
                 self.ended = None if reason in GOES_ON else reason
                 self.save(scheduled=self._is_save_due())
                 self.saver.wait()
-                return sum_up(self, reason, signal_number)
+                summary = sum_up(self, reason, signal_number)
+                failed = False
+                return summary
             finally:
                 self.upcoming.close()
                 self.saver.close()
-                self.trackers.close()
+                self.trackers.close(failed)
 
     @property
     def rows_per_micro_batch(self) -> int:
@@ -235,8 +237,9 @@ class Run:
         self.optimizers.peak = value
 
     def train_step(self, batches: list[Batch], update: Any) -> None:
-        """One step. Until the optimizers' update it changes nothing but gradients, and can be done again."""
+        """One step. Until `has_updated` it changes nothing but gradients, and can be done again."""
         step_started = time.perf_counter()
+        self.has_updated = False
         probe = LayerProbe(self.model) if self.position.step % EVERY == 0 and not self.replica.sharded else None
         lr = self.optimizers.set_rate(rate(self.settings, self.position.share))
         try:
@@ -244,11 +247,12 @@ class Run:
         finally:
             if probe is not None:
                 probe.stop()
-        norm_value = float(self.replica.clip(self.settings.clip))
         if probe is not None:
-            probe.before_update()
+            probe.before_update()  # before clipping, which would hide a gradient that explodes
+        norm_value = float(self.replica.clip(self.settings.clip))
         finding = self.monitor.take_step(value, norm_value)
         action = respond(self, finding, batches) if finding is not None else "continue"
+        self.has_updated = True
         if action == "rewind":
             return
         if action in ("skip", "stop"):
@@ -316,7 +320,7 @@ class Run:
         if whole is not None:
             self._sample(whole)
         if best and whole is not None:
-            save_model(whole, self.prepared.tokenizer, self.out / "model")
+            save_model(whole, self.prepared.tokenizer, self.out / "model", step=self.position.step)
         share = rate(self.settings, self.position.share)
         for finding in (
             self.monitor.names_overfitting(train_loss),

@@ -42,8 +42,6 @@ class Optimizers:
                 self.sharded_muon = WholeMatrixMuon(matrices, self.world, **muon)
             self.parts.append(self.sharded_muon or BatchedMuon(matrices, **muon))
         self.peak = settings.lr
-        self.updating = False
-        """Whether an update has begun and not ended: some parameters may be changed, others not."""
 
     def set_rate(self, share: float) -> float:
         """Set the learning rate to a share of its peak; returns the rate."""
@@ -54,11 +52,9 @@ class Optimizers:
 
     def step(self) -> None:
         """Update the parameters from their gradients and clear those."""
-        self.updating = True
         for part in self.parts:
             part.step()
             part.zero_grad(set_to_none=True)
-        self.updating = False
 
     def clear(self) -> None:
         """Drop the gradients."""

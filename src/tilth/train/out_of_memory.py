@@ -26,8 +26,8 @@ def step_in_memory(run: "Run", batches: list[Batch], update: Any) -> None:
         try:
             return run.train_step(batches, update)
         except (MemoryError, RuntimeError) as error:
-            # Half an update cannot be taken back, and the other processes are in the midst of theirs.
-            if not is_out_of_memory(error) or run.optimizers.updating or _several_processes():
+            # An update cannot be made twice, nor half of one taken back; other processes are in the midst of theirs.
+            if not is_out_of_memory(error) or run.has_updated or _several_processes():
                 raise
         # Not in the handler: the failed pass must be forgotten first, and with it the memory it holds.
         run.optimizers.clear()

@@ -25,7 +25,6 @@ def snapshot(run: "Run", milestone: bool) -> Checkpoint:
 
     milestone: it stays when older checkpoints are removed.
     """
-    may_rewind = "rewind" in (value for name, value in run.settings if name.startswith("on_"))
     return Checkpoint(
         weights=run.replica.weights(),
         optimizer=run.optimizers.state(),
@@ -40,7 +39,7 @@ def snapshot(run: "Run", milestone: bool) -> Checkpoint:
         identity=run.identity,
         held_out_loss=run.last_held_out_loss,
         milestone=milestone,
-        protected=run.scheduled_step if may_rewind else None,
+        protected=run.scheduled_step or None,  # to rewind to, if a resume asks for that
     )
 
 
@@ -58,6 +57,7 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
         changes = check_identity(checkpoint.identity, run.identity, accept_changes)
         recover_folder(run.out / "model")
         found = checkpoint.state["seconds"], checkpoint.identity["recipe"]["train"], changes
+    rows = run.rows_per_micro_batch
     _load(run, checkpoint)
     shared = run.world.share(found)
     assert shared is not None
@@ -68,6 +68,8 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
     now = run.identity["recipe"]["train"]
     if before.get("lr") != now["lr"]:
         run.peak_rate = now["lr"]
+    if before.get("micro_batch_tokens") != now["micro_batch_tokens"]:
+        run.rows_per_micro_batch = rows
     run.position.recount(before, now)
     return {"damaged": problems, **changes}
 
@@ -87,6 +89,7 @@ def rewind(run: "Run") -> None:
         run.monitor.train_loss_at_best = best.train_loss_at_best
     run.rewinds = rewinds + 1
     run.batches_left_out = last_batches + 1 - target
+    run.saved = None  # the checkpoints of later steps are gone
     run.upcoming.close()
     run.upcoming = run.batches.from_step(target + run.batches_left_out)
     run.trackers.log("rewind", target, from_step=failed, batches_left_out=run.batches_left_out)

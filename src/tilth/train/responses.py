@@ -25,15 +25,12 @@ def respond(run: "Run", finding: Finding, batches: list[Batch]) -> str:
     batches: those it was found in, if it is about any.
     Raises: TilthError when the run cannot go on.
     """
-    setting = {"dead": "on_layers", "exploding": "on_layers"}.get(finding.kind, f"on_{finding.kind}")
-    action = getattr(run.settings, setting, "continue")
-    if action == "rewind" and run.scheduled_step == 0:
-        action = "skip" if finding.kind in ("nonfinite", "spike") else "continue"
-    elif action == "rewind" and run.rewinds >= MOST_REWINDS:
-        action = "skip" if finding.kind == "spike" else "stop"
+    action = _choose(run, finding)
     documents = _warn(run, finding, batches, action)
-    if action == "stop" and finding.kind == "nonfinite":
+    if action == "stop" and finding.kind in ("nonfinite", "corruption"):
         run.optimizers.clear()
+        if finding.kind == "corruption":  # what is in memory cannot be trusted
+            raise TilthError(f"step {run.position.step}: {finding.message}; nothing was saved since (see log.jsonl)")
         run.save()
         raise TilthError(
             f"step {run.position.step + 1}: {finding.message}: no update was made; "
@@ -49,14 +46,27 @@ def respond(run: "Run", finding: Finding, batches: list[Batch]) -> str:
     return action
 
 
+def _choose(run: "Run", finding: Finding) -> str:
+    """What the recipe says to do about a finding, as far as it can be done now."""
+    setting = {"dead": "on_layers", "exploding": "on_layers"}.get(finding.kind, f"on_{finding.kind}")
+    action = getattr(run.settings, setting, "continue")
+    if action == "rewind" and run.scheduled_step == 0:
+        action = "skip" if finding.kind in ("nonfinite", "spike") else "continue"
+    elif action == "rewind" and run.rewinds >= MOST_REWINDS:
+        action = "skip" if finding.kind == "spike" else "stop"
+    return action
+
+
 def respond_to_layers(run: "Run", probe: LayerProbe, batches: list[Batch]) -> str:
     """Judge the layers after an update; returns what was done about what was found."""
     # The first process's, so that all judge alike: each has seen the outputs for its own rows.
     shared = run.world.share({name: asdict(look) for name, look in probe.after_update().items()})
     looks = {name: Look(**figures) for name, figures in shared.items()}
     run.trackers.log("layers", run.position.step + 1, layers=shared)
-    actions = [respond(run, finding, batches) for finding in run.layers.take(looks)]
-    return "rewind" if "rewind" in actions else "continue"
+    findings = run.layers.take(looks)
+    for finding in findings[1:]:  # one act answers all that one look finds
+        _warn(run, finding, batches, _choose(run, finding))
+    return respond(run, findings[0], batches) if findings else "continue"
 
 
 def take_change(run: "Run") -> None:

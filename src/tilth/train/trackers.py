@@ -9,19 +9,11 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tilth.errors import TilthError
 from tilth.files import write_text
-from tilth.train.external_trackers import EXTERNAL, scalars
-
-
-class Tracker(Protocol):
-    """Takes one record of a run at a time."""
-
-    def log(self, step: int, record: dict[str, Any]) -> None: ...
-
-    def close(self) -> None: ...
+from tilth.train.external_trackers import EXTERNAL, Tracker, scalars
 
 
 class JsonLines:
@@ -41,7 +33,7 @@ class JsonLines:
         os.fsync(self._file.fileno())
         return self._file.tell()
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         self._file.close()
 
 
@@ -69,7 +61,7 @@ class TensorBoard:
             for name, value in scalars(record).items():
                 self._writer.add_scalar(name, value, step)
 
-    def close(self) -> None:
+    def close(self, failed: bool) -> None:
         if threading.excepthook == self._hook:
             threading.excepthook = self._hook_before
         self._writer.close()
@@ -126,11 +118,11 @@ class Trackers:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def close(self) -> None:
-        """Flush and close every tracker, as far as the disk lets them."""
+    def close(self, failed: bool = False) -> None:
+        """Flush and close every tracker, as far as the disk lets them. failed: the run has no result."""
         for tracker in self._trackers:
             with contextlib.suppress(OSError):
-                tracker.close()
+                tracker.close(failed)
 
     def _unwritable(self, error: OSError) -> TilthError:
         return TilthError(

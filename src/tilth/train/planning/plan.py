@@ -15,7 +15,7 @@ from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, describe_processor, pick_device
 from tilth.progress import progress_bar
 from tilth.recipe import Recipe
-from tilth.train.loop import MICRO_BATCH_TOKENS
+from tilth.train.batches import batch_rows
 from tilth.train.planning.ladder import RUNGS, Expected, climb, rungs
 from tilth.train.planning.memory import Network, estimate, free_memory, measured_peak, rows_that_fit
 from tilth.train.planning.probe import Probe, probe
@@ -86,11 +86,11 @@ def _plan(
         with progress_bar("Short runs", 1 + (RUNGS if ladder else 0), "runs", progress) as update:
             speed = probe(fitting, prepared, folder)
             update(1)
-            spent = _spent(recipe, prepared, speed)
+            spent = _spent(recipe, prepared, device, speed)
             if ladder and spent["tokens"]:
                 steps = rungs(ladder, speed)
                 expected = climb(fitting, prepared, folder, steps, spent["tokens"], lambda done: update(1 + done))
-    spent = _spent(recipe, prepared, speed)
+    spent = _spent(recipe, prepared, device, speed)
     if spent["epochs"] and spent["epochs"] > MAX_EPOCHS:
         warnings.append(
             f"the budget is {spent['epochs']:.1f} passes over the training text; past {MAX_EPOCHS}, repeated text is "
@@ -122,11 +122,12 @@ def _plan(
 def _memory(network: Network, warnings: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The memory of the recipe's step, estimated and measured, and the micro-batch that fits."""
     recipe, length = network.recipe, network.recipe.data.length
-    rows_per_step = max(1, recipe.train.batch_tokens // length)
-    tokens = recipe.train.micro_batch_tokens or MICRO_BATCH_TOKENS[network.device.type]
-    rows = max(1, min(rows_per_step, tokens // length))
+    rows_per_step, rows = batch_rows(recipe, network.device)
     micro_batches = -(-rows_per_step // rows)
     memory, free = estimate(network, rows, micro_batches), free_memory(network.device)
+    saved = memory.weights + memory.optimizer  # copied to the host's memory for each checkpoint (tilth.train.saver)
+    if free is not None and network.device.type == "cpu":
+        free = max(0, free - saved)
     fit, one = (None, memory) if free is None else rows_that_fit(network, rows_per_step, free)
     if fit == 0:
         warnings.append(
@@ -138,15 +139,15 @@ def _memory(network: Network, warnings: list[str]) -> tuple[dict[str, Any], dict
             f"micro-batches of {rows} rows do not fit; set train.micro_batch_tokens={fit * length}, for the same result"
         )
     measured = measured_peak(network, rows, micro_batches) if fit is None or fit >= rows else None
-    split = {**asdict(memory), "measured_peak": measured, "free": free}
+    split = {**asdict(memory), "measured_peak": measured, "checkpoint_copy": saved, "free": free}
     return split, {"rows": rows, "tokens": rows * length, "rows_that_fit": fit}
 
 
-def _spent(recipe: Recipe, prepared: Prepared, speed: Probe | None) -> dict[str, Any]:
+def _spent(recipe: Recipe, prepared: Prepared, device: torch.device, speed: Probe | None) -> dict[str, Any]:
     """The budget in tokens, steps and epochs; None where that takes a speed that is not known."""
     budget, rows = recipe.train.budget, prepared.train.num_rows
     tokens_per_row = prepared.train.length * prepared.train.fill
-    rows_per_step = max(1, recipe.train.batch_tokens // recipe.data.length)
+    rows_per_step, _ = batch_rows(recipe, device)
     tokens: float | None = None
     if budget.unit == "tokens":
         tokens = budget.amount

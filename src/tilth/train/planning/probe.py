@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tilth.recipe import Budget, Recipe
+from tilth.recipe import Budget, DataSettings, Recipe
 from tilth.train.loop import pretrain
 from tilth.train.position import TIMES
 from tilth.train.prepare import Prepared
@@ -36,12 +36,14 @@ class Probe:
 
 
 def short_run(recipe: Recipe, prepared: Prepared, folder: Path, budget: Budget) -> Recipe:
-    """The recipe for another budget, evaluated and saved at its end only, on what `prepare` left in `folder`."""
-    train = {"budget": budget, "evaluate_every": budget, "save_every": budget}
+    """The recipe for another budget, evaluated and saved at its end only and tracked nowhere, on what `prepare` left in
+    `folder`."""
+    train = {"budget": budget, "evaluate_every": budget, "save_every": budget, "trackers": ()}
+    data = {"shards": recipe.data.shards or str(prepared.shards.path), "validation": DataSettings().validation}
     return recipe.model_copy(
         update={
             "train": recipe.train.model_copy(update=train),
-            "data": recipe.data.model_copy(update={"shards": str(prepared.shards.path)}),
+            "data": recipe.data.model_copy(update=data),
             "tokenizer": recipe.tokenizer.model_copy(update={"path": str(folder / "tokenizer.json")}),
         }
     )
