@@ -154,6 +154,11 @@ def exploding_layer(run: Run) -> None:
         run.model.trunk.blocks[1].get_parameter(name).mul_(100)
 
 
+def exploding_gradient(run: Run) -> None:
+    """The gradient of the first feed-forward layer is 10,000 times what it should be."""
+    run.model.trunk.blocks[0].get_parameter("mlp.up.weight").register_hook(lambda gradient: gradient * 10_000)
+
+
 def slow_data(run: Run) -> None:
     """Each batch takes 0.2 s to read."""
     at = run.batches.at
@@ -196,6 +201,7 @@ FAULTS: list[tuple[str, str, list[str], Plant | None, float, set[str]]] = [
     ("dead layer", "gpt2-mini", [], dead_layer, 0.3, {"dead"}),
     ("dead layer", "bert-mini", [], dead_layer, 0.3, {"dead"}),
     ("exploding layer", "gpt2-mini", [], exploding_layer, 0.3, {"exploding"}),
+    ("exploding gradient", "gpt2-mini", [], exploding_gradient, 0.3, {"exploding"}),
     ("slow data", "gpt2-mini", ["train.budget=60 steps"], slow_data, 0, {"starvation"}),
     ("wrong arithmetic", "gpt2-mini", ["train.recompute_every=10"], wrong_processor, 0.3, {"corruption"}),
 ]  # fmt: skip

@@ -159,6 +159,14 @@ def test_open_corpus_refuses_what_is_incomplete(tmp_path, build):
     part.write_bytes(content[:100] + bytes(len(content) - 100))
     with pytest.raises(TilthError, match="does not match its SHA-256"):
         list(open_corpus(corpus.path).documents("train"))
+    part.write_bytes(content)
+    card = corpus.path / "card.json"
+    whole = json.loads(card.read_text())
+    assert whole["files"].pop(0)["path"] == "train/part-00000.parquet"
+    card.write_text(json.dumps(whole))
+    with pytest.raises(TilthError, match="card.json does not match its checksum"):
+        open_corpus(corpus.path)
+    card.write_text(json.dumps(corpus.card))
     part.unlink()
     with pytest.raises(TilthError, match="missing"):
         open_corpus(corpus.path)

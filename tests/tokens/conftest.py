@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tilth.corpus.reader import Corpus, open_corpus
+from tilth.corpus.reader import FORMAT, FORMAT_VERSION, Corpus, open_corpus, seal
 from tilth.files import fingerprint, sha256_file
 
 MakeCorpus = Callable[..., Corpus]
@@ -38,8 +38,8 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
             pq.write_table(pa.table(rows, schema=schema), folder / split / "part-00000.parquet")
         parts = sorted(folder.glob("*/*.parquet"))
         card = {
-            "format": "tilth corpus",
-            "format_version": 1,
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
             "kept": len(train) + len(validation),
             "fingerprint": fingerprint([train, validation]),
             "sources": [{"source": "test"}],
@@ -48,7 +48,7 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> MakeCorpus:
                 for part in parts
             ],
         }
-        (folder / "card.json").write_text(json.dumps(card))
+        (folder / "card.json").write_text(json.dumps(seal(card)))
         return open_corpus(folder)
 
     return make

@@ -4,6 +4,7 @@ import pytest
 import torch
 import transformers
 
+from tilth.corpus.reader import seal
 from tilth.errors import TilthError, UsageError
 from tilth.files import sha256_file
 from tilth.model.families import FAMILIES
@@ -195,6 +196,6 @@ def test_a_corpus_without_held_out_text_is_an_error(recipe, make_corpus, tmp_pat
     card = json.loads((corpus / "card.json").read_text())
     for file in card["files"]:
         file |= {"size": (corpus / file["path"]).stat().st_size, "sha256": sha256_file(corpus / file["path"])}
-    (corpus / "card.json").write_text(json.dumps(card))
+    (corpus / "card.json").write_text(json.dumps(seal(card)))
     with pytest.raises(TilthError, match="no text in its validation split"):
         prepared_in(tmp_path / "run", recipe("gpt2-mini", "tokenizer.vocab_size=270"), corpus)

@@ -26,7 +26,7 @@ from tilth.corpus.dedupe import deduplicator
 from tilth.corpus.groups import find_groups, name_groups, sketch_values, sketcher
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
-from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus
+from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus, seal
 from tilth.corpus.records import BATCH_SCHEMA, DOCUMENT_SCHEMA, Dropped, Rejected, to_batches
 from tilth.corpus.sources import Source, find_sources, read_source
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
@@ -114,7 +114,7 @@ def build_corpus(
             settings = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
             card = _write(build, found, settings)
             (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
-            write_json(folder / CARD, card)
+            write_json(folder / CARD, seal(card))
     except OSError as error:
         raise TilthError(_explain(error, out)) from error
     return open_corpus(out)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from tilth.errors import TilthError
-from tilth.files import read_json, sha256_file
+from tilth.files import fingerprint, read_json, sha256_file
 from tilth.settings import check_record
 
 CARD = "card.json"
 FORMAT = "tilth corpus"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 SplitName = Literal["train", "validation"]
 
@@ -86,6 +86,12 @@ class Corpus:
                 raise TilthError(f"{path} is damaged ({error}); build the corpus again") from None
 
 
+def seal(card: dict[str, Any]) -> dict[str, Any]:
+    """The card with a checksum of all it says, which `open_corpus` compares."""
+    said = {name: value for name, value in card.items() if name != "checksum"}
+    return {**said, "checksum": fingerprint(said)}
+
+
 def is_corpus(path: str | Path) -> bool:
     """Whether `path` is a folder that `tilth corpus build` finished."""
     try:
@@ -98,7 +104,8 @@ def is_corpus(path: str | Path) -> bool:
 def open_corpus(path: str | Path) -> Corpus:
     """Open a corpus folder.
 
-    Raises: TilthError when it is not one, was written by another version of the format, or lacks a file.
+    Raises: TilthError when it is not one, was written by another version of the format, lacks a file, or its card was
+    changed.
     """
     path = Path(path)
     if not is_corpus(path):
@@ -109,6 +116,8 @@ def open_corpus(path: str | Path) -> Corpus:
     if found != FORMAT_VERSION:
         raise TilthError(f"{path} has format version {found}, this Tilth reads {FORMAT_VERSION}; build it again")
     check_record(_Card, card, path / CARD, "restore it or build the corpus again")
+    if card != seal(card):
+        raise TilthError(f"{path / CARD} does not match its checksum; restore it or build the corpus again")
     for part in card["files"]:
         file = path / part["path"]
         size = file.stat().st_size if file.is_file() else None
