@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -73,6 +73,7 @@ TextColumn = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option(help="The column of the label, where it has no usual name.", show_default=False)
 ]
+Precision = Literal["auto", "float32", "bfloat16"]
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="A model folder, ours or from the Hugging Face hub.", show_default=False)
 ]
@@ -334,31 +335,36 @@ def _texts(texts: list[str], data: str | None) -> list[str]:
 @app.command()
 def generate(
     model: Model,
-    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)],
+    prompts: Annotated[
+        list[str],
+        typer.Argument(metavar="PROMPT", help="The text to continue; several go together.", show_default=False),
+    ],
     max_tokens: Annotated[int, typer.Option(help="Most tokens to add.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token every time.")] = 0.8,
     top_k: Annotated[int | None, typer.Option(help="Draw among the k likeliest tokens only.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw among the likeliest tokens that hold p together.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal texts.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="A text to stop before; may be given again.")] = None,
+    precision: Annotated[Precision, typer.Option(help="auto: bfloat16 where the device has units for it.")] = "float32",
     as_json: Json = False,
 ) -> None:
-    """Continue a text with a causal model."""
+    """Continue a text, or several, with a causal model."""
     with _working():
         generated = tilth.generate(
             model,
-            prompt,
+            prompts if len(prompts) > 1 else prompts[0],
             max_tokens=max_tokens,
             temperature=temperature,
             top_k=top_k,
             top_p=top_p,
             seed=seed,
             stop=stop or (),
+            precision=precision,
         )
     if as_json:
         render.result(generated, as_json)
     else:
-        print(generated["prompt"] + generated["text"])
+        print("\n\n".join(made["prompt"] + made["text"] for made in generated.get("texts", [generated])))
 
 
 @app.command()

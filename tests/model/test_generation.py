@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -5,7 +6,8 @@ import transformers
 from tilth.errors import TilthError, UsageError
 from tilth.model.families import FAMILIES
 from tilth.model.folder import save_model
-from tilth.model.generation import generate
+from tilth.model.generation import _choose
+from tilth.model.generation import generate as generate_texts
 from tilth.model.model import build_model
 
 
@@ -33,6 +35,11 @@ def causal(request, text_tokenizer):
                 torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.2
             )
     return model.eval(), tokenizer
+
+
+def generate(model, tokenizer, prompt, **settings):
+    (text,) = generate_texts(model, tokenizer, [prompt], **settings)
+    return text
 
 
 def test_greedy_text_is_that_of_transformers(causal, tmp_path):
@@ -93,3 +100,61 @@ def test_settings_out_of_range_are_errors(causal, settings):
     model, tokenizer = causal
     with pytest.raises(UsageError, match=next(iter(settings))):
         generate(model, tokenizer, "the", **settings)
+
+
+def test_prompts_of_many_lengths_are_continued_as_each_alone(causal):
+    model, tokenizer = causal
+    prompts = ["the", "a dog jumps over the quick brown fox", "lazy dog", "the quick brown fox jumps over a dog " * 2]
+    together = generate_texts(model, tokenizer, prompts, temperature=0, max_tokens=40)
+    assert together == [generate(model, tokenizer, prompt, temperature=0, max_tokens=40) for prompt in prompts]
+    # The longest of them ends with the model's context, and the others go on.
+    assert generate(model, tokenizer, prompts[-1], temperature=0, max_tokens=12) == together[-1]
+    assert generate(model, tokenizer, prompts[0], temperature=0, max_tokens=12) != together[0]
+
+
+def test_each_prompt_of_a_list_draws_by_its_place(causal):
+    model, tokenizer = causal
+    three = generate_texts(model, tokenizer, ["the"] * 3, max_tokens=16, seed=4)
+    assert len(set(three)) == 3
+    assert generate_texts(model, tokenizer, ["the"] * 2, max_tokens=16, seed=4) == three[:2]
+
+
+def test_each_text_ends_before_its_own_stop(causal):
+    model, tokenizer = causal
+    prompts = ["the", "a dog"]
+    whole = generate_texts(model, tokenizer, prompts, temperature=0, max_tokens=24)
+    stops = [whole[0][5:8], whole[1][15:18]]
+    expected = [text[: min(at for at in map(text.find, stops) if at >= 0)] for text in whole]
+    assert generate_texts(model, tokenizer, prompts, temperature=0, max_tokens=24, stop=stops) == expected
+
+
+def test_draws_follow_the_probabilities():
+    logits = torch.tensor([[2.0, 0.0, 1.0, -1.0]]).log_softmax(-1)
+    probabilities = logits.exp()[0]
+    draws = (np.arange(4000) + 0.5) / 4000
+
+    def shares(**kept):
+        chosen = _choose(logits.expand(4000, 4), 1.0, kept.get("k"), kept.get("p"), draws)
+        return torch.bincount(torch.tensor(chosen), minlength=4) / 4000
+
+    assert (shares() - probabilities).abs().max() < 1e-3
+    two = probabilities * torch.tensor([1.0, 0.0, 1.0, 0.0])
+    assert (shares(k=2) - two / two.sum()).abs().max() < 1e-3
+    # 0.64 alone does not reach 0.7, with 0.24 it does.
+    assert (shares(p=0.7) - two / two.sum()).abs().max() < 1e-3
+    assert (shares(k=3, p=0.6) - torch.tensor([1.0, 0, 0, 0])).abs().max() == 0
+    assert _choose(logits, 1.0, None, 0.7, np.array([1 - 2**-53])) == [2]
+
+
+def test_no_prompts_is_an_error(causal):
+    for prompts in ([], "the"):
+        with pytest.raises(UsageError, match="prompts"):
+            generate_texts(*causal, prompts)
+
+
+def test_half_precision_weights_compute_in_half_precision(causal):
+    model, tokenizer = causal
+    exact = generate(model, tokenizer, "the", temperature=0, max_tokens=4)
+    rounded = generate(model.to(torch.bfloat16), tokenizer, "the", temperature=0, max_tokens=4)
+    assert model.trunk.embeddings.tokens.weight.dtype == torch.bfloat16
+    assert rounded[:3] == exact[:3]

@@ -1,4 +1,4 @@
-"""Text from a causal model, one token at a time, with a key/value cache."""
+"""Texts from a causal model, one token of each at a time, with a key/value cache."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ from tilth.tokens.tokenizer import TextTokenizer
 def generate(
     model: Model,
     tokenizer: TextTokenizer,
-    prompt: str,
+    prompts: Sequence[str],
     *,
     max_tokens: int = 128,
     temperature: float = 1.0,
@@ -26,73 +26,131 @@ def generate(
     top_p: float | None = None,
     seed: int = 0,
     stop: Sequence[str] = (),
-    dtype: torch.dtype = torch.float32,
-) -> str:
-    """Continue a prompt; returns the new text only.
+    dtype: torch.dtype | None = None,
+) -> list[str]:
+    """Continue prompts, all together; returns the new text of each.
 
-    The model reads the end-of-text token and then the prompt. It stops at the end-of-text token, at a stop text (left
-    out of the result), after max_tokens, or when its context is full.
+    The model reads the end-of-text token and then the prompt. A text ends at the end-of-text token, at a stop text
+    (left out of the result), after max_tokens, or when the model's context is full.
     temperature: 0 takes the likeliest token; otherwise logits are divided by it. top_k and top_p keep the k likeliest
-    tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i depends on (seed, i) alone.
-    Raises: TilthError when the model is not causal or the prompt fills its context; UsageError for settings out of
-    range.
+    tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i of prompt r depends on
+    (seed, i, r) alone, so that a prompt given twice is continued in two ways. dtype: the type to compute in; None takes
+    that of the weights.
+    Raises: TilthError when the model is not causal or a prompt fills its context; UsageError for settings out of range
+    and for no prompts.
     """
-    _check(model, temperature, top_k, top_p, max_tokens)
-    end = tokenizer.special.eot
-    ids = ([end] if end is not None else []) + tokenizer.encode(prompt)
-    if not ids:
-        raise UsageError("the prompt is empty and this tokenizer has no end-of-text token to start from")
-    context = model.config.max_length
-    if len(ids) >= context:
-        raise TilthError(f"the prompt has {len(ids)} tokens and the model reads at most {context}; shorten the prompt")
-    device = model.trunk.embeddings.tokens.weight.device
+    _check(model, temperature, top_k, top_p, max_tokens, prompts)
+    texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
     was_training = model.training
     model.eval()
-    cache = Cache(model.config.layers)
-    unread, new_ids, text = ids, [], ""
     try:
-        for index in range(min(max_tokens, context - len(ids))):
-            logits = _next_logits(model, unread, cache, device, dtype)
-            token = _choose(logits, temperature, top_k, top_p, Key(seed, index, "generate"))
-            if token == end:
+        # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
+        longest = max(len(text.prompt) for text in texts)
+        steps = max(text.most_new for text in texts)
+        cache = Cache(model.config.layers, longest + steps)
+        unread = [[0] * (longest - len(text.prompt)) + text.prompt for text in texts]
+        for step in range(steps):
+            logits_BV = _next_logits(model, unread, [longest - len(text.prompt) for text in texts], cache, dtype)
+            draws_B = Key(seed, step, "generate").generator().random(len(texts))
+            tokens = _choose(logits_BV, temperature, top_k, top_p, draws_B)
+            for text, token in zip(texts, tokens, strict=True):
+                text.add(token)
+            if all(text.is_done for text in texts):
                 break
-            new_ids.append(token)
-            unread = [token]
-            if stop:
-                text = tokenizer.decode(new_ids)
-                found = [position for position in (text.find(word) for word in stop) if position >= 0]
-                if found:
-                    return text[: min(found)]
+            unread = [[token] for token in tokens]
     finally:
         model.train(was_training)
-    return tokenizer.decode(new_ids)
+    return [text.text() for text in texts]
 
 
-def _next_logits(model: Model, unread: list[int], cache: Cache, device: torch.device, dtype: torch.dtype) -> Tensor:
-    tokens = torch.tensor([unread], device=device)
-    positions = torch.arange(cache.length, cache.length + len(unread), device=device)[None]
-    hidden = model.trunk(Inputs(tokens, positions, torch.zeros_like(tokens)), dtype, cache)
-    return model.heads["causal"](hidden[:, -1])[0].float()
+class _Text:
+    """One text in the making. prompt: its token ids; most_new: how many may follow."""
+
+    def __init__(
+        self, tokenizer: TextTokenizer, prompt: str, context: int, max_tokens: int, stop: Sequence[str]
+    ) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        self._end = tokenizer.special.eot
+        self.prompt = ([self._end] if self._end is not None else []) + tokenizer.encode(prompt)
+        if not self.prompt:
+            raise UsageError("the prompt is empty and this tokenizer has no end-of-text token to start from")
+        if len(self.prompt) >= context:
+            raise TilthError(
+                f"the prompt has {len(self.prompt)} tokens and the model reads at most {context}; shorten the prompt"
+            )
+        self.most_new = min(max_tokens, context - len(self.prompt))
+        self._new_ids: list[int] = []
+        self.is_done = False
+
+    def add(self, token: int) -> None:
+        """Take the next token, unless the text is done."""
+        if self.is_done:
+            return
+        if token == self._end:
+            self.is_done = True
+            return
+        self._new_ids.append(token)
+        self.is_done = len(self._new_ids) >= self.most_new or (bool(self._stop) and self._stops() is not None)
+
+    def text(self) -> str:
+        """What is new, up to a stop text."""
+        text = self._tokenizer.decode(self._new_ids)
+        return text[: self._stops()] if self._stop else text
+
+    def _stops(self) -> int | None:
+        """Where the first stop text begins, if one does."""
+        text = self._tokenizer.decode(self._new_ids)
+        return min((place for place in map(text.find, self._stop) if place >= 0), default=None)
 
 
-def _choose(logits_V: Tensor, temperature: float, top_k: int | None, top_p: float | None, key: Key) -> int:
+def _next_logits(
+    model: Model, unread: list[list[int]], padding: list[int], cache: Cache, dtype: torch.dtype | None
+) -> Tensor:
+    """Logits (B, V) of what follows the unread tokens. padding: of each row's first tokens, how many are none."""
+    weight = model.trunk.embeddings.tokens.weight
+    tokens_BS = torch.tensor(unread)
+    columns_S = torch.arange(cache.length, cache.length + tokens_BS.shape[1])
+    positions_BS = columns_S - torch.tensor(padding)[:, None]
+    # A row whose text is done goes on beside the others; its positions end with the context.
+    positions_BS = positions_BS.clamp(max=model.config.max_length - 1)
+    inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0)).to(weight.device)
+    hidden_BSD = model.trunk(inputs, dtype or weight.dtype, cache)
+    return model.heads["causal"](hidden_BSD[:, -1]).float()
+
+
+def _choose(
+    logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws_B: np.ndarray
+) -> list[int]:
+    """A token of each row. draws_B: a uniform number from [0, 1) for each."""
     if temperature == 0:
-        return int(logits_V.argmax())
-    # Sorted on the CPU in float64, so that the draw is the same on every device up to the logits themselves.
-    logits = logits_V.double().cpu().numpy() / temperature
-    order = np.argsort(-logits, kind="stable")
-    if top_k is not None:
-        order = order[:top_k]
-    probabilities = np.exp(logits[order] - logits[order[0]])
-    probabilities /= probabilities.sum()
+        return logits_BV.argmax(dim=-1).tolist()
+    # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
+    logits, tokens = logits_BV.double().cpu() / temperature, None
+    if top_k is not None or top_p is not None:
+        vocab_size = logits.shape[1]
+        logits, tokens = logits.topk(min(top_k or vocab_size, vocab_size))
+    probabilities = torch.softmax(logits, dim=-1)
     if top_p is not None:
-        kept = int(np.searchsorted(np.cumsum(probabilities), top_p)) + 1
-        order, probabilities = order[:kept], probabilities[:kept] / probabilities[:kept].sum()
-    draw = key.generator().random()
-    return int(order[min(int(np.searchsorted(np.cumsum(probabilities), draw)), len(order) - 1)])
+        probabilities = probabilities * (probabilities.cumsum(dim=-1) - probabilities < top_p)
+    cumulative = probabilities.cumsum(dim=-1)
+    total_B1 = cumulative[:, -1:]
+    places_B1 = torch.minimum(
+        torch.from_numpy(draws_B)[:, None] * total_B1, total_B1.nextafter(torch.zeros_like(total_B1))
+    )
+    chosen_B1 = torch.searchsorted(cumulative, places_B1, right=True)
+    return (chosen_B1 if tokens is None else tokens.gather(1, chosen_B1))[:, 0].tolist()
 
 
-def _check(model: Model, temperature: float, top_k: int | None, top_p: float | None, max_tokens: int) -> None:
+def _check(
+    model: Model,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    max_tokens: int,
+    prompts: Sequence[str],
+) -> None:
+    if isinstance(prompts, str) or not prompts:
+        raise UsageError(f"prompts must be one text or more in a list, not {prompts!r}")
     if "causal" not in model.heads:
         raise TilthError(
             f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2 or gpt3 model"

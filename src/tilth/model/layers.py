@@ -48,25 +48,42 @@ class LayerNorm(nn.LayerNorm):
 
 
 class Cache:
-    """Keys and values of the tokens a causal model has read, per layer, so that each new token costs one step."""
+    """Keys and values of the tokens a causal model has read, per layer, so that each new token costs one step.
 
-    def __init__(self, layers: int) -> None:
-        self.keys: list[Tensor | None] = [None] * layers
-        self.values: list[Tensor | None] = [None] * layers
+    capacity: the most tokens of a row that it will hold.
+    """
+
+    def __init__(self, layers: int, capacity: int) -> None:
+        self._capacity = capacity
+        self._keys: list[Tensor | None] = [None] * layers
+        self._values: list[Tensor | None] = [None] * layers
+        self.documents_BT: Tensor | None = None
+        self.is_padded = False
 
     @property
     def length(self) -> int:
         """Tokens held."""
-        return 0 if self.keys[0] is None else self.keys[0].shape[2]
+        return 0 if self.documents_BT is None else self.documents_BT.shape[1]
+
+    def read(self, documents_BS: Tensor) -> Tensor:
+        """Note the documents of new tokens; returns those of all tokens (B, T)."""
+        held = self.documents_BT
+        if held is None:
+            self.is_padded = bool((documents_BS != 0).any())
+        self.documents_BT = documents_BS if held is None else torch.cat([held, documents_BS], dim=1)
+        return self.documents_BT
 
     def extend(self, layer: int, keys_BHSK: Tensor, values_BHSK: Tensor) -> tuple[Tensor, Tensor]:
-        """Append to a layer; returns all its keys and values (B, H, T, K)."""
-        old_keys, old_values = self.keys[layer], self.values[layer]
-        if old_keys is not None and old_values is not None:
-            keys_BHSK = torch.cat([old_keys, keys_BHSK], dim=2)
-            values_BHSK = torch.cat([old_values, values_BHSK], dim=2)
-        self.keys[layer], self.values[layer] = keys_BHSK, values_BHSK
-        return keys_BHSK, values_BHSK
+        """Append the keys and values of the tokens last read to a layer; returns all of it (B, H, T, K)."""
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None:
+            rows, heads, _, size = keys_BHSK.shape
+            keys = self._keys[layer] = keys_BHSK.new_empty(rows, heads, self._capacity, size)
+            values = self._values[layer] = values_BHSK.new_empty(rows, heads, self._capacity, size)
+        start = self.length - keys_BHSK.shape[2]
+        keys[:, :, start : self.length] = keys_BHSK
+        values[:, :, start : self.length] = values_BHSK
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
 
 def attention_bias(
@@ -91,10 +108,15 @@ def attention_bias(
     return bias.masked_fill_(~allowed_BST, torch.finfo(dtype).min)[:, None]
 
 
-def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1ST: Tensor, rate: float) -> Tensor:
-    """Scaled dot-product attention, scores divided by the square root of K. rate: dropout. Returns (B, H, S, K)."""
+def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1ST: Tensor | None, rate: float) -> Tensor:
+    """Scaled dot-product attention, scores divided by the square root of K.
+
+    bias_B1ST: see `attention_bias`; None where every query sees every key. rate: dropout. Returns (B, H, S, K).
+    """
     if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
-        scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2)) + bias_B1ST
+        scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
+        if bias_B1ST is not None:
+            scores_BHST = scores_BHST + bias_B1ST
         weights_BHST = torch.softmax(scores_BHST, dim=-1)
         return torch.matmul(dropout(weights_BHST, rate, training=True), v_BHTK)
     return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=bias_B1ST, dropout_p=rate)
@@ -111,7 +133,7 @@ class Attention(nn.Module):
         self.out = Linear(inner, config.width)
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor | None, cache: Cache | None = None) -> Tensor:
         rows, length, _ = hidden_BSD.shape
         qkv = self.qkv(hidden_BSD).view(rows, length, 3, self.heads, self.head_size)
         q_BHSK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
@@ -146,7 +168,7 @@ class Block(nn.Module):
         self.norm_before = config.norm_placement == "before"
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor | None, cache: Cache | None = None) -> Tensor:
         if self.norm_before:
             hidden_BSD = hidden_BSD + self._drop(self.attention(self.attention_norm(hidden_BSD), bias_B1ST, cache))
             return hidden_BSD + self._drop(self.mlp(self.mlp_norm(hidden_BSD)))

@@ -1,7 +1,6 @@
 """The network body: one stack of blocks for every family."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -63,12 +62,7 @@ class Trunk(nn.Module):
                 f"the input has {length} tokens and the model reads at most {self.config.max_length}; "
                 "shorten the text, or pre-train with a larger data.length"
             )
-        key_documents = F.pad(inputs.documents, (past, 0))
-        causal = self.config.attention == "causal"
-        biases = {
-            window: attention_bias(inputs.documents, key_documents, causal, window, dtype)
-            for window in set(self.config.windows)
-        }
+        biases = self._biases(inputs.documents, dtype, cache)
         hidden_BSD = self.embeddings(inputs, dtype)
         for layer, block in enumerate(self.blocks):
             bias = biases[self.config.window(layer)]
@@ -77,3 +71,16 @@ class Trunk(nn.Module):
             else:
                 hidden_BSD = block(hidden_BSD, bias, cache)
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
+
+    def _biases(self, documents_BS: Tensor, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Tensor | None]:
+        """The attention bias for each window there is; None where a lone new token sees all that was read."""
+        key_documents_BT = documents_BS if cache is None else cache.read(documents_BS)
+        length = key_documents_BT.shape[1]
+        sees_all = cache is not None and not cache.is_padded and documents_BS.shape[1] == 1
+        causal = self.config.attention == "causal"
+        return {
+            window: None
+            if sees_all and (window is None or length <= window)
+            else attention_bias(documents_BS, key_documents_BT, causal, window, dtype)
+            for window in set(self.config.windows)
+        }

@@ -36,9 +36,10 @@ def sample(model: Model, tokenizer: TextTokenizer, prompt: str, seed: int, dtype
     Raises: TilthError when the prompt does not fit the model.
     """
     if "causal" in model.heads:
-        return generate(
-            model, tokenizer, prompt, max_tokens=SAMPLE_TOKENS, temperature=0.8, top_k=40, seed=seed, dtype=dtype
+        (text,) = generate(
+            model, tokenizer, [prompt], max_tokens=SAMPLE_TOKENS, temperature=0.8, top_k=40, seed=seed, dtype=dtype
         )
+        return text
     return "; ".join(fill_mask(model, tokenizer, prompt, dtype))
 
 
