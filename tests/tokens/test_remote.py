@@ -1,4 +1,4 @@
-"""Shards at URLs, through fsspec's own file systems: a folder as file://, and memory://."""
+"""Shards at URLs: memory:// and a folder as file://, of fsspec itself, and an object store that speaks S3."""
 
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+from moto.server import ThreadedMotoServer
 
 from tilth.errors import TilthError
 from tilth.recipe import TokenizerSettings
@@ -130,3 +131,37 @@ def test_processes_share_a_cache(source, tmp_path):
     split = open_shards(source).split("train")
     assert sums == [int(split.tokens(np.array([0]), np.array([split.num_tokens])).sum())] * 3
     assert not list(tmp_path.glob("*/.*partial"))
+
+
+@pytest.fixture
+def object_store(source, monkeypatch):
+    """The same shards in a bucket of a local server that speaks S3; gives their URL and the server."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+                "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    files = fsspec.filesystem("s3", skip_instance_cache=True)
+    files.mkdir("bucket")
+    files.put(str(source), "bucket/shards", recursive=True)
+    yield "s3://bucket/shards", server
+    server.stop()
+    type(files).clear_instance_cache()
+
+
+def test_shards_in_an_object_store(source, object_store, tmp_path):
+    url, server = object_store
+    here, there = (open_shards(place, cache=tmp_path / "cache").split("train") for place in (source, url))
+    packings = [Packing(split, 24, Framing()) for split in (here, there)]
+    some = np.array([0, 3])
+    assert packings[1].rows(some).tokens.tolist() == packings[0].rows(some).tokens.tolist()
+    (folder,) = (tmp_path / "cache").iterdir()
+    assert len(list(folder.glob("*.ids"))) < len(list(source.glob("train-*.ids")))
+    every = np.arange(packings[0].num_rows)
+    server.stop()
+    with pytest.raises(TilthError, match=r"cannot read s3://bucket/shards/train-\d+\.ids"):
+        packings[1].rows(every)
+    # What was downloaded is still read.
+    assert packings[1].rows(some).tokens.tolist() == packings[0].rows(some).tokens.tolist()
