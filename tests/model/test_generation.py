@@ -158,3 +158,12 @@ def test_half_precision_weights_compute_in_half_precision(causal):
     rounded = generate(model.to(torch.bfloat16), tokenizer, "the", temperature=0, max_tokens=4)
     assert model.trunk.embeddings.tokens.weight.dtype == torch.bfloat16
     assert rounded[:3] == exact[:3]
+
+
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_a_model_without_numbers_is_an_error(causal, temperature):
+    model, tokenizer = causal
+    with torch.no_grad():
+        model.trunk.blocks[0].mlp.up.weight[0, 0] = float("nan")
+    with pytest.raises(TilthError, match="NaN"):
+        generate(model, tokenizer, "the", temperature=temperature)

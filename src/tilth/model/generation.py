@@ -36,8 +36,8 @@ def generate(
     tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i of prompt r depends on
     (seed, i, r) alone, so that a prompt given twice is continued in two ways. dtype: the type to compute in; None takes
     that of the weights.
-    Raises: TilthError when the model is not causal or a prompt fills its context; UsageError for settings out of range
-    and for no prompts.
+    Raises: TilthError when the model is not causal, puts out NaN, or a prompt fills its context; UsageError for settings
+    out of range and for no prompts.
     """
     _check(model, temperature, top_k, top_p, max_tokens, prompts)
     texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
@@ -122,6 +122,10 @@ def _choose(
     logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws_B: np.ndarray
 ) -> list[int]:
     """A token of each row. draws_B: a uniform number from [0, 1) for each."""
+    if logits_BV.isnan().any():
+        raise TilthError(
+            "the model puts out numbers that are none (NaN): its weights are damaged, or training diverged"
+        )
     if temperature == 0:
         return logits_BV.argmax(dim=-1).tolist()
     # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
