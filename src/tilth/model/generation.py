@@ -36,8 +36,8 @@ def generate(
     tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i of prompt r depends on
     (seed, i, r) alone, so that a prompt given twice is continued in two ways. dtype: the type to compute in; None takes
     that of the weights.
-    Raises: TilthError when the model is not causal, puts out NaN, or a prompt fills its context; UsageError for settings
-    out of range and for no prompts.
+    Raises: TilthError when the model is not causal, puts out NaN, or a prompt fills its context; UsageError for
+    settings out of range and for no prompts.
     """
     _check(model, temperature, top_k, top_p, max_tokens, prompts)
     texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
