@@ -114,7 +114,7 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1ST: Tensor | N
 
     bias_B1ST: see `attention_bias`; None where every query sees every key. rate: dropout. Returns (B, H, S, K).
     """
-    if q_BHSK.device.type == "cpu" and 1 < q_BHSK.shape[2] and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
+    if q_BHSK.device.type == "cpu" and q_BHSK.shape[2] > 1 and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
         if bias_B1ST is not None:
             scores_BHST = scores_BHST + bias_B1ST
