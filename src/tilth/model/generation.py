@@ -128,11 +128,13 @@ def _choose(
         )
     if temperature == 0:
         return logits_BV.argmax(dim=-1).tolist()
-    # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
-    logits, tokens = logits_BV.double().cpu() / temperature, None
+    tokens = None
     if top_k is not None or top_p is not None:
-        vocab_size = logits.shape[1]
-        logits, tokens = logits.topk(min(top_k or vocab_size, vocab_size))
+        vocab_size = logits_BV.shape[1]
+        logits_BV, tokens = logits_BV.topk(min(top_k or vocab_size, vocab_size))
+        tokens = tokens.cpu()
+    # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
+    logits = logits_BV.cpu().double() / temperature
     probabilities = torch.softmax(logits, dim=-1)
     if top_p is not None:
         probabilities = probabilities * (probabilities.cumsum(dim=-1) - probabilities < top_p)
