@@ -23,7 +23,7 @@ import torch
 from machine import describe
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
-BATCH_TOKENS, WARM_UP_STEPS = 4096, 5
+BATCH_TOKENS, WARM_UP_STEPS, LEAST_STEPS = 4096, 3, 3
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ def trainer(shape: Shape, length: int, made: Path, seconds: float, tuned: bool) 
     class Clock(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **_):
             times.append(time.perf_counter())
-            control.should_training_stop = times[-1] - times[0] > seconds
+            measured = times[WARM_UP_STEPS - 1 :]
+            control.should_training_stop = len(measured) > LEAST_STEPS and measured[-1] - measured[0] > seconds
 
     chosen = {"bf16": True, "optim": "adamw_torch_fused", "logging_strategy": "no"} if tuned else {}
     with tempfile.TemporaryDirectory() as folder:
