@@ -49,6 +49,14 @@ def test_whole_file_overwrites_what_a_killed_process_left(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
+def test_files_of_a_whole_folder_have_the_usual_permissions(tmp_path):
+    with whole_folder(tmp_path / "model") as aside:
+        (aside / "config.json").write_text("{}")
+        (aside / "weights").touch(mode=0o600)
+    assert (tmp_path / "model" / "weights").stat().st_mode == (tmp_path / "model" / "config.json").stat().st_mode
+    assert names(tmp_path / "model") == ["config.json", "weights"]
+
+
 def test_whole_folder_replaces_all_of_the_old_one(tmp_path):
     path = tmp_path / "model"
     path.mkdir()

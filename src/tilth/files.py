@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
     aside.mkdir(parents=True)
     try:
         yield aside
+        mode = _usual_mode(aside)
         for inner in (*aside.rglob("*"), aside):
+            if inner.is_file():
+                inner.chmod(mode)  # safetensors leaves its files to their owner alone
             (_sync_folder if inner.is_dir() else _sync_file)(inner)
         if path.exists():
             path.rename(replaced)
@@ -72,6 +76,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
     finally:
         _bring_back(replaced, path)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _usual_mode(folder: Path) -> int:
+    """The permissions that a new file gets here."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    return mode
 
 
 def recover_folder(path: Path) -> None:

@@ -110,3 +110,15 @@ def test_a_long_text_is_sampled(monkeypatch):
     assert 2 * 65_536 < (sample >= 0).sum() <= 3 * 65_536
     assert (sample == warm_start._sample(Split(documents), 0)).all()
     assert not np.array_equal(sample, warm_start._sample(Split(documents), 1))
+
+
+def test_the_number_of_threads_changes_nothing():
+    from scipy import sparse
+    from threadpoolctl import threadpool_limits
+
+    association = sparse.random(3000, 3000, density=0.01, random_state=0, format="csr")
+    with threadpool_limits(1):
+        one = warm_start._factor(association, 128, 128, seed=0)
+    with threadpool_limits(2):
+        two = warm_start._factor(association, 128, 128, seed=0)
+    assert np.array_equal(one, two)

@@ -5,12 +5,17 @@ pointwise mutual information within a window, factored by a truncated SVD (Levy 
 Embedding as Implicit Matrix Factorization"; Bullinaria and Levy 2007), gives the token table to start from.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 
 from tilth.key import Key
 from tilth.model.model import INITIAL_DEVIATION, Model
 from tilth.tokens.shards import ShardSplit
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 WINDOW = 4
 MAX_TOKENS = 4_000_000
@@ -28,8 +33,6 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
 
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
     """
-    from sklearn.utils.extmath import randomized_svd
-
     tokens = _sample(split, seed)
     vocab_size, width = model.config.vocab_size, model.config.width
     frequency = np.bincount(tokens[tokens >= 0], minlength=vocab_size)
@@ -46,16 +49,30 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     association = _positive_mutual_information(tokens, words, vocab_size)
     if association.nnz == 0:
         return
-    left, strength, _ = randomized_svd(association, rank, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32)
-    vectors = np.zeros((len(words), width))
-    vectors[:, :rank] = left * np.sqrt(strength)
-    vectors -= vectors.mean(0)
-    # A random rotation spreads the leading directions over all dimensions, so that no attention head holds them alone.
-    rotation, _ = np.linalg.qr(Key(seed, 0, "warm start rotation").generator().standard_normal((width, width)))
-    vectors = vectors @ rotation
+    vectors = _factor(association, rank, width, seed)
     vectors *= INITIAL_DEVIATION / vectors.std()
     table = model.trunk.embeddings.tokens.weight
     table[torch.from_numpy(words)] = torch.from_numpy(vectors).to(table)
+
+
+def _factor(association: "sparse.csr_matrix", rank: int, width: int, seed: int) -> np.ndarray:
+    """Centred vectors (words, width) whose products are close to the association."""
+    from sklearn.utils.extmath import randomized_svd
+    from threadpoolctl import threadpool_limits
+
+    generator = Key(seed, 0, "warm start rotation").generator()
+    # One thread: another number of them rounds otherwise, and the number that training takes depends on the machine.
+    with threadpool_limits(1):
+        left, strength, _ = randomized_svd(
+            association, rank, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32
+        )
+        vectors = np.zeros((association.shape[0], width))
+        vectors[:, :rank] = left * np.sqrt(strength)
+        vectors -= vectors.mean(0)
+        # A random rotation spreads the leading directions over all dimensions, so that no attention head holds them
+        # alone.
+        rotation, _ = np.linalg.qr(generator.standard_normal((width, width)))
+        return vectors @ rotation
 
 
 def _sample(split: ShardSplit, seed: int) -> np.ndarray:
