@@ -35,7 +35,3 @@ from tilth.evidence import human
 )
 def test_numbers_as_people_read_them(function, value, text):
     assert function(value).replace("\u00a0", " ") == text
-
-
-def test_training_flops_is_six_operations_for_each_parameter_and_token():
-    assert human.training_flops(10, 7) == 420

@@ -22,7 +22,8 @@ def make_run(folder: Path, objective: str, card: dict, kind: str = "wordpiece") 
     values = {"family": "bert", "size": "mini", "objective": {"name": objective}, "tokenizer": {"kind": kind}}
     (folder / "recipe.yaml").write_text(Recipe.model_validate(values).to_yaml())
     events = [
-        {"event": "start", "parameters": 11_283_456, "train_tokens": 900_000, "validation_tokens": 40_000},
+        {"event": "start", "parameters": 11_283_456, "flops_per_token": 3e7, "train_tokens": 900_000,
+         "validation_tokens": 40_000},
         {"event": "evaluation", "step": 20, "tokens": 163_840, "held_out_loss": 5.5, "bits_per_byte": 2.25},
         {"event": "end", "step": 40, "tokens": 327_680, "seconds": 192.4, "best_step": 20,
          "held_out_loss": 5.4321, "bits_per_byte": 2.3456},
@@ -47,7 +48,7 @@ def test_card_of_a_masked_run(tmp_path):
         "tags": ["tilth", "pre-training", "bert"],
     }
     for value in ("# novels", "| 2.346 |", "5.432 nats", "900 documents, kept from 1,000 records", "100 duplicate",
-                  "2.2\u00a0×\u00a010¹³ FLOPs, estimated as 6 × parameters × tokens", "3\u00a0min 12\u00a0s",
+                  "9.8\u00a0×\u00a010¹² FLOPs, an estimate from the matrix products", "3\u00a0min 12\u00a0s",
                   "328\u00a0K", "11.3\u00a0M", "From `my_novels`.", "step 20", "the [MASK] and",
                   "## Intended use", "## Limits and bias"):  # fmt: skip
         assert value in card, value

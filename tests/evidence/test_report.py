@@ -12,7 +12,8 @@ from tilth.recipe import Recipe
 SPACE = "\u00a0"
 START = {
     "event": "start", "time": "2026-11-22T19:44:12+00:00", "parameters": 11_283_456, "trunk_parameters": 3_159_040,
-    "device": "cpu", "processor": "Processor 9000", "threads": 2, "dtype": "bfloat16", "tilth": "0.1.0",
+    "flops_per_token": 3e7, "device": "cpu", "processor": "Processor 9000", "threads": 2, "dtype": "bfloat16",
+    "tilth": "0.1.0",
     "corpus": "9f8e7d6c5b4a3210", "tokenizer": "0123456789abcdef", "train_tokens": 900_000, "validation_tokens": 40_000,
 }  # fmt: skip
 END = {
@@ -116,6 +117,13 @@ def assert_self_contained(text: str) -> None:
     assert structure.tags.isdisjoint({"script", "iframe", "object", "embed", "img"})
 
 
+def test_the_loss_of_two_objectives_is_called_their_sum(tmp_path):
+    events = finished_events()
+    events[-1]["parts"] = {"masked": 4.9, "next_sentence": 0.5321}
+    text = report_of(make_run(tmp_path / "novels", events))
+    assert "the sum of masked tokens (4.900) and next sentence (0.532)" in text and "nats per token" not in text
+
+
 def test_run_report_states_the_figures_of_the_log(tmp_path):
     text = report_of(make_run(tmp_path / "novels", finished_events()))
     assert "<h1>novels</h1>" in text
@@ -129,7 +137,7 @@ def test_run_report_states_the_figures_of_the_log(tmp_path):
         f"11.3{SPACE}M",
         f"3.16{SPACE}M",
         "A perplexity of 229.",
-        f"2.2{SPACE}×{SPACE}10¹³",  # 6 x 11,283,456 x 327,680
+        f"9.8{SPACE}×{SPACE}10¹²",  # 3e7 x 327,680
         "22 November 2026, 19:44 UTC",
         "Processor 9000",
         f"90.0{SPACE}%",

@@ -112,4 +112,8 @@ def test_every_second_layer_of_gpt3_is_banded():
 def test_training_flops_are_six_per_weight_and_attention():
     model = model_of("gpt2", "124m")
     matrices = 12 * 12 * 768 * 768
-    assert model.flops_per_token(1024) == 6 * matrices + 12 * 12 * 768 * 1024
+    attention = 12 * 12 * 768 * 1024
+    assert model.flops_per_token(1024) == 6 * matrices + attention
+    assert (
+        model.flops_per_token(1024, predicted=0.5) == 6 * (matrices + 0.5 * model.config.vocab_size * 768) + attention
+    )

@@ -88,13 +88,3 @@ def interval(value: float | None, low: float | None, high: float | None, places:
     if not (is_number(low) and is_number(high)):
         return decimal(value, places)
     return f"{decimal(value, places)} [{decimal(low, places)},{_SPACE}{decimal(high, places)}]"
-
-
-def training_flops(parameters: float, tokens: float) -> float:
-    """Estimated floating-point operations of training: 6 x parameters x tokens.
-
-    Two for the forward pass and four for the backward, for each parameter and token (Kaplan et al. 2020, "Scaling Laws
-    for Neural Language Models", section 2.1). It leaves out attention's own products, and
-    counts embeddings as if they were multiplied.
-    """
-    return 6.0 * parameters * tokens

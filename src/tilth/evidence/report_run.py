@@ -80,7 +80,13 @@ def _lede(record: RunRecord) -> str:
 def _headline(record: RunRecord) -> list[Stat]:
     result = record.result or {}
     loss = result.get("held_out_loss")
-    loss_caption = "Surprise at each predicted token; lower is better."
+    parts = result.get("parts") or {}
+    if len(parts) > 1:
+        names = {"masked": "masked tokens", "next_sentence": "next sentence"}
+        of_each = " and ".join(f"{names.get(name, name)} ({human.decimal(part)})" for name, part in parts.items())
+        loss_caption = f"Surprise at each prediction, the sum of {of_each}; lower is better."
+    else:
+        loss_caption = "Surprise at each predicted token; lower is better."
     if record.objective == "causal" and human.is_number(loss) and loss < 50:
         loss_caption += f" A perplexity of {human.significant(math.exp(loss))}."
     epochs = record.steps[-1].get("epoch") if record.steps else None
@@ -90,7 +96,7 @@ def _headline(record: RunRecord) -> list[Stat]:
     bits = human.decimal(result.get("bits_per_byte"))
     return [
         Stat("Held-out bits per byte", bits, bits_caption(record.objective), "bits"),
-        Stat("Held-out loss", human.decimal(loss), loss_caption, "nats per token"),
+        Stat("Held-out loss", human.decimal(loss), loss_caption, "nats" if len(parts) > 1 else "nats per token"),
         Stat("Tokens seen", human.count(record.tokens), f"Text read while training{passes}.", "tokens"),
         Stat("Time", human.duration(record.seconds), "Training, evaluation and saving, on the clock."),
         Stat("Speed", human.count(record.speed), "The median over the run; higher is faster.", "tokens per second"),
@@ -183,11 +189,11 @@ def _cost(record: RunRecord) -> list[tuple[str, str]]:
         ("Time", human.duration(record.seconds)),
         ("Tokens", human.count(record.tokens)),
         ("Parameters", human.count(record.parameters)),
-        ("Estimated operations", f"{human.scientific(record.flops)} FLOPs: 6 × parameters × tokens, an estimate"),
+        ("Estimated operations", f"{human.scientific(record.flops)} FLOPs, an estimate from the matrix products"),
         ("Machine", str(start.get("processor") or start.get("device") or "")),
         ("Computed in", str(start.get("dtype") or "")),
         ("Started", moment(start.get("time"))),
-        ("Checkpoints", human.count(len(record.checkpoints))),
+        ("Checkpoints written", human.count(len(record.checkpoints))),
     ]
     return [(name, value) for name, value in rows if value]
 

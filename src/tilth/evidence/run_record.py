@@ -80,10 +80,9 @@ class RunRecord:
 
     @property
     def flops(self) -> float | None:
-        """Estimated training operations so far; see `human.training_flops`."""
-        if self.parameters is None or self.tokens is None:
-            return None
-        return human.training_flops(self.parameters, self.tokens)
+        """Estimated training operations so far; see `Model.flops_per_token`."""
+        each = self.start.get("flops_per_token")
+        return None if each is None or self.tokens is None else each * self.tokens
 
     def _last(self, name: str) -> Any:
         latest = [events[-1] for events in (self.steps, self.evaluations) if events]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from tilth.key import Key
 from tilth.model.config import TrunkConfig
 from tilth.model.families import Family
-from tilth.model.heads import CausalHead, LinearHead, MaskedHead, PooledHead
+from tilth.model.heads import CausalHead, LinearHead, MaskedHead, PooledHead, VocabularyHead
 from tilth.model.inputs import Inputs
 from tilth.model.trunk import Trunk
 
@@ -59,13 +59,18 @@ class Model(nn.Module):
         """Parameters, the tied output table counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def flops_per_token(self, length: int) -> float:
+    def flops_per_token(self, length: int, predicted: float = 0.0) -> float:
         """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12
         layers x inner x length.
 
+        predicted: share of the tokens that are projected to the vocabulary.
         Kaplan et al. 2020 (section 2.1) with the attention term of Chowdhery et al. 2022 (appendix B).
         """
         matrices = sum(parameter.numel() for parameter in self.trunk.blocks.parameters() if parameter.dim() == 2)
+        for head in self.heads.values():
+            if isinstance(head, VocabularyHead):
+                own = sum(parameter.numel() for parameter in head.parameters() if parameter.dim() == 2)
+                matrices += predicted * (head.token_weight.numel() + own)
         inner = self.config.heads * self.config.head_size
         return 6 * matrices + 12 * self.config.layers * inner * length
 

@@ -5,7 +5,7 @@ pointwise mutual information within a window, factored by a truncated SVD (Levy 
 Embedding as Implicit Matrix Factorization"; Bullinaria and Levy 2007), gives the token table to start from.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +13,6 @@ import torch
 from tilth.key import Key
 from tilth.model.model import INITIAL_DEVIATION, Model
 from tilth.tokens.shards import ShardSplit
-
-if TYPE_CHECKING:
-    from scipy import sparse
 
 WINDOW = 4
 MAX_TOKENS = 4_000_000
@@ -55,8 +52,8 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     table[torch.from_numpy(words)] = torch.from_numpy(vectors).to(table)
 
 
-def _factor(association: "sparse.csr_matrix", rank: int, width: int, seed: int) -> np.ndarray:
-    """Centred vectors (words, width) whose products are close to the association."""
+def _factor(association: Any, rank: int, width: int, seed: int) -> np.ndarray:
+    """Centred vectors (words, width) from a sparse matrix (words, words) by truncated SVD."""
     from sklearn.utils.extmath import randomized_svd
     from threadpoolctl import threadpool_limits
 

@@ -22,6 +22,7 @@ def describe_start(run: "Run") -> dict[str, Any]:
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "parameters": run.num_parameters,
+        "flops_per_token": run.flops_per_token,
         "processes": run.world.size,
         "trunk_parameters": sum(p.numel() for p in run.model.trunk.blocks.parameters()),
         "device": run.device.type,

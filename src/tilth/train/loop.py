@@ -117,7 +117,6 @@ class Run:
         self.world = world or World()
         self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
         self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
-        length = recipe.data.length
         self.rows_per_step, rows_per_micro_batch = batch_rows(recipe, device)
         sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch, self.world.rank, self.world.size)
         self.batches = Batches(prepared.objective, prepared.train, *sizes)
@@ -131,12 +130,15 @@ class Run:
         if self.world.size > 1:
             self.position.clock.agreed = 0.0
         fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
-        self.num_parameters, self.flops_per_token = fresh.num_parameters(), fresh.flops_per_token(length)
+        self.guarded = self.batches.first_rows(GUARD_TOKENS)
+        predicted = sum(batch.counts[prepared.objective.heads[0]] for batch in self.guarded)
+        predicted_share = predicted / max(1, sum(batch.tokens for batch in self.guarded))
+        self.num_parameters = fresh.num_parameters()
+        self.flops_per_token = fresh.flops_per_token(recipe.data.length, predicted_share)
         self.replica = Replica(fresh, self.settings, self.world, device, self.dtype)
         self.model: Model = self.replica.model
         self.optimizers = Optimizers(self.model, self.settings, self.world)
         self.monitor, self.layers, self.starvation = Monitor(self.settings.patience), LayerMonitor(), Starvation()
-        self.guarded = self.batches.first_rows(GUARD_TOKENS)
         self.control = Control(out, resume) if self.world.is_first else None
         self.progress_shown = False
         # The batches of a step are those numbered step + batches_left_out: a rewind leaves some out.

@@ -172,7 +172,7 @@ class Monitor:
             "stall",
             f"in the last {len(later)} evaluations neither held-out loss ({held_out_loss:.3f}) nor training loss "
             f"({train_loss:.3f}) fell by {100 * STALLED_SHARE:g} %, with most of the learning rate left: the run "
-            "stalls. Look at the text and its labels, or change train.lr",
+            "stalls. Look at the text, or change train.lr",
         )
 
     def state(self) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def take_change(run: "Run") -> None:
         return
     change = Change(**asked)
     run.trackers.log("change", run.position.step, **change.model_dump())
-    announce(f"step {run.position.step}: {change} by control.yaml", run.progress_shown)
+    asked_for = [f"peak rate {change.lr:g}"] * (change.lr is not None) + ["stop"] * change.stop
+    announce(f"step {run.position.step}: {' and '.join(asked_for)}, as control.yaml asks", run.progress_shown)
     if change.lr is not None:
         run.peak_rate = change.lr
     if change.stop:
