@@ -83,11 +83,11 @@ def take_change(run: "Run") -> None:
         return
     change = Change(**asked)
     run.trackers.log("change", run.position.step, **change.model_dump())
-    asked_for = [f"peak rate {change.lr:g}"] * (change.lr is not None) + ["stop"] * change.stop
-    announce(f"step {run.position.step}: {' and '.join(asked_for)}, as control.yaml asks", run.progress_shown)
     if change.lr is not None:
+        announce(f"step {run.position.step}: peak rate {change.lr:g}, as control.yaml asks", run.progress_shown)
         run.peak_rate = change.lr
     if change.stop:
+        announce(f"step {run.position.step}: stops, as control.yaml asks", run.progress_shown)
         run.ended = "stopped on request"
 
 
