@@ -43,8 +43,8 @@ def test_masks_are_filled_with_the_likeliest_entries(small):
     model, tokenizer, _ = small("bert-mini")
     with torch.no_grad():
         model.heads["masked"].bias[tokenizer.encode("the")[0]] += 50
-    assert fill_mask(model, tokenizer, "what [MASK] is [MASK] ?") == ["the 100 %", "the 100 %"]
-    assert sample(model, tokenizer, "[MASK]", 0, FLOAT) == "the 100 %"
+    assert fill_mask(model, tokenizer, "what [MASK] is [MASK] ?") == ["“the” 100 %", "“the” 100 %"]
+    assert sample(model, tokenizer, "[MASK]", 0, FLOAT) == "“the” 100 %"
     with torch.no_grad():
         model.heads["masked"].bias.zero_()
     special = tokenizer.special
@@ -53,7 +53,7 @@ def test_masks_are_filled_with_the_likeliest_entries(small):
         hidden = model.eval().encode(Inputs.of_rows(torch.tensor([ids])))[0, ids.index(special.mask)]
         chances = model.heads["masked"](hidden[None])[0].softmax(-1)
     word = tokenizer.decode([int(chances.argmax())]) or tokenizer.backend.id_to_token(int(chances.argmax()))
-    assert fill_mask(model, tokenizer, "what [MASK] is") == [f"{word} {100 * float(chances.max()):.0f} %"]
+    assert fill_mask(model, tokenizer, "what [MASK] is") == [f"“{word}” {100 * float(chances.max()):.0f} %"]
 
 
 def test_texts_that_cannot_be_filled_are_errors_and_leave_training_on(small):

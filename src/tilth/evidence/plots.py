@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A single point worth naming, such as the best evaluation."""
+    """The lowest point, to be named, such as the best evaluation."""
 
     x: float
     y: float
@@ -202,10 +202,13 @@ def _draw(axes: Any, line: Line, offset: float) -> None:
 def _place_mark(axes: Any, mark: Mark, series: int) -> None:
     axes.plot([mark.x], [mark.y], marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6,
               markeredgecolor=SERIES[series % len(SERIES)], clip_on=False)  # fmt: skip
-    across, up = axes.transAxes.inverted().transform(axes.transData.transform((mark.x, mark.y)))
-    axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, 11 if up < 0.75 else -11), textcoords="offset points",
+    # The best is the lowest: its name goes below, where no curve is, and the axis makes room for it.
+    low, high = axes.get_ylim()
+    axes.set_ylim(min(low, mark.y - 0.16 * (high - mark.y)), high)
+    across = axes.transAxes.inverted().transform(axes.transData.transform((mark.x, mark.y)))[0]
+    axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, -11), textcoords="offset points", va="top",
                   ha="right" if across > 0.6 else "left" if across < 0.3 else "center",
-                  va="bottom" if up < 0.75 else "top", color=INK, fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
+                  color=INK, fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
 
 
 def _place_names(axes: Any, lines: Sequence[Line], names: Sequence[str], height: int) -> None:

@@ -1,6 +1,7 @@
 """What the report of a pre-training run says: headline, figures, samples, data, cost and settings."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -149,7 +150,7 @@ def _samples(events: Sequence[Event]) -> list[dict[str, Any]]:
             {
                 "tokens": f"{human.count(event.get('tokens'))} tokens",
                 "step": event.get("step"),
-                "text": str(event.get("text", "")).strip(),
+                "text": re.sub(r"\n\s*\n", "\n", str(event.get("text", "")).strip()),
             }
             for event in chosen
         ]

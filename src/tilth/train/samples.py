@@ -45,7 +45,7 @@ def sample(model: Model, tokenizer: TextTokenizer, prompt: str, seed: int, dtype
 
 @torch.inference_mode()
 def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dtype = torch.float32) -> list[str]:
-    """For each mask token in the text, the likeliest entry and its probability, such as `house 12 %`.
+    """For each mask token in the text, the likeliest entry and its probability, such as `“house” 12 %`.
 
     Raises: TilthError when the text holds no mask or does not fit the model.
     """
@@ -70,7 +70,7 @@ def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dt
     words = [
         tokenizer.decode([token]).strip() or tokenizer.backend.id_to_token(token) or "" for token in tokens.tolist()
     ]
-    return [f"{word} {100 * share:.0f} %" for word, share in zip(words, best.tolist(), strict=True)]
+    return [f"“{word}” {100 * share:.0f} %" for word, share in zip(words, best.tolist(), strict=True)]
 
 
 def _mask_text(tokenizer: TextTokenizer) -> str:
