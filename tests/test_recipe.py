@@ -21,6 +21,8 @@ from tilth.recipe import Budget, Recipe, builtin_recipes, load_recipe
         ("1_000 steps", 1000, "steps"),
         ("1e6 tokens", 1_000_000, "tokens"),
         (" 90minutes ", 90, "minutes"),
+        ("90 seconds", 1.5, "minutes"),
+        ("1.5 hours", 90, "minutes"),
     ],
 )
 def test_budget_reads_an_amount_and_a_unit(text, amount, unit):
@@ -30,10 +32,12 @@ def test_budget_reads_an_amount_and_a_unit(text, amount, unit):
 
 @pytest.mark.parametrize(
     "text",
-    ["20", "minutes", "0 steps", "-1 steps", "nan steps", "1e999 steps", "5 hours", "1,000 steps", "10m tokens", ""],
+    ["20", "minutes", "0 steps", "-1 steps", "nan steps", "1e999 steps", "5 days", "1,000 steps", "10m tokens", ""],
 )
 def test_what_is_no_budget_says_what_one_looks_like(text):
-    with pytest.raises(ValueError, match=r"is not a budget; .*tokens, steps, epochs, minutes.*'20 minutes'"):
+    with pytest.raises(
+        ValueError, match=r"is not a budget; .*tokens, steps, epochs, seconds, minutes, hours.*'20 minutes'"
+    ):
         Budget.parse(text)
 
 

@@ -18,9 +18,10 @@ from tilth.errors import UsageError
 from tilth.settings import Settings, load_settings, nearest, read_yaml
 
 _BUDGET = re.compile(
-    r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([KMB]?)\s*(token|step|epoch|minute)s?\s*"
+    r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([KMB]?)\s*(token|step|epoch|second|minute|hour)s?\s*"
 )
 _MULTIPLIERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
+_MINUTES = {"second": 1 / 60, "hour": 60.0}
 
 
 class Budget(BaseModel):
@@ -32,7 +33,7 @@ class Budget(BaseModel):
 
     @classmethod
     def parse(cls, text: object) -> "Budget":
-        """Read `<amount>[K|M|B] <unit>`.
+        """Read `<amount>[K|M|B] <unit>`; seconds and hours become minutes.
 
         Raises: ValueError that says what a budget looks like.
         """
@@ -41,11 +42,13 @@ class Budget(BaseModel):
         if isinstance(text, str) and (match := _BUDGET.fullmatch(text)):
             number, exponent, multiplier, unit = match.groups(default="")
             amount = float(number.replace("_", "") + exponent) * _MULTIPLIERS[multiplier]
+            if unit in _MINUTES:
+                amount, unit = amount * _MINUTES[unit], "minute"
             if 0 < amount < math.inf:
                 return cls.model_validate({"amount": amount, "unit": f"{unit}s"})
         raise ValueError(
             f"{text!r} is not a budget; write an amount above 0 (K, M and B multiply it) and a unit "
-            "(tokens, steps, epochs, minutes), such as '20 minutes' or '10M tokens'"
+            "(tokens, steps, epochs, seconds, minutes, hours), such as '20 minutes' or '10M tokens'"
         )
 
     def __str__(self) -> str:
