@@ -34,7 +34,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """The lowest point, to be named, such as the best evaluation."""
+    """The point to be named: the evaluation whose model was kept."""
 
     x: float
     y: float
@@ -202,7 +202,7 @@ def _draw(axes: Any, line: Line, offset: float) -> None:
 def _place_mark(axes: Any, mark: Mark, series: int) -> None:
     axes.plot([mark.x], [mark.y], marker="o", markersize=9, markerfacecolor="none", markeredgewidth=1.6,
               markeredgecolor=SERIES[series % len(SERIES)], clip_on=False)  # fmt: skip
-    # The best is the lowest: its name goes below, where no curve is, and the axis makes room for it.
+    # It is the lowest or near it: its name goes below, where hardly a curve is, and the axis makes room for it.
     low, high = axes.get_ylim()
     axes.set_ylim(min(low, mark.y - 0.16 * (high - mark.y)), high)
     across = axes.transAxes.inverted().transform(axes.transData.transform((mark.x, mark.y)))[0]

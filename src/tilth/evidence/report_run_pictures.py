@@ -121,7 +121,7 @@ def _parts(record: RunRecord) -> Picture | None:
 
 
 def _mark(tokens: float, value: float | None) -> Mark | None:
-    return Mark(tokens, value, f"best {human.decimal(value)}") if human.is_number(value) else None
+    return Mark(tokens, value, f"kept {human.decimal(value)}") if human.is_number(value) else None
 
 
 def _evaluations(record: RunRecord, name: str, label: str) -> Line:
