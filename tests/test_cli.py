@@ -229,7 +229,7 @@ def test_a_plan_says_everything_in_words(capsys):
     render.plan(PLAN)
     text = " ".join(capsys.readouterr().out.split())
     for words in (
-        "5,273,088, of them 3,159,040 in the trunk", "1.60 GB at most; 1.61 GB measured (weights 21.0 MB,",
+        "5,273,088, of them 3,159,040 in the trunk", "1.60 GB estimated; 1.61 GB measured (weights 21.0 MB,",
         "23.00 GB free", "64 rows, 4,096 tokens; up to 32 rows of a step fit", "2,682 tokens a second",
         "301,236 tokens, 73 steps", "5.00 of 60,247 tokens", "2.0 hours", "4.00 at 2.00 an hour",
         "3.9 (3.7 to 4.27); a power law through 5 runs", "281,819 parameters on 5,636,389 tokens",

@@ -111,6 +111,11 @@ def test_unreadable_recipe_is_a_usage_error(tmp_path):
         load_recipe(path)
 
 
+def test_a_step_holds_at_least_one_row():
+    with pytest.raises(UsageError, match=r"train\.batch_tokens=100 is less than one row of data\.length=128"):
+        load_recipe("bert-mini", ["train.batch_tokens=100", "data.length=128"])
+
+
 def test_warmup_and_decay_must_fit_in_the_budget():
     with pytest.raises(UsageError, match=r"train: warmup \(0\.5\) and decay \(0\.6\) together exceed"):
         load_recipe("gpt2-mini", ["train.warmup=0.5", "train.decay=0.6"])

@@ -218,6 +218,14 @@ class Recipe(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     train: TrainSettings = TrainSettings()
 
+    @model_validator(mode="after")
+    def _step_holds_a_row(self) -> "Recipe":
+        if self.train.batch_tokens < self.data.length:
+            raise ValueError(
+                f"train.batch_tokens={self.train.batch_tokens} is less than one row of data.length={self.data.length}"
+            )
+        return self
+
     def to_yaml(self) -> str:
         """The whole recipe, defaults included, as YAML that `load_recipe` reads back to an equal value."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
