@@ -18,16 +18,24 @@ def corpus_build(
     validation: float = 0.05,
     max_rejected: float = 0.01,
     text_column: str = "text",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Read, clean, de-duplicate and split documents into the corpus folder `out`; returns its card.
 
-    Arguments and errors: see `tilth.corpus.build.build_corpus`.
+    A corpus in `out` is replaced by a newer build from sources of the same names with the same settings; `overwrite`
+    replaces any other corpus too. Other arguments and errors: see `tilth.corpus.build.build_corpus`.
     """
     from tilth.corpus.build import build_corpus
 
     corpus = build_corpus(
-        sources, Path(out), validation=validation, max_rejected=max_rejected, text_column=text_column, progress=progress
+        sources,
+        Path(out),
+        validation=validation,
+        max_rejected=max_rejected,
+        text_column=text_column,
+        overwrite=overwrite,
+        progress=progress,
     )
     return corpus.card
 

@@ -96,14 +96,24 @@ def corpus_build(
     ],
     out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
     validation: Annotated[float, typer.Option(help="Share of the text to hold out.")] = 0.05,
-    max_rejected: Annotated[float, typer.Option(help="Share of broken records past which to stop.")] = 0.01,
+    max_rejected: Annotated[
+        float, typer.Option(help="Share of broken records past which to stop; of few, a tenth.")
+    ] = 0.01,
     text_column: Annotated[str, typer.Option(help="The column of tables and JSON lines that holds the text.")] = "text",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a corpus of other sources or other settings in --out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read, de-duplicate and split documents into a corpus."""
     with _working():
         card = tilth.corpus_build(
-            sources, out, validation=validation, max_rejected=max_rejected, text_column=text_column
+            sources,
+            out,
+            validation=validation,
+            max_rejected=max_rejected,
+            text_column=text_column,
+            overwrite=overwrite,
         )
     render.result(card, as_json)
 

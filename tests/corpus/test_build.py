@@ -8,6 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+import tilth
 from tilth.corpus import writer
 from tilth.corpus.card import card_markdown, render_card
 from tilth.corpus.reader import is_corpus, open_corpus
@@ -119,6 +120,36 @@ def test_fingerprint_follows_content(tmp_path, build):
     rows[7]["text"] += "."
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert build(tmp_path / "a.jsonl").fingerprint != before
+
+
+def test_a_corpus_is_replaced_by_a_newer_build_of_the_same_only(tmp_path, build):
+    for name in ("a", "b"):
+        rows = [{"text": prose(number)} for number in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    first = build(a, overwrite=False).fingerprint
+    a.write_text(a.read_text() + "\n" + json.dumps({"text": prose(99)}))
+    second = build(a, overwrite=False, max_rejected=0.5).fingerprint
+    assert second != first
+    choose = "choose another --out, or pass --overwrite"
+    with pytest.raises(UsageError, match=rf"out holds a corpus of other sources \(a.jsonl\); {choose}"):
+        build(b, overwrite=False)
+    with pytest.raises(UsageError, match=rf"holds a corpus of other settings \(validation was 0.05\); {choose}"):
+        build(a, overwrite=False, validation=0.2)
+    assert open_corpus(tmp_path / "out").fingerprint == second
+    assert [source["source"] for source in build(b, a, overwrite=True).card["sources"]] == ["b.jsonl", "a.jsonl"]
+    build(a, b, overwrite=False)
+
+
+def test_the_api_does_not_overwrite_unless_asked(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(prose(1, 2000))
+    out = tmp_path / "out"
+    tilth.corpus_build([str(tmp_path / "a.txt")], out, progress=False)
+    with pytest.raises(UsageError, match="other sources"):
+        tilth.corpus_build([str(tmp_path / "b.txt")], out, progress=False)
+    card = tilth.corpus_build([str(tmp_path / "b.txt")], out, overwrite=True, progress=False)
+    assert card["sources"][0]["source"] == "b.txt"
 
 
 def test_globs_overlaps_and_the_output_inside_the_source(tmp_path, build, documents, monkeypatch):
