@@ -91,6 +91,8 @@ def test_no_function_shares_its_name_with_a_module():
         (["generate", "model", "prompt", "--top-k", "few"], "Invalid value for '--top-k'"),
         (["compare", "classify", "--data", "x", "--out", "y", "--labels", "8,0"], "--labels '8,0' is not a list"),
         (["predict", "model", "text", "--data", "x"], "give texts or --data, not both"),
+        (["generate", "model", "prompt", "--stop", ""], "--stop '' would stop before the first character"),
+        (["pretrain", "bert-mini", "--corpus", "x", "--out", __file__], "test_cli.py is a file; choose another --out"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_was_wrong(args, message):

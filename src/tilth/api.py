@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, read_json, write_json, write_text
+from tilth.files import output_folder, output_folder_unless_failed, read_json, write_json, write_text
 
 StrPath = str | Path
 
@@ -56,12 +56,14 @@ def tokenizer_train(
     lowercase: bool = True,
     sample_bytes: int = 50_000_000,
     seed: int = 0,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train a tokenizer on a corpus and write it to the file `out`.
+    """Train a tokenizer on a corpus and write it to the file `out`. overwrite: replace a file that is there.
 
     Returns {"path", "kind", "vocab_size", "fingerprint"}.
-    Raises: UsageError for wrong settings, TilthError for a corpus that does not support them.
+    Raises: UsageError for wrong settings or an `out` that is not to be replaced, TilthError for a corpus that does not
+    support the settings.
     """
     from tilth.corpus.reader import open_corpus
     from tilth.recipe import TokenizerSettings
@@ -71,9 +73,16 @@ def tokenizer_train(
     values = {"kind": kind, "vocab_size": vocab_size, "lowercase": lowercase, "sample_bytes": sample_bytes}
     settings = load_settings(TokenizerSettings, values=values, where="the tokenizer's settings")
     path = Path(out)
-    output_folder(path.parent)
-    tokenizer = train_tokenizer(settings, open_corpus(Path(corpus)), seed, progress=progress)
-    tokenizer.save(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write, such as --out {path / 'tokenizer.json'}")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a plain file; choose another --out")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already; choose another --out, or pass --overwrite")
+    opened = open_corpus(Path(corpus))
+    with output_folder_unless_failed(path.parent):
+        tokenizer = train_tokenizer(settings, opened, seed, size_setting="--vocab-size", progress=progress)
+        tokenizer.save(path)
     return {
         "path": str(path),
         "kind": kind,
@@ -136,6 +145,8 @@ def pretrain(
     from tilth.train.loop import pretrain as run_pretraining
 
     run = Path(out)
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file; choose another --out")
     if processes != 1:
         load_recipe(recipe, overrides)
         arguments = [str(recipe), "--corpus", str(corpus), "--out", str(out), *overrides]

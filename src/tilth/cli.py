@@ -138,12 +138,20 @@ def tokenizer_train(
     lowercase: Annotated[bool, typer.Option(help="Fold case and accents (wordpiece only).")] = True,
     sample_bytes: Annotated[int, typer.Option(help="Bytes of the seeded training sample.")] = 50_000_000,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a tokenizer on a sample of a corpus."""
     with _working():
         summary = tilth.tokenizer_train(
-            corpus, out, kind=kind, vocab_size=vocab_size, lowercase=lowercase, sample_bytes=sample_bytes, seed=seed
+            corpus,
+            out,
+            kind=kind,
+            vocab_size=vocab_size,
+            lowercase=lowercase,
+            sample_bytes=sample_bytes,
+            seed=seed,
+            overwrite=overwrite,
         )
     render.result(summary, as_json)
 
@@ -338,7 +346,9 @@ def _texts(texts: list[str], data: str | None) -> list[str]:
     if not found:
         raise TilthError(f"{data or 'standard input'} holds no text")
     if len(found) < len(lines):
-        print(f"{len(lines) - len(found)} blank lines are no texts and were left out.", file=sys.stderr)
+        blank = len(lines) - len(found)
+        what = "1 blank line is no text and was" if blank == 1 else f"{blank:,} blank lines are no texts and were"
+        print(f"{what} left out.", file=sys.stderr)
     return found
 
 
@@ -359,6 +369,8 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue a text, or several, with a causal model."""
+    if "" in (stop or ()):
+        raise UsageError("--stop '' would stop before the first character; give a text to stop before, or leave it out")
     with _working():
         generated = tilth.generate(
             model,

@@ -131,3 +131,16 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise TilthError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
     return path
+
+
+@contextlib.contextmanager
+def output_folder_unless_failed(path: Path) -> Iterator[Path]:
+    """`output_folder` for the block; a folder that it made goes again when the block fails and left nothing there."""
+    absent = not path.exists()
+    try:
+        yield output_folder(path)
+    except BaseException:
+        if absent:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
