@@ -97,6 +97,32 @@ def test_a_single_document_is_cut_and_the_card_says_so(tmp_path, build):
     assert any("cut in two" in note for note in corpus.card["notes"])
 
 
+def test_whole_novels_hold_out_the_ends_of_several(tmp_path, build, documents):
+    (tmp_path / "novels").mkdir()
+    texts = {
+        f"novels/{number:02}.txt": "\n".join(prose(100 * number + line) for line in range(100)) for number in range(12)
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    corpus = build(tmp_path / "novels")
+    card = corpus.card
+    first = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    assert (card["in"], card["kept"]) == (12, 12)
+    assert {name: split["documents"] for name, split in card["splits"].items()} == {"train": 12, "validation": 8}
+    held, total = (sum(card["splits"][name]["bytes"] for name in names) for names in (["validation"], card["splits"]))
+    assert 0.04 < held / total < 0.06
+    assert card["split_rule"] == "the ends of the 8 largest documents"
+    assert card["leak_check"] == {"passed": True, "groups_on_both_sides": 0, "texts_on_both_sides": 0}
+    assert any(note.startswith("8 documents were cut in two, the ends are in validation") for note in card["notes"])
+    found = documents(corpus)
+    for name, text in texts.items():
+        end = found.get(f"{name}#end")
+        assert found[name].text + (end.text if end else "") == text
+    build(tmp_path / "novels")
+    again = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    assert again == first
+
+
 def test_parts_and_row_groups_keep_the_order(tmp_path, build, monkeypatch):
     monkeypatch.setattr(writer, "PART_BYTES", 20_000)
     monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 5_000)

@@ -241,7 +241,7 @@ def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> di
         raise AssertionError(f"the split leaks: {leaks}")
     splits = {name: writer.summary() for name, writer in writers.items()}
     found = counts(build.tallies)
-    written = sum(summary["documents"] for summary in splits.values()) - (split.cut is not None)
+    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends)
     left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
     if written != found["kept"] or found["in"] != written + left_out:
         raise AssertionError(f"counts do not add up: {found}, {written} documents written")
@@ -267,36 +267,41 @@ def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> di
 
 
 def _split_batches(spool: Path, groups: list[str], split: Split) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Batches of documents, and which are held out. A document that is cut comes as two, with groups of their own."""
+    """Batches of documents, and which are held out. A document that is cut comes as two, in groups of their own."""
     start = 0
     with pa.ipc.open_stream(pa.memory_map(os.fspath(spool))) as reader:
         for batch in reader:
             end = start + batch.num_rows
             held = split.validation[start:end]
             documents = batch.append_column("group", pa.array(groups[start:end], pa.string()))
-            if split.cut is not None and start <= split.cut < end:
-                documents, held = _cut(documents, held, split.cut - start, split.end)
+            ends = {index - start: size for index, size in split.ends.items() if start <= index < end}
+            if ends:
+                documents, held = _cut(documents, held, ends)
             yield documents, held
             start = end
 
 
-def _cut(documents: pa.RecordBatch, held: np.ndarray, index: int, size: int) -> tuple[pa.RecordBatch, np.ndarray]:
-    rows = documents.to_pylist()
-    row = rows[index]
-    text, end = cut_text(row["text"], size / len(row["text"].encode()))
-    cut = [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
-    rows[index : index + 1] = cut
+def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> tuple[pa.RecordBatch, np.ndarray]:
+    """ends: about how many bytes to cut off and hold out, by the document's place in the batch."""
+    rows = []
+    for index, row in enumerate(documents.to_pylist()):
+        if index not in ends:
+            rows.append(row)
+            continue
+        text, end = cut_text(row["text"], ends[index] / len(row["text"].encode()))
+        rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
     batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-    return measure(normalise(batch)), np.insert(held, index + 1, True)
+    return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)
 
 
 def _notes(build: _Build, sources: list[Source], split: Split) -> list[str]:
     notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
     if build.unsupported:
         notes.append(f"files of formats that are not read: {reasons(build.unsupported)}")
-    if split.cut is not None:
+    if split.ends:
+        cut = "one document was" if len(split.ends) == 1 else f"{len(split.ends)} documents were"
         notes.append(
-            "one document was cut in two, its end is in validation; the splits hold one document more than were kept, "
-            "and validation is easier than on unseen documents"
+            f"{cut} cut in two, the {'end is' if len(split.ends) == 1 else 'ends are'} in validation; the splits hold "
+            f"{len(split.ends)} more than were kept, and validation is easier than on unseen documents"
         )
     return notes
