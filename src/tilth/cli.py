@@ -10,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -115,7 +115,14 @@ def corpus_build(
             text_column=text_column,
             overwrite=overwrite,
         )
-    render.result(card, as_json)
+    _show_card(card, out, as_json)
+
+
+def _show_card(card: dict[str, Any], corpus: str, as_json: bool) -> None:
+    if as_json:
+        render.result(card, as_json)
+    else:
+        render.card(card, corpus)
 
 
 @corpus_app.command("card")
@@ -126,7 +133,7 @@ def corpus_card(
     """Show what is in a corpus, what was dropped and why."""
     with _working():
         card = tilth.corpus_card(corpus)
-    render.result(card, as_json)
+    _show_card(card, corpus, as_json)
 
 
 @tokenizer_app.command("train")

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -55,6 +56,15 @@ def predictions(items: Sequence[Mapping[str, Any]]) -> None:
         print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{item['text']}")
     if cut := sum(item.get("truncated", False) for item in items):
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
+
+
+def card(values: Mapping[str, Any], folder: str) -> None:
+    """Print what is in a corpus. folder: where it is."""
+    from rich.console import Console
+
+    from tilth.corpus.card_text import render_card
+
+    Console(highlight=False, markup=False, emoji=False).print(render_card(dict(values), Path(folder)))
 
 
 def plan(values: Mapping[str, Any]) -> None:

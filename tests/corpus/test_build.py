@@ -10,7 +10,8 @@ from rich.console import Console
 
 import tilth
 from tilth.corpus import writer
-from tilth.corpus.card import card_markdown, render_card
+from tilth.corpus.card import card_markdown
+from tilth.corpus.card_text import render_card
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 
@@ -238,6 +239,30 @@ def test_readable_card(tmp_path, build):
     assert text == card_markdown(corpus.card)
     assert "8 documents kept of 10 records read" in text
     assert "| a.jsonl | 1 | 10 | 8 |" in text and "1 duplicate" in text and "1 invalid_json" in text
-    console = Console(file=StringIO(), width=100)
-    console.print(render_card(corpus))
-    assert "Leak check passed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_card_fits_a_terminal(tmp_path, build):
+    for number in range(14):
+        rows = [json.dumps({"text": prose(50 * number + n)}) for n in range(40)] + [json.dumps({"text": prose(1)})]
+        name = (
+            "a-very-long-name-of-a-source-that-would-break-every-table.jsonl" if number == 3 else f"{number:02}.jsonl"
+        )
+        (tmp_path / name).write_text("\n".join(rows) + ("\nbroken" if number == 13 else ""))
+    corpus = build(*sorted(tmp_path.glob("*.jsonl")))
+    console = Console(file=StringIO(), width=80, markup=False, highlight=False)
+    console.print(render_card(corpus.card, corpus.path))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(lines) <= 30
+    assert lines[0] == "560 documents kept of 575 records read"
+    assert lines[2] == "split documents bytes share words groups median length"
+    train = corpus.card["splits"]["train"]
+    assert lines[3].startswith(f"train {train['documents']} {train['bytes']:,} 9")
+    assert "source files records kept bytes dropped broken" in lines
+    assert any(line.startswith("00.jsonl 1 41 40 ") and line.endswith(" 1 0") for line in lines)
+    assert any(line.startswith("4 more 4 165 160 ") and line.endswith(" 4 1") for line in lines)
+    said = " ".join(lines)
+    assert "dropped 14 duplicate: the same text as an earlier document" in said
+    assert "leak check passed: 0 groups and 0 texts are on both sides" in said
+    assert "broken 1 invalid_json; see " in said
