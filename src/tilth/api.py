@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, output_folder_unless_failed, read_json, write_json, write_text
+from tilth.files import not_left_empty, output_folder, read_json, write_json, write_text
 
 StrPath = str | Path
 
@@ -80,7 +80,8 @@ def tokenizer_train(
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already; choose another --out, or pass --overwrite")
     opened = open_corpus(Path(corpus))
-    with output_folder_unless_failed(path.parent):
+    with not_left_empty(path.parent):
+        output_folder(path.parent)
         tokenizer = train_tokenizer(settings, opened, seed, size_setting="--vocab-size", progress=progress)
         tokenizer.save(path)
     return {
@@ -112,8 +113,10 @@ def plan(
     from tilth.train.planning.plan import plan as run_plan
 
     checked = load_recipe(recipe, [*overrides, *([f"train.device={device}"] if device else [])])
-    folder = None if out is None else Path(out)
-    return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=folder, progress=progress)
+    if out is None:
+        return run_plan(checked, Path(corpus), price=price, ladder=ladder, progress=progress)
+    with not_left_empty(Path(out)):
+        return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=Path(out), progress=progress)
 
 
 def pretrain(
@@ -153,7 +156,7 @@ def pretrain(
         flags = {"--resume": resume, "--accept-changes": accept_changes}
         launch(["pretrain", *arguments, *(flag for flag, given in flags.items() if given)], processes)
         return {**read_json(run / "summary.json"), "report": str(run / "report.html")}
-    with join() as world:
+    with not_left_empty(run), join() as world:
         checked = load_recipe(recipe, overrides)
         try:
             summary = run_pretraining(

@@ -16,7 +16,7 @@ import typer
 
 import tilth
 from tilth import render
-from tilth.errors import Interrupted, TilthError, UsageError
+from tilth.errors import Terminated, TilthError, UsageError
 from tilth.shell import Verbs
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def main() -> NoReturn:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind on SIGTERM, so that temporary files go; a training run puts its own handler in place of this one."""
-    raise Interrupted("stopped by SIGTERM", number)
+    raise Terminated("stopped by SIGTERM", number)
 
 
 def _show_version(wanted: bool) -> None:
@@ -393,7 +393,7 @@ def generate(
     if as_json:
         render.result(generated, as_json)
     else:
-        print("\n\n".join(made["prompt"] + made["text"] for made in generated.get("texts", [generated])))
+        render.texts([made["prompt"] + made["text"] for made in generated.get("texts", [generated])])
 
 
 @app.command()

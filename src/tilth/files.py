@@ -45,9 +45,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it replaces `path` only when the block ends without error."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        yield aside
-        _sync_file(aside)
-        os.replace(aside, path)
+        with _naming(path, aside):
+            yield aside
+            _sync_file(aside)
+            os.replace(aside, path)
         _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
@@ -59,11 +60,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     recover_folder(path)
-    aside.mkdir(parents=True)
+    with _naming(path, aside):
+        aside.mkdir(parents=True)
     try:
-        yield aside
-        for inner in (*aside.rglob("*"), aside):
-            (_sync_folder if inner.is_dir() else _sync_file)(inner)
+        with _naming(path, aside):
+            yield aside
+            for inner in (*aside.rglob("*"), aside):
+                (_sync_folder if inner.is_dir() else _sync_file)(inner)
         if path.exists():
             path.rename(replaced)
         aside.rename(path)
@@ -134,13 +137,24 @@ def output_folder(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def output_folder_unless_failed(path: Path) -> Iterator[Path]:
-    """`output_folder` for the block; a folder that it made goes again when the block fails and left nothing there."""
+def not_left_empty(path: Path) -> Iterator[None]:
+    """A folder that the block makes goes again when the block fails and left nothing in it."""
     absent = not path.exists()
     try:
-        yield output_folder(path)
+        yield
     except BaseException:
         if absent:
             with contextlib.suppress(OSError):
                 path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _naming(path: Path, aside: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, or only the one aside, name the file that is to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).startswith(str(aside))):
+            error.filename, error.filename2 = str(path), None
         raise
