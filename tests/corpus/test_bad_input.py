@@ -288,7 +288,7 @@ def test_a_small_corpus_of_broken_lines_stops_the_build(good, broken, stops, tmp
         assert build(tmp_path / "a.jsonl").card["rejected"] == {"invalid_json": broken}
         return
     words = rf"^{broken} of {good + broken} records are broken, {(good + broken) // 10} are allowed; the limit is the "
-    with pytest.raises(TilthError, match=words + r"larger of 0.01 of the records \(--max-rejected\) and a tenth"):
+    with pytest.raises(TilthError, match=words + r"larger of 1 % of the records \(--max-rejected\) and a tenth"):
         build(tmp_path / "a.jsonl")
 
 

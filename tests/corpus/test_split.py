@@ -60,21 +60,33 @@ def test_a_huge_group_does_not_swallow_the_share():
     assert 0.025 <= sizes[split.validation].sum() / sizes.sum() <= 0.0525
 
 
-@pytest.mark.parametrize("count", range(2, 14))
-def test_few_equal_documents_give_their_ends(count):
+@pytest.mark.parametrize("count", range(2, 12))
+def test_few_short_documents_are_divided_whole(count):
     split = choose_split(names(count), np.full(count, 1000), 0.05)
+    assert split.ends == {}
+    assert split.validation.sum() == 1
+
+
+@pytest.mark.parametrize("count", range(2, 20))
+def test_few_long_documents_give_their_ends(count):
+    split = choose_split(names(count), np.full(count, 100_000), 0.05)
     assert not split.validation.any()
     cut = min(count, 8)
     assert len(split.ends) == cut
-    assert set(split.ends.values()) == {50 * count // cut}
+    assert set(split.ends.values()) == {5000 * count // cut}
     assert split.rule == f"the ends of the {cut} largest documents"
 
 
-def test_large_documents_give_their_ends_in_proportion():
-    sizes = np.array([4000, 1000, 2000, 2000, 2000])
-    split = choose_split(names(5), sizes, 0.1)
+def test_documents_give_their_ends_in_proportion():
+    split = choose_split(names(4), np.array([40_000, 30_000, 20_000, 20_000]), 0.05)
     assert not split.validation.any()
-    assert split.ends == {0: 400, 1: 100, 2: 200, 3: 200, 4: 200}
+    assert split.ends == {0: 2000, 1: 1500, 2: 1000, 3: 1000}
+
+
+def test_fewer_documents_are_cut_where_the_ends_of_all_would_be_scraps():
+    split = choose_split(names(12), np.full(12, 5000), 0.05)
+    assert not split.validation.any()
+    assert split.ends == dict.fromkeys(range(6), 500)
 
 
 def test_two_small_groups_are_held_out_rather_than_one_large():
@@ -87,7 +99,7 @@ def test_two_small_groups_are_held_out_rather_than_one_large():
 
 def test_a_document_with_a_near_copy_is_not_cut():
     groups = names(3)
-    split = choose_split([groups[0], groups[1], groups[1], groups[2]], np.array([1000, 3000, 3000, 1000]), 0.05)
+    split = choose_split([groups[0], groups[1], groups[1], groups[2]], np.array([10_000, 30_000, 30_000, 10_000]), 0.05)
     assert sorted(split.ends) == [0, 3]
     assert not split.validation.any()
 

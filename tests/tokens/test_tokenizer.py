@@ -83,8 +83,22 @@ def test_a_vocabulary_the_corpus_does_not_support(stories, kind):
 
 
 def test_a_corpus_that_supports_less_than_the_smallest_vocabulary_needs_text(make_corpus):
-    with pytest.raises(TilthError, match="supports a vocabulary of 13 entries, not 220; the smallest is 16: add text$"):
+    with pytest.raises(
+        TilthError, match="supports a vocabulary of \\d+ entries, not 220; the smallest is 16: add text$"
+    ):
         train(make_corpus(["aaa bbb"]), "wordpiece")
+
+
+@pytest.mark.parametrize("text", ["aaa bbb ccc ddd", "one two three four five", "the cat and the dog ran and sat"])
+def test_the_size_that_is_said_to_be_supported_is(make_corpus, text):
+    corpus = make_corpus([text])
+    with pytest.raises(TilthError, match=r"tokenizer.vocab_size to \d+ or less|the smallest is 16") as raised:
+        train(corpus, "wordpiece")
+    if said := re.search(r"tokenizer.vocab_size to (\d+)", str(raised.value)):
+        assert train(corpus, "wordpiece", vocab_size=int(said[1])).vocab_size == int(said[1])
+    else:
+        with pytest.raises(TilthError, match="the smallest is 16"):
+            train(corpus, "wordpiece", vocab_size=16)
 
 
 def test_the_verb_names_its_own_option_and_leaves_no_empty_folder(stories, tmp_path):

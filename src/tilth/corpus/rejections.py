@@ -23,10 +23,9 @@ def allowed_rejections(records: int, share: float) -> int:
 
 def too_many(rejected: int, records: int, share: float) -> str:
     """The problem of a build with more broken records than are allowed, in words."""
-    rule = f"; the limit is the larger of {share:.3g} of the records (--max-rejected) and a tenth of them up to ten"
-    return (
-        f"{rejected:,} of {records:,} records are broken, {allowed_rejections(records, share):,} are allowed"
-        f"{rule if share else ' (--max-rejected 0)'}"
+    limit = f"the larger of {100 * share:.3g} % of the records (--max-rejected) and a tenth of them, up to ten"
+    return f"{rejected:,} of {records:,} records are broken, {allowed_rejections(records, share):,} are allowed" + (
+        f"; the limit is {limit}" if share else " (--max-rejected 0)"
     )
 
 

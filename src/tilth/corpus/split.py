@@ -18,6 +18,9 @@ MIN_GROUPS = 1000
 MOST_CUT = 8
 """Documents that give their ends where a single one would be held out."""
 
+LEAST_END = 500
+"""Bytes of an end that are worth holding out: some sentences. Shorter documents are held out whole."""
+
 
 @dataclass(frozen=True)
 class Split:
@@ -44,7 +47,7 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
 
     Where this would hold out one document of several, nothing could be compared with another document: the two smallest
     groups that give half of the share are held out instead if they stay below one and a half of it, else the ends of up
-    to eight large documents.
+    to eight large documents, of 500 bytes or more. A corpus that is too small for this has one document held out.
     """
     split = _whole_groups(groups, sizes, share)
     if len(sizes) > 1 and split.validation.sum() + len(split.ends) == 1:
@@ -84,7 +87,7 @@ def _whole_groups(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spl
 
 
 def _several_documents(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split | None:
-    """A split with at least two documents held out, or None where there are no two documents without a near-copy."""
+    """A split with at least two documents held out, or None where there are no two that can be spared."""
     _, member, members = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     group_sizes = np.bincount(member, weights=sizes)
     wanted = share * group_sizes.sum()
@@ -97,11 +100,13 @@ def _several_documents(groups: Sequence[str], sizes: np.ndarray, share: float) -
             return Split(np.isin(member, (smallest[0], second)), "the two smallest groups that fill the share")
     alone = np.flatnonzero(members[member] == 1)
     largest = alone[np.argsort(-sizes[alone], kind="stable")][:MOST_CUT]
-    if len(largest) < 2:
-        return None
-    given = min(0.5, wanted / sizes[largest].sum())
-    ends = {int(index): max(1, int(given * sizes[index])) for index in sorted(largest)}
-    return Split(np.zeros(len(sizes), bool), f"the ends of the {len(ends)} largest documents", ends)
+    for count in range(len(largest), 1, -1):
+        cut = largest[:count]
+        given = min(0.5, wanted / sizes[cut].sum())
+        if given * sizes[cut[-1]] >= LEAST_END:
+            ends = {int(index): int(given * sizes[index]) for index in sorted(cut)}
+            return Split(np.zeros(len(sizes), bool), f"the ends of the {count} largest documents", ends)
+    return None
 
 
 def cut_text(text: str, share: float) -> tuple[str, str]:

@@ -49,20 +49,26 @@ def train_tokenizer(
             update(len(texts))
         if not any(text.strip() for text in texts):
             raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
-        if settings.kind == "wordpiece":
-            backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase)
-        elif settings.kind == "byte_bpe":
-            backend = _train_byte_bpe(texts, settings.vocab_size, size_setting)
-        else:
-            backend = _train_characters(texts, settings.vocab_size)
+        backend = _train(texts, settings, settings.vocab_size, size_setting)
     supported = backend.get_vocab_size()
     if supported < settings.vocab_size and settings.kind != "characters":
+        # A small wordpiece vocabulary has room for fewer characters, and so supports less than a large one.
+        while (less := _train(texts, settings, supported, size_setting).get_vocab_size()) < supported:
+            supported = less
         smaller = f"set {size_setting} to {supported} or less, or add text"
         raise TilthError(
             f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size}; "
             + (smaller if supported >= SMALLEST_VOCABULARY else f"the smallest is {SMALLEST_VOCABULARY}: add text")
         )
     return TextTokenizer(backend, special_tokens(backend))
+
+
+def _train(texts: list[str], settings: TokenizerSettings, vocab_size: int, size_setting: str) -> Tokenizer:
+    if settings.kind == "wordpiece":
+        return _train_wordpiece(texts, vocab_size, settings.lowercase)
+    if settings.kind == "byte_bpe":
+        return _train_byte_bpe(texts, vocab_size, size_setting)
+    return _train_characters(texts, vocab_size)
 
 
 def sample_texts(corpus: "Corpus", sample_bytes: int, seed: int) -> Iterator[str]:
