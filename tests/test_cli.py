@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import tilth
 from tilth import cli, render
-from tilth.errors import Interrupted, TilthError, UsageError
+from tilth.errors import Interrupted, Terminated, TilthError, UsageError
 from tilth.shell import Verbs
 
 VERBS = ["demo", "corpus", "tokenizer", "plan", "pretrain", "finetune", "evaluate", "compare", "predict", "generate"]
@@ -24,12 +24,12 @@ def python(code: str, *args: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
 
 
-def failing(error: BaseException) -> typer.Typer:
+def failing(error: BaseException, verb: str = "fail") -> typer.Typer:
     """The command line with one verb, which fails."""
     app = typer.Typer(cls=Verbs, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(cli._global_options)
 
-    @app.command()
+    @app.command(verb)
     def fail(words: list[str] | None = None, text: str = typer.Argument("")) -> None:
         raise error
 
@@ -91,6 +91,8 @@ def test_no_function_shares_its_name_with_a_module():
         (["generate", "model", "prompt", "--top-k", "few"], "Invalid value for '--top-k'"),
         (["compare", "classify", "--data", "x", "--out", "y", "--labels", "8,0"], "--labels '8,0' is not a list"),
         (["predict", "model", "text", "--data", "x"], "give texts or --data, not both"),
+        (["generate", "model", "prompt", "--stop", ""], "--stop '' would stop before the first character"),
+        (["pretrain", "bert-mini", "--corpus", "x", "--out", __file__], "test_cli.py is a file; choose another --out"),
     ],
 )
 def test_wrong_use_exits_2_and_says_what_was_wrong(args, message):
@@ -107,7 +109,14 @@ def test_wrong_use_exits_2_and_says_what_was_wrong(args, message):
         (UsageError("no recipe 'x'"), 2, "Error: no recipe 'x'"),
         (Interrupted("stopped after step 3", signal.SIGINT), 130, "Error: stopped after step 3"),
         (Interrupted("stopped after step 3", signal.SIGTERM), 143, "Error: stopped after step 3"),
-        (OSError(28, "No space left on device", "/data/run"), 1, "Error: No space left on device: /data/run"),
+        (OSError(28, "No space left on device", "/data/run"), 1, "Error: no space left to write /data/run: No space"),
+        (OSError(28, "No space left on device"), 1, "Error: no space left to write: No space left on device; free"),
+        (PermissionError(13, "Permission denied", "/a"), 1, "Error: cannot use /a: Permission denied; change its"),
+        (IsADirectoryError(21, "Is a directory", "/a"), 1, "Error: /a is a folder where a file is needed; name a"),
+        (NotADirectoryError(20, "Not a directory", "/a/b"), 1, "Error: cannot use /a/b: a file is where a folder is"),
+        (FileNotFoundError(2, "No such file or directory", "/a"), 1, "Error: No such file or directory: /a"),
+        (Terminated("stopped by SIGTERM", signal.SIGTERM), 143, "Error: stopped by SIGTERM; nothing half-written is"),
+        (KeyboardInterrupt(), 130, "Error: interrupted; nothing half-written is left: the same command starts again"),
         (EOFError("cut short"), 1, "EOFError: cut short; this is a fault of Tilth's"),
         (MemoryError(), 1, "Error: out of memory; lower train.micro_batch_tokens"),
         (KeyError("x"), 1, "KeyError: 'x'; this is a fault of Tilth's"),
@@ -119,6 +128,36 @@ def test_failure_is_a_message_and_an_exit_status(error, status, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("verb", "kept"),
+    [("compare", "the finished trainings are kept"), ("demo", "the finished stages are kept"),
+     ("pretrain", "its checkpoints are kept: --resume goes on"), ("finetune", "nothing half-written is left")],
+)  # fmt: skip
+def test_a_verb_that_is_interrupted_says_what_is_kept(verb, kept):
+    result = run(verb, app=failing(KeyboardInterrupt(), verb))
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr.startswith(f"Error: interrupted; {kept}")
+
+
+def test_one_process_of_several_says_that_they_were_interrupted(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert run("fail", app=failing(KeyboardInterrupt())).stderr == ""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("json_flag", [[], ["--json"]])
+def test_a_result_that_cannot_be_printed_is_a_failure(tmp_path, json_flag):
+    (tmp_path / "a.txt").write_text("word " * 400)
+    tilth.corpus_build([str(tmp_path / "a.txt")], tmp_path / "corpus", progress=False)
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "tilth", "corpus", "card", str(tmp_path / "corpus"), *json_flag]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "Error: cannot write the result to standard output: No space left on device; send it elsewhere\n",
+    )
 
 
 def test_pytorch_out_of_memory_says_what_to_lower():
@@ -173,6 +212,7 @@ cli.main()
 """
     done = python(code, str(tmp_path / "out.txt"), str(int(number)))
     assert done.returncode == status
+    assert ("interrupted" if number == signal.SIGINT else "stopped by SIGTERM") in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

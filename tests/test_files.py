@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from tilth.errors import TilthError
 from tilth.files import (
     fingerprint,
+    not_left_empty,
     output_folder,
     read_json,
     sha256_file,
@@ -163,3 +165,32 @@ def test_output_folder_that_is_read_only_is_a_clear_error(tmp_path):
     tmp_path.chmod(0o555)
     with pytest.raises(TilthError, match="Permission denied"):
         output_folder(tmp_path)
+
+
+def test_an_error_names_the_file_and_not_the_one_aside(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError, match="there") as raised:
+        write_text(tmp_path / "there", "text")
+    assert raised.value.filename == str(tmp_path / "there")
+    for whole in (whole_file, whole_folder):
+        with pytest.raises(OSError, match="No space") as raised, whole(tmp_path / "new"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to an open file says it
+        assert raised.value.filename == str(tmp_path / "new")
+        with pytest.raises(FileNotFoundError) as raised, whole(tmp_path / "new"):
+            (tmp_path / "other").read_text()
+        assert raised.value.filename == str(tmp_path / "other")
+
+
+def test_a_folder_is_not_left_empty_by_a_failure(tmp_path):
+    def fail(folder: Path, name: str | None) -> None:
+        with pytest.raises(ValueError, match="no"), not_left_empty(folder):
+            output_folder(folder)
+            if name:
+                (folder / name).write_text("")
+            raise ValueError("no")
+
+    (tmp_path / "before").mkdir()
+    fail(tmp_path / "before", None)
+    fail(tmp_path / "empty", None)
+    fail(tmp_path / "full", "log")
+    assert names(tmp_path) == ["before", "full"]

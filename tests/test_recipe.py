@@ -91,13 +91,28 @@ def test_unknown_recipe_suggests_the_nearest():
         load_recipe("brt-mini")
 
 
+def test_a_recipe_that_is_like_none_lists_those_there_are():
+    with pytest.raises(UsageError) as raised:
+        load_recipe("x.yaml")
+    there = ", ".join(builtin_recipes())
+    assert str(raised.value) == (
+        f"no recipe 'x.yaml': there is no such file, and no built-in recipe of that name; valid: {there}"
+    )
+
+
+def test_an_amount_of_one_is_singular():
+    assert [str(Budget.parse(text)) for text in ("1 minutes", "1 minute", "2 steps", "0.5 epochs")] == [
+        "1 minute", "1 minute", "2 steps", "0.5 epochs",
+    ]  # fmt: skip
+
+
 def test_unknown_keys_of_a_file_and_of_overrides_are_reported_together(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("family: bert\ntrain: {learning_rate: 1, batch_token: 3}\n", encoding="utf-8")
     with pytest.raises(UsageError) as raised:
         load_recipe(path, ["data.lenght=128"])
     message = str(raised.value)
-    assert "mine.yaml has 4 problems:" in message
+    assert "4 problems in " in message and "mine.yaml:" in message
     assert "size is required" in message
     assert "unknown key train.batch_token; did you mean train.batch_tokens?" in message
     assert "unknown key data.lenght; did you mean data.length?" in message
@@ -140,14 +155,16 @@ def test_warmup_and_decay_must_fit_in_the_budget():
     ],
 )
 def test_an_override_that_another_setting_makes_idle_is_refused(recipe, overrides, problem):
-    with pytest.raises(UsageError, match=rf"has a problem:\n  - {problem}; leave one of them out$"):
+    with pytest.raises(UsageError, match=rf"^a problem in [^\n]*:\n  - {problem}; leave one of them out$"):
         load_recipe(recipe, overrides)
 
 
 def test_idle_values_of_a_file_are_refused_unless_they_are_defaults(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("family: gpt2\nsize: mini\nobjective: {name: causal, rate: 0.15, duplicates: 2}\n")
-    with pytest.raises(UsageError, match=r"a problem:\n  - objective\.duplicates has no effect beside .*name=causal"):
+    with pytest.raises(
+        UsageError, match=r"a problem in .*:\n  - objective\.duplicates has no effect beside .*name=causal"
+    ):
         load_recipe(path)
 
 
@@ -178,7 +195,7 @@ def test_idle_settings_are_reported_with_all_other_problems():
     with pytest.raises(UsageError) as raised:
         load_recipe("gpt2-mini", overrides)
     message = str(raised.value)
-    assert "has 5 problems" in message
+    assert "5 problems in" in message
     for part in ("train.lr: must be", "unknown key sed", "'nonsense'", "train.decay has no", "objective.rate has no"):
         assert part in message
 

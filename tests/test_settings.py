@@ -82,7 +82,7 @@ def test_a_problem_says_where_and_what(override, problem):
 def test_all_problems_are_reported_at_once():
     with pytest.raises(UsageError) as raised:
         load_settings(Outer, ["nonsense", "seeed=1", "train.lr=-1", "length=x"], where="my.yaml")
-    assert str(raised.value).splitlines()[0] == "my.yaml has 4 problems:"
+    assert str(raised.value).splitlines()[0] == "4 problems in my.yaml:"
     for part in ("'nonsense'", "seeed", "train.lr", "length"):
         assert part in str(raised.value)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, read_json, write_json, write_text
+from tilth.files import not_left_empty, output_folder, read_json, write_json, write_text
 
 StrPath = str | Path
 
@@ -18,16 +18,24 @@ def corpus_build(
     validation: float = 0.05,
     max_rejected: float = 0.01,
     text_column: str = "text",
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Read, clean, de-duplicate and split documents into the corpus folder `out`; returns its card.
 
-    Arguments and errors: see `tilth.corpus.build.build_corpus`.
+    A corpus in `out` is replaced by a newer build from sources of the same names with the same settings; `overwrite`
+    replaces any other corpus too. Other arguments and errors: see `tilth.corpus.build.build_corpus`.
     """
     from tilth.corpus.build import build_corpus
 
     corpus = build_corpus(
-        sources, Path(out), validation=validation, max_rejected=max_rejected, text_column=text_column, progress=progress
+        sources,
+        Path(out),
+        validation=validation,
+        max_rejected=max_rejected,
+        text_column=text_column,
+        overwrite=overwrite,
+        progress=progress,
     )
     return corpus.card
 
@@ -48,12 +56,14 @@ def tokenizer_train(
     lowercase: bool = True,
     sample_bytes: int = 50_000_000,
     seed: int = 0,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train a tokenizer on a corpus and write it to the file `out`.
+    """Train a tokenizer on a corpus and write it to the file `out`. overwrite: replace a file that is there.
 
     Returns {"path", "kind", "vocab_size", "fingerprint"}.
-    Raises: UsageError for wrong settings, TilthError for a corpus that does not support them.
+    Raises: UsageError for wrong settings or an `out` that is not to be replaced, TilthError for a corpus that does not
+    support the settings.
     """
     from tilth.corpus.reader import open_corpus
     from tilth.recipe import TokenizerSettings
@@ -63,9 +73,17 @@ def tokenizer_train(
     values = {"kind": kind, "vocab_size": vocab_size, "lowercase": lowercase, "sample_bytes": sample_bytes}
     settings = load_settings(TokenizerSettings, values=values, where="the tokenizer's settings")
     path = Path(out)
-    output_folder(path.parent)
-    tokenizer = train_tokenizer(settings, open_corpus(Path(corpus)), seed, progress=progress)
-    tokenizer.save(path)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name the file to write, such as --out {path / 'tokenizer.json'}")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a plain file; choose another --out")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} is there already; choose another --out, or pass --overwrite")
+    opened = open_corpus(Path(corpus))
+    with not_left_empty(path.parent):
+        output_folder(path.parent)
+        tokenizer = train_tokenizer(settings, opened, seed, size_setting="--vocab-size", progress=progress)
+        tokenizer.save(path)
     return {
         "path": str(path),
         "kind": kind,
@@ -95,8 +113,10 @@ def plan(
     from tilth.train.planning.plan import plan as run_plan
 
     checked = load_recipe(recipe, [*overrides, *([f"train.device={device}"] if device else [])])
-    folder = None if out is None else Path(out)
-    return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=folder, progress=progress)
+    if out is None:
+        return run_plan(checked, Path(corpus), price=price, ladder=ladder, progress=progress)
+    with not_left_empty(Path(out)):
+        return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=Path(out), progress=progress)
 
 
 def pretrain(
@@ -128,13 +148,15 @@ def pretrain(
     from tilth.train.loop import pretrain as run_pretraining
 
     run = Path(out)
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file; choose another --out")
     if processes != 1:
         load_recipe(recipe, overrides)
         arguments = [str(recipe), "--corpus", str(corpus), "--out", str(out), *overrides]
         flags = {"--resume": resume, "--accept-changes": accept_changes}
         launch(["pretrain", *arguments, *(flag for flag, given in flags.items() if given)], processes)
         return {**read_json(run / "summary.json"), "report": str(run / "report.html")}
-    with join() as world:
+    with not_left_empty(run), join() as world:
         checked = load_recipe(recipe, overrides)
         try:
             summary = run_pretraining(

@@ -10,13 +10,13 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
 import tilth
 from tilth import render
-from tilth.errors import Interrupted, TilthError, UsageError
+from tilth.errors import Terminated, TilthError, UsageError
 from tilth.shell import Verbs
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ def main() -> NoReturn:
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     """Unwind on SIGTERM, so that temporary files go; a training run puts its own handler in place of this one."""
-    raise Interrupted("stopped by SIGTERM", number)
+    raise Terminated("stopped by SIGTERM", number)
 
 
 def _show_version(wanted: bool) -> None:
@@ -96,16 +96,33 @@ def corpus_build(
     ],
     out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
     validation: Annotated[float, typer.Option(help="Share of the text to hold out.")] = 0.05,
-    max_rejected: Annotated[float, typer.Option(help="Share of broken records past which to stop.")] = 0.01,
+    max_rejected: Annotated[
+        float, typer.Option(help="Share of broken records past which to stop; of few, a tenth.")
+    ] = 0.01,
     text_column: Annotated[str, typer.Option(help="The column of tables and JSON lines that holds the text.")] = "text",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a corpus of other sources or other settings in --out.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Read, de-duplicate and split documents into a corpus."""
     with _working():
         card = tilth.corpus_build(
-            sources, out, validation=validation, max_rejected=max_rejected, text_column=text_column
+            sources,
+            out,
+            validation=validation,
+            max_rejected=max_rejected,
+            text_column=text_column,
+            overwrite=overwrite,
         )
-    render.result(card, as_json)
+    _show_card(card, out, as_json)
+
+
+def _show_card(card: dict[str, Any], corpus: str, as_json: bool) -> None:
+    if as_json:
+        render.result(card, as_json)
+    else:
+        render.card(card, corpus)
 
 
 @corpus_app.command("card")
@@ -116,7 +133,7 @@ def corpus_card(
     """Show what is in a corpus, what was dropped and why."""
     with _working():
         card = tilth.corpus_card(corpus)
-    render.result(card, as_json)
+    _show_card(card, corpus, as_json)
 
 
 @tokenizer_app.command("train")
@@ -128,12 +145,20 @@ def tokenizer_train(
     lowercase: Annotated[bool, typer.Option(help="Fold case and accents (wordpiece only).")] = True,
     sample_bytes: Annotated[int, typer.Option(help="Bytes of the seeded training sample.")] = 50_000_000,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train a tokenizer on a sample of a corpus."""
     with _working():
         summary = tilth.tokenizer_train(
-            corpus, out, kind=kind, vocab_size=vocab_size, lowercase=lowercase, sample_bytes=sample_bytes, seed=seed
+            corpus,
+            out,
+            kind=kind,
+            vocab_size=vocab_size,
+            lowercase=lowercase,
+            sample_bytes=sample_bytes,
+            seed=seed,
+            overwrite=overwrite,
         )
     render.result(summary, as_json)
 
@@ -328,7 +353,9 @@ def _texts(texts: list[str], data: str | None) -> list[str]:
     if not found:
         raise TilthError(f"{data or 'standard input'} holds no text")
     if len(found) < len(lines):
-        print(f"{len(lines) - len(found)} blank lines are no texts and were left out.", file=sys.stderr)
+        blank = len(lines) - len(found)
+        what = "1 blank line is no text and was" if blank == 1 else f"{blank:,} blank lines are no texts and were"
+        print(f"{what} left out.", file=sys.stderr)
     return found
 
 
@@ -349,6 +376,8 @@ def generate(
     as_json: Json = False,
 ) -> None:
     """Continue a text, or several, with a causal model."""
+    if "" in (stop or ()):
+        raise UsageError("--stop '' would stop before the first character; give a text to stop before, or leave it out")
     with _working():
         generated = tilth.generate(
             model,
@@ -364,7 +393,7 @@ def generate(
     if as_json:
         render.result(generated, as_json)
     else:
-        print("\n\n".join(made["prompt"] + made["text"] for made in generated.get("texts", [generated])))
+        render.texts([made["prompt"] + made["text"] for made in generated.get("texts", [generated])])
 
 
 @app.command()

@@ -24,6 +24,10 @@ class Interrupted(TilthError):
         self.exit_status = 128 + signal_number
 
 
+class Terminated(Interrupted):
+    """The work was stopped by a signal as it was; what is left of it depends on the verb."""
+
+
 class AnotherProcessFailed(TilthError):
     """This process of several ends because another one failed, which has said why: there is nothing to tell."""
 

@@ -46,9 +46,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it replaces `path` only when the block ends without error."""
     aside = path.with_name(f".{path.name}.partial")
     try:
-        yield aside
-        _sync_file(aside)
-        os.replace(aside, path)
+        with _naming(path, aside):
+            yield aside
+            _sync_file(aside)
+            os.replace(aside, path)
         _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
@@ -60,14 +61,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
     aside = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     recover_folder(path)
-    aside.mkdir(parents=True)
+    with _naming(path, aside):
+        aside.mkdir(parents=True)
     try:
-        yield aside
-        mode = _usual_mode(aside)
-        for inner in (*aside.rglob("*"), aside):
-            if inner.is_file():
-                inner.chmod(mode)  # safetensors leaves its files to their owner alone
-            (_sync_folder if inner.is_dir() else _sync_file)(inner)
+        with _naming(path, aside):
+            yield aside
+            mode = _usual_mode(aside)
+            for inner in (*aside.rglob("*"), aside):
+                if inner.is_file():
+                    inner.chmod(mode)  # safetensors leaves its files to their owner alone
+                (_sync_folder if inner.is_dir() else _sync_file)(inner)
         if path.exists():
             path.rename(replaced)
         aside.rename(path)
@@ -144,3 +147,27 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise TilthError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
     return path
+
+
+@contextlib.contextmanager
+def not_left_empty(path: Path) -> Iterator[None]:
+    """A folder that the block makes goes again when the block fails and left nothing in it."""
+    absent = not path.exists()
+    try:
+        yield
+    except BaseException:
+        if absent:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        raise
+
+
+@contextlib.contextmanager
+def _naming(path: Path, aside: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, or only the one aside, name the file that is to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and (error.filename is None or str(error.filename).startswith(str(aside))):
+            error.filename, error.filename2 = str(path), None
+        raise

@@ -1,10 +1,16 @@
-"""One progress bar for all long work: percent, rate, time left, and a few live figures."""
+"""One progress bar for all long work: percent, rate, time left, and a few live figures, on one line of any terminal."""
 
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Update = Callable[..., None]
+
+WIDEST_BAR, NARROWEST_BAR = 24, 6
 
 
 def announce(text: str, shown: bool = True) -> None:
@@ -19,44 +25,85 @@ def progress_bar(description: str, total: float | None, unit: str, shown: bool =
 
     total: how much there is to do in `unit`, or None when unknown. shown: False hides the bar; it is also hidden where
     standard error is not a terminal. The rate is shown from one `unit` a second.
-    Yields `update(done, **figures)`: the amount done so far, and figures to show beside the bar, as strings.
+    Yields `update(done, **figures)`: the amount done so far, and figures to show beside the bar, as strings, the most
+    wanted first. Where the terminal is too narrow for all, the bar shrinks, then what is least needed is left out.
     """
     if not (shown and sys.stderr.isatty()):
         yield lambda done, **figures: None
         return
 
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            speed = task.finished_speed or task.speed or 0
-            return Text(f"{speed:,.0f} {unit}/s" if speed >= 1 else "")
+    console = Console(stderr=True)
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.percentage:>5.1f} %" if total else "{task.completed:,.0f} {task.fields[unit]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        Rate(),
-        TextColumn("{task.fields[figures]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total, unit=unit, figures="")
+    class Line(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            amount = f"{task.percentage:.1f} %" if total else f"{task.completed:,.0f} {unit}"
+            speed = task.finished_speed or task.speed or 0
+            return progress_line(
+                description,
+                amount,
+                task.percentage / 100 if total else None,
+                task.elapsed,
+                task.time_remaining if total and not task.finished else None,
+                f"{speed:,.0f} {unit}/s" if speed >= 1 else "",
+                task.fields["figures"],
+                console.width,
+            )
+
+    with Progress(Line(), console=console) as progress:
+        task = progress.add_task(description, total=total, figures={})
 
         def update(done: float, **figures: str) -> None:
-            shown_figures = "  ".join(f"{name} {value}" for name, value in figures.items())
-            progress.update(task, completed=done, figures=shown_figures)
+            progress.update(task, completed=done, figures=figures)
 
         yield update
+
+
+def progress_line(
+    description: str,
+    amount: str,
+    share: float | None,
+    elapsed: float | None,
+    left: float | None,
+    rate: str,
+    figures: dict[str, str],
+    width: int,
+) -> "Text":
+    """What a bar shows, in at most `width` characters: the parts that are least needed are left out first.
+
+    share: done, from 0 to 1, or None when the total is unknown. elapsed, left: seconds, or None when unknown.
+    figures: one that is named `rate` is shown without its name.
+    """
+    from rich.text import Text
+
+    shown_figures = [value if name == "rate" else f"{name} {value}" for name, value in figures.items()]
+    # In the order of the line, each with its need: the smaller, the longer it stays.
+    parts = [(0, description), (1, amount)]
+    if left is not None:
+        parts.append((2, f"{_clock(left)} left"))
+    parts += [(4 + number, figure) for number, figure in enumerate(shown_figures)]
+    if rate:
+        parts.append((4 + len(shown_figures), rate))
+    if elapsed is not None:
+        parts.append((3 if left is None else 5 + len(shown_figures), f"{_clock(elapsed)} elapsed"))
+    while len(parts) > 1 and len("  ".join(text for _, text in parts)) > width:
+        parts.remove(max(parts))
+    texts = [text for _, text in parts]
+    line = Text(no_wrap=True, overflow="ellipsis")
+    room = min(WIDEST_BAR, width - len("  ".join(texts)) - 2)
+    line.append(texts[0])
+    if share is not None and room >= NARROWEST_BAR:
+        done = round(room * min(1.0, max(0.0, share)))
+        line.append("  ").append("━" * done, "green").append("━" * (room - done), "dim")
+    for text in texts[1:]:
+        line.append(f"  {text}")
+    return line
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}"

@@ -20,6 +20,7 @@ from tilth.settings import Settings, load_settings, nearest, read_yaml
 _BUDGET = re.compile(
     r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([KMB]?)\s*(token|step|epoch|second|minute|hour)s?\s*"
 )
+SMALLEST_VOCABULARY = 16
 _MULTIPLIERS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9}
 _MINUTES = {"second": 1 / 60, "hour": 60.0}
 
@@ -52,7 +53,7 @@ class Budget(BaseModel):
         )
 
     def __str__(self) -> str:
-        return f"{self.amount:.15g} {self.unit}"
+        return f"{self.amount:.15g} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
 
 
 BudgetSetting = Annotated[Budget, BeforeValidator(Budget.parse), PlainSerializer(str, return_type=str)]
@@ -79,7 +80,7 @@ class TokenizerSettings(Settings):
     """The tokenizer to train on the corpus, or the file of one to use."""
 
     kind: Literal["wordpiece", "byte_bpe", "characters"] = "wordpiece"
-    vocab_size: int = Field(default=8192, ge=16, description="entries, special tokens included")
+    vocab_size: int = Field(default=8192, ge=SMALLEST_VOCABULARY, description="entries, special tokens included")
     lowercase: bool = Field(default=True, description="fold case and accents (wordpiece only)")
     sample_bytes: int = Field(default=50_000_000, ge=1000, description="bytes of the seeded training sample")
     path: str | None = Field(default=None, description="an existing tokenizer.json, or a model folder that holds one")
@@ -292,7 +293,7 @@ def _read_values(recipe: str | Path) -> dict[str, Any]:
             raise UsageError(f"cannot read the recipe {path}: {error}") from None
     else:
         raise UsageError(
-            f"no recipe {str(recipe)!r}: give a YAML file or one of {', '.join(builtin_recipes())}"
+            f"no recipe {str(recipe)!r}: there is no such file, and no built-in recipe of that name"
             + nearest(str(recipe), builtin_recipes())
         )
     return read_yaml(text, str(recipe))

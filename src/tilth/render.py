@@ -1,10 +1,14 @@
 """Results for people and for programs, on standard output; errors on standard error."""
 
+import contextlib
 import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from tilth.errors import TilthError
 
 
 def error(message: str) -> None:
@@ -16,6 +20,23 @@ def error(message: str) -> None:
     )
 
 
+@contextlib.contextmanager
+def _on_standard_output() -> Iterator[None]:
+    """Print in the block, and see it through: a result that did not arrive is a failure.
+
+    Raises: TilthError when standard output takes no more; BrokenPipeError when its reader has gone.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise TilthError(f"cannot write the result to standard output: {why}; send it elsewhere") from None
+
+
+@_on_standard_output()
 def result(value: Any, as_json: bool) -> None:
     """Print a verb's result: one JSON object, or a table of names and values.
 
@@ -49,6 +70,7 @@ def result(value: Any, as_json: bool) -> None:
         console.print(table)
 
 
+@_on_standard_output()
 def predictions(items: Sequence[Mapping[str, Any]]) -> None:
     """Print one line for each text: label, probability, text. What was cut is said on standard error."""
     for item in items:
@@ -57,6 +79,23 @@ def predictions(items: Sequence[Mapping[str, Any]]) -> None:
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
 
 
+@_on_standard_output()
+def card(values: Mapping[str, Any], folder: str) -> None:
+    """Print what is in a corpus. folder: where it is."""
+    from rich.console import Console
+
+    from tilth.corpus.card_text import render_card
+
+    Console(highlight=False, markup=False, emoji=False).print(render_card(dict(values), Path(folder)))
+
+
+@_on_standard_output()
+def texts(items: Sequence[str]) -> None:
+    """Print texts with a blank line between them."""
+    print("\n\n".join(items))
+
+
+@_on_standard_output()
 def plan(values: Mapping[str, Any]) -> None:
     """Print a plan: a line for each thing that a run takes or brings, then the warnings."""
     memory, budget, micro, best = (values[name] for name in ("memory", "budget", "micro_batch", "compute_optimal"))

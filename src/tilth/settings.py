@@ -62,7 +62,7 @@ def load_settings(
     if not problems:
         return kind.model_validate(values)
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise UsageError(f"{where} has {count}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    raise UsageError(f"{count} in {where}:\n" + "\n".join(f"  - {problem}" for problem in problems))
 
 
 def read_yaml(text: str, where: str) -> dict[str, Any]:
@@ -142,7 +142,8 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
     if likeness(best)[0] >= 0.6:
         return f"; did you mean {best}?"
     group = name.rpartition(".")[0]
-    return f"; valid: {', '.join(candidate for candidate in candidates if candidate.rpartition('.')[0] == group)}"
+    near = [candidate for candidate in candidates if candidate.rpartition(".")[0] == group]
+    return f"; valid: {', '.join(near or candidates)}"
 
 
 def _apply(values: dict[str, Any], override: str) -> str | None:

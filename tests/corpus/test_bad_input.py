@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import is_corpus
+from tilth.corpus.rejections import allowed_rejections
 from tilth.errors import TilthError, UsageError
 
 GOOD = "\n".join(json.dumps({"text": f"a good record number {number}"}) for number in range(30)) + "\n"
@@ -47,7 +48,7 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
     (raw / "paper.pdf").write_bytes(b"%PDF-1.4 text")
     (raw / "link.txt").symlink_to(raw / "nowhere.txt")
     (raw / ".hidden.txt").write_text("hidden")
-    corpus = build(raw)
+    corpus = build(raw, max_rejected=0.2)
     assert {record["source"]: record["reason"] for record in set_aside(corpus.path)} == {
         "raw/binary.txt": "binary",
         "raw/latin.txt": "invalid_utf8",
@@ -85,7 +86,7 @@ def test_broken_lines_are_named_by_line_and_byte(tmp_path, build, documents, set
         b'{"text": "last"}',
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    corpus = build(tmp_path / "a.jsonl")
+    corpus = build(tmp_path / "a.jsonl", max_rejected=1)
     reasons = {record["record"]: record["reason"] for record in set_aside(corpus.path)}
     assert reasons.pop("a.jsonl:8") == "invalid_unicode"
     assert reasons == {
@@ -103,7 +104,7 @@ def test_broken_lines_are_named_by_line_and_byte(tmp_path, build, documents, set
 def test_ragged_undecodable_and_unclosed_rows(tmp_path, build, documents, set_aside):
     rows = [b"id,text", b"a,one", b"b,two,extra", b"c", b"d,\xff", b"e,five", b'f,"six', b"g,seven", b""]
     (tmp_path / "a.csv").write_bytes(b"\n".join(rows))
-    corpus = build(tmp_path / "a.csv")
+    corpus = build(tmp_path / "a.csv", max_rejected=1)
     assert {record["record"]: record["reason"] for record in set_aside(corpus.path)} == {
         "line 3": "ragged_row",
         "line 4": "ragged_row",
@@ -191,7 +192,7 @@ def test_hostile_archive(tmp_path, build, documents, set_aside):
         add("inner.tar.gz", gzip.compress(b"\0" * 2000))
         add("two.txt", b"the second book")
     (tmp_path / "a.tar.zst").write_bytes(zstandard.ZstdCompressor().compress(buffer.getvalue()))
-    corpus = build(tmp_path / "a.tar.zst")
+    corpus = build(tmp_path / "a.tar.zst", max_rejected=0.2)
     assert {record["record"]: record["reason"] for record in set_aside(corpus.path)} == {
         "../outside.txt": "unsafe_path",
         "/etc/motd.txt": "unsafe_path",
@@ -247,7 +248,7 @@ def test_overlong_json_line_is_rejected(tmp_path, build, set_aside, monkeypatch)
     monkeypatch.setattr("tilth.corpus.formats.jsonl.MAX_RECORD", 1000)
     lines = [json.dumps({"text": "short one"}), json.dumps({"text": "x" * 300_000}), json.dumps({"text": "short two"})]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    corpus = build(tmp_path / "a.jsonl")
+    corpus = build(tmp_path / "a.jsonl", max_rejected=0.5)
     assert [(record["reason"], record["record"]) for record in set_aside(corpus.path)] == [
         ("too_large", "line 2, byte 22")
     ]
@@ -255,19 +256,59 @@ def test_overlong_json_line_is_rejected(tmp_path, build, set_aside, monkeypatch)
 
 
 def test_too_many_rejections_stop_the_build_and_leave_the_evidence(tmp_path, build, set_aside):
-    (tmp_path / "a.jsonl").write_text(GOOD + "broken\n" * 11)
-    with pytest.raises(TilthError, match=r"11 of 41 records are broken, 10 are allowed") as error:
+    (tmp_path / "a.jsonl").write_text(GOOD + "broken\n" * 4)
+    with pytest.raises(TilthError, match=r"4 of 34 records are broken, 3 are allowed") as error:
         build(tmp_path / "a.jsonl")
     out = tmp_path / "out"
     assert str(out) in str(error.value) and "invalid_json" in str(error.value)
     assert not is_corpus(out)
-    assert len(set_aside(out)) == 11
+    assert len(set_aside(out)) == 4
     failed = json.loads((out / "failed.json").read_text())
-    assert (failed["in"], failed["kept"], failed["rejected"]) == (41, 30, {"invalid_json": 11})
+    assert (failed["in"], failed["kept"], failed["rejected"]) == (34, 30, {"invalid_json": 4})
 
-    (tmp_path / "a.jsonl").write_text(GOOD + "broken\n" * 10)
+    (tmp_path / "a.jsonl").write_text(GOOD + "broken\n" * 3)
     assert build(tmp_path / "a.jsonl").card["kept"] == 30
     assert not (out / "failed.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("records", "share", "allowed"),
+    [(3, 0.01, 0), (4, 0.01, 0), (9, 0.01, 0), (13, 0.01, 1), (99, 0.01, 9), (100, 0.01, 10), (900, 0.01, 10),
+     (2500, 0.01, 25), (4, 0.5, 2), (1000, 0, 0)],
+)  # fmt: skip
+def test_the_share_decides_or_a_tenth_of_few_records(records, share, allowed):
+    assert allowed_rejections(records, share) == allowed
+
+
+@pytest.mark.parametrize(("good", "broken", "stops"), [(1, 2, True), (2, 2, True), (12, 1, False), (17, 2, True)])
+def test_a_small_corpus_of_broken_lines_stops_the_build(good, broken, stops, tmp_path, build):
+    lines = [json.dumps({"text": f"a good record number {number}"}) for number in range(good)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines + ["broken"] * broken))
+    if not stops:
+        assert build(tmp_path / "a.jsonl").card["rejected"] == {"invalid_json": broken}
+        return
+    words = rf"^{broken} of {good + broken} records are broken, {(good + broken) // 10} are allowed; the limit is the "
+    with pytest.raises(TilthError, match=words + r"larger of 1 % of the records \(--max-rejected\) and a tenth"):
+        build(tmp_path / "a.jsonl")
+
+
+def test_what_was_set_aside_is_said_and_files_that_are_cut_are_named(tmp_path, build, capsys):
+    lines = "\n".join(json.dumps({"text": noise(60, number).hex()}) for number in range(2000)).encode()
+    data = gzip.compress(lines)
+    (tmp_path / "whole.jsonl").write_bytes(lines)
+    assert build(tmp_path / "whole.jsonl").card["rejected"] == {}
+    assert capsys.readouterr().err == ""
+    for number in range(7):
+        (tmp_path / f"cut-{number}.jsonl.gz").write_bytes(data[: len(data) // 4])
+    (tmp_path / "whole.jsonl").write_bytes(lines + b"\nbroken")
+    build(tmp_path / "whole.jsonl", *sorted(tmp_path.glob("cut-*")))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    told = captured.err.splitlines()
+    assert told[0].startswith("Set aside as broken: 8 of ")
+    assert told[0].endswith(f" records (7 truncated, 1 invalid_json); details in {tmp_path / 'out' / 'rejected'}.")
+    cut = [f"  cut-{number}.jsonl.gz is cut short: what followed the cut is missing." for number in range(5)]
+    assert told[1:] == [*cut, "  2 more files are not whole."]
 
 
 def test_zero_tolerance(tmp_path, build):

@@ -8,8 +8,10 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
+import tilth
 from tilth.corpus import writer
-from tilth.corpus.card import card_markdown, render_card
+from tilth.corpus.card import card_markdown
+from tilth.corpus.card_text import render_card
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 
@@ -96,6 +98,32 @@ def test_a_single_document_is_cut_and_the_card_says_so(tmp_path, build):
     assert any("cut in two" in note for note in corpus.card["notes"])
 
 
+def test_whole_novels_hold_out_the_ends_of_several(tmp_path, build, documents):
+    (tmp_path / "novels").mkdir()
+    texts = {
+        f"novels/{number:02}.txt": "\n".join(prose(100 * number + line) for line in range(100)) for number in range(12)
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    corpus = build(tmp_path / "novels")
+    card = corpus.card
+    first = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    assert (card["in"], card["kept"]) == (12, 12)
+    assert {name: split["documents"] for name, split in card["splits"].items()} == {"train": 12, "validation": 8}
+    held, total = (sum(card["splits"][name]["bytes"] for name in names) for names in (["validation"], card["splits"]))
+    assert 0.04 < held / total < 0.06
+    assert card["split_rule"] == "the ends of the 8 largest documents"
+    assert card["leak_check"] == {"passed": True, "groups_on_both_sides": 0, "texts_on_both_sides": 0}
+    assert any(note.startswith("8 documents were cut in two, the ends are in validation") for note in card["notes"])
+    found = documents(corpus)
+    for name, text in texts.items():
+        end = found.get(f"{name}#end")
+        assert found[name].text + (end.text if end else "") == text
+    build(tmp_path / "novels")
+    again = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    assert again == first
+
+
 def test_parts_and_row_groups_keep_the_order(tmp_path, build, monkeypatch):
     monkeypatch.setattr(writer, "PART_BYTES", 20_000)
     monkeypatch.setattr(writer, "ROW_GROUP_BYTES", 5_000)
@@ -119,6 +147,36 @@ def test_fingerprint_follows_content(tmp_path, build):
     rows[7]["text"] += "."
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert build(tmp_path / "a.jsonl").fingerprint != before
+
+
+def test_a_corpus_is_replaced_by_a_newer_build_of_the_same_only(tmp_path, build):
+    for name in ("a", "b"):
+        rows = [{"text": prose(number)} for number in range(20)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    a, b = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    first = build(a, overwrite=False).fingerprint
+    a.write_text(a.read_text() + "\n" + json.dumps({"text": prose(99)}))
+    second = build(a, overwrite=False, max_rejected=0.5).fingerprint
+    assert second != first
+    choose = "choose another --out, or pass --overwrite"
+    with pytest.raises(UsageError, match=rf"out holds a corpus of other sources \(a.jsonl\); {choose}"):
+        build(b, overwrite=False)
+    with pytest.raises(UsageError, match=rf"holds a corpus of other settings \(validation was 0.05\); {choose}"):
+        build(a, overwrite=False, validation=0.2)
+    assert open_corpus(tmp_path / "out").fingerprint == second
+    assert [source["source"] for source in build(b, a, overwrite=True).card["sources"]] == ["b.jsonl", "a.jsonl"]
+    build(a, b, overwrite=False)
+
+
+def test_the_api_does_not_overwrite_unless_asked(tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(prose(1, 2000))
+    out = tmp_path / "out"
+    tilth.corpus_build([str(tmp_path / "a.txt")], out, progress=False)
+    with pytest.raises(UsageError, match="other sources"):
+        tilth.corpus_build([str(tmp_path / "b.txt")], out, progress=False)
+    card = tilth.corpus_build([str(tmp_path / "b.txt")], out, overwrite=True, progress=False)
+    assert card["sources"][0]["source"] == "b.txt"
 
 
 def test_globs_overlaps_and_the_output_inside_the_source(tmp_path, build, documents, monkeypatch):
@@ -181,6 +239,30 @@ def test_readable_card(tmp_path, build):
     assert text == card_markdown(corpus.card)
     assert "8 documents kept of 10 records read" in text
     assert "| a.jsonl | 1 | 10 | 8 |" in text and "1 duplicate" in text and "1 invalid_json" in text
-    console = Console(file=StringIO(), width=100)
-    console.print(render_card(corpus))
-    assert "Leak check passed" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_the_card_fits_a_terminal(tmp_path, build):
+    for number in range(14):
+        rows = [json.dumps({"text": prose(50 * number + n)}) for n in range(40)] + [json.dumps({"text": prose(1)})]
+        name = (
+            "a-very-long-name-of-a-source-that-would-break-every-table.jsonl" if number == 3 else f"{number:02}.jsonl"
+        )
+        (tmp_path / name).write_text("\n".join(rows) + ("\nbroken" if number == 13 else ""))
+    corpus = build(*sorted(tmp_path.glob("*.jsonl")))
+    console = Console(file=StringIO(), width=80, markup=False, highlight=False)
+    console.print(render_card(corpus.card, corpus.path))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(lines) <= 30
+    assert lines[0] == "560 documents kept of 575 records read"
+    assert lines[2] == "split documents bytes share words groups median length"
+    train = corpus.card["splits"]["train"]
+    assert lines[3].startswith(f"train {train['documents']} {train['bytes']:,} 9")
+    assert "source files records kept bytes dropped broken" in lines
+    assert any(line.startswith("00.jsonl 1 41 40 ") and line.endswith(" 1 0") for line in lines)
+    assert any(line.startswith("4 more 4 165 160 ") and line.endswith(" 4 1") for line in lines)
+    said = " ".join(lines)
+    assert "dropped 14 duplicate: the same text as an earlier document" in said
+    assert "leak check passed: 0 groups and 0 texts are on both sides" in said
+    assert "broken 1 invalid_json; see " in said

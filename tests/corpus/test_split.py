@@ -48,7 +48,7 @@ def test_threshold_ignores_order_and_other_groups():
 def test_few_large_documents_give_about_the_share_of_bytes(seed):
     sizes = np.random.default_rng(seed).integers(100_000, 2_000_000, size=73)
     split = choose_split(names(73, seed), sizes, 0.05)
-    assert split.cut is None
+    assert split.ends == {}
     assert 0.025 <= sizes[split.validation].sum() / sizes.sum() <= 0.0525
 
 
@@ -61,21 +61,59 @@ def test_a_huge_group_does_not_swallow_the_share():
 
 
 @pytest.mark.parametrize("count", range(2, 12))
-def test_few_equal_documents_are_divided_whole(count):
+def test_few_short_documents_are_divided_whole(count):
     split = choose_split(names(count), np.full(count, 1000), 0.05)
-    assert split.cut is None
+    assert split.ends == {}
     assert split.validation.sum() == 1
+
+
+@pytest.mark.parametrize("count", range(2, 20))
+def test_few_long_documents_give_their_ends(count):
+    split = choose_split(names(count), np.full(count, 100_000), 0.05)
+    assert not split.validation.any()
+    cut = min(count, 8)
+    assert len(split.ends) == cut
+    assert set(split.ends.values()) == {5000 * count // cut}
+    assert split.rule == f"the ends of the {cut} largest documents"
+
+
+def test_documents_give_their_ends_in_proportion():
+    split = choose_split(names(4), np.array([40_000, 30_000, 20_000, 20_000]), 0.05)
+    assert not split.validation.any()
+    assert split.ends == {0: 2000, 1: 1500, 2: 1000, 3: 1000}
+
+
+def test_fewer_documents_are_cut_where_the_ends_of_all_would_be_scraps():
+    split = choose_split(names(12), np.full(12, 5000), 0.05)
+    assert not split.validation.any()
+    assert split.ends == dict.fromkeys(range(6), 500)
+
+
+def test_two_small_groups_are_held_out_rather_than_one_large():
+    sizes = np.array([875, 55, 70])
+    split = choose_split(names(3), sizes, 0.1)
+    assert sizes[split.validation].tolist() == [55, 70]
+    assert split.rule == "the two smallest groups that fill the share"
+    assert split.ends == {}
+
+
+def test_a_document_with_a_near_copy_is_not_cut():
+    groups = names(3)
+    split = choose_split([groups[0], groups[1], groups[1], groups[2]], np.array([10_000, 30_000, 30_000, 10_000]), 0.05)
+    assert sorted(split.ends) == [0, 3]
+    assert not split.validation.any()
 
 
 def test_a_small_document_beside_a_huge_one_does_not_make_the_whole_validation():
     split = choose_split(names(2), np.array([100, 1_000_000]), 0.05)
-    assert split.cut == 1
-    assert 40_000 < split.end <= 50_000
+    assert list(split.ends) == [1]
+    assert 40_000 < split.ends[1] <= 50_000
+    assert split.validation.tolist() == [True, False]
 
 
 def test_one_document_is_cut():
     split = choose_split(names(1), np.array([1000]), 0.1)
-    assert (split.cut, split.end, split.validation.any()) == (0, 100, False)
+    assert (split.ends, split.validation.any()) == ({0: 100}, False)
 
 
 def test_cut_text():

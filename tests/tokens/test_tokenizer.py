@@ -4,7 +4,8 @@ import re
 import pytest
 from tokenizers import Tokenizer
 
-from tilth.errors import TilthError
+import tilth
+from tilth.errors import TilthError, UsageError
 from tilth.recipe import TokenizerSettings
 from tilth.tokens import text as text_module
 from tilth.tokens.tokenizer import SpecialTokens, TextTokenizer, load_tokenizer, train_tokenizer
@@ -79,6 +80,50 @@ def test_a_vocabulary_the_corpus_does_not_support(stories, kind):
         train(stories, kind, vocab_size=30_000)
     supported = int(re.search(r"tokenizer.vocab_size to (\d+)", str(raised.value))[1])
     assert train(stories, kind, vocab_size=supported).vocab_size == supported
+
+
+def test_a_corpus_that_supports_less_than_the_smallest_vocabulary_needs_text(make_corpus):
+    with pytest.raises(
+        TilthError, match="supports a vocabulary of \\d+ entries, not 220; the smallest is 16: add text$"
+    ):
+        train(make_corpus(["aaa bbb"]), "wordpiece")
+
+
+@pytest.mark.parametrize("text", ["aaa bbb ccc ddd", "one two three four five", "the cat and the dog ran and sat"])
+def test_the_size_that_is_said_to_be_supported_is(make_corpus, text):
+    corpus = make_corpus([text])
+    with pytest.raises(TilthError, match=r"tokenizer.vocab_size to \d+ or less|the smallest is 16") as raised:
+        train(corpus, "wordpiece")
+    if said := re.search(r"tokenizer.vocab_size to (\d+)", str(raised.value)):
+        assert train(corpus, "wordpiece", vocab_size=int(said[1])).vocab_size == int(said[1])
+    else:
+        with pytest.raises(TilthError, match="the smallest is 16"):
+            train(corpus, "wordpiece", vocab_size=16)
+
+
+def test_the_verb_names_its_own_option_and_leaves_no_empty_folder(stories, tmp_path):
+    for kind, size in (("wordpiece", 30_000), ("byte_bpe", 200)):
+        with pytest.raises(TilthError, match="set --vocab-size to"):
+            tilth.tokenizer_train(
+                stories.path, tmp_path / "new" / "tokenizer.json", kind=kind, vocab_size=size, progress=False
+            )
+    with pytest.raises(UsageError, match="a problem in the tokenizer's settings:\n  - vocab_size"):
+        tilth.tokenizer_train(stories.path, tmp_path / "new" / "t.json", vocab_size=9, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_verb_replaces_a_file_only_when_told_to(stories, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    first = tilth.tokenizer_train(stories.path, path, vocab_size=220, progress=False)
+    with pytest.raises(UsageError, match=r"tokenizer.json is there already; choose another --out, or pass --overwrite"):
+        tilth.tokenizer_train(stories.path, path, vocab_size=200, progress=False)
+    assert load_tokenizer(path).fingerprint == first["fingerprint"]
+    second = tilth.tokenizer_train(stories.path, path, vocab_size=200, overwrite=True, progress=False)
+    assert load_tokenizer(path).fingerprint == second["fingerprint"] != first["fingerprint"]
+    with pytest.raises(UsageError, match="is a folder; name the file to write, such as --out .*tokenizer.json$"):
+        tilth.tokenizer_train(stories.path, tmp_path, overwrite=True, progress=False)
+    with pytest.raises(UsageError, match="/dev/full is not a plain file"):
+        tilth.tokenizer_train(stories.path, "/dev/full", overwrite=True, progress=False)
 
 
 def test_byte_bpe_needs_room_for_every_byte(stories):

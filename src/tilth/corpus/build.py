@@ -6,7 +6,6 @@ The documents are spooled because the groups, and so the split, are known only w
 holds one batch of documents, and some hundred bytes per document for digests, sketches and groups.
 """
 
-import errno
 import json
 import os
 import platform
@@ -26,22 +25,19 @@ from tilth.corpus.dedupe import deduplicator
 from tilth.corpus.groups import find_groups, name_groups, sketch_values, sketcher
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
+from tilth.corpus.output import FAILED, check_out, check_replaces, explain
 from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus, seal
 from tilth.corpus.records import BATCH_SCHEMA, DOCUMENT_SCHEMA, Dropped, Rejected, to_batches
+from tilth.corpus.rejections import allowed_rejections, missing_after, told_of_rejections, too_many
 from tilth.corpus.sources import Source, find_sources, read_source
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
 from tilth.corpus.writer import SplitWriter
 from tilth.errors import TilthError, UsageError
 from tilth.files import fingerprint, output_folder, sha256_file, whole_folder, write_json
-from tilth.progress import progress_bar
+from tilth.progress import announce, progress_bar
 from tilth.version import __version__
 
 BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
-
-FREE_REJECTIONS = 10
-"""Rejected records that never stop a build, unless the limit is 0."""
-
-FAILED = "failed.json"
 
 
 @dataclass(frozen=True)
@@ -68,7 +64,7 @@ SPOOL_SCHEMA = pa.schema([*BATCH_SCHEMA, *(pa.field(name, pa.int64()) for name i
 
 @dataclass
 class _Build:
-    """What one build knows so far. folder: the new corpus, in the making."""
+    """What one build knows so far. folder: the new corpus, in the making. missing: sentences about files cut short."""
 
     folder: Path
     tallies: list[Tally] = field(default_factory=list)
@@ -76,6 +72,7 @@ class _Build:
     examples: dict[str, str] = field(default_factory=dict)
     digests: list[bytes] = field(default_factory=list)
     sketches: list[np.ndarray] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     sizes: list[np.ndarray] = field(default_factory=list)
 
 
@@ -86,49 +83,48 @@ def build_corpus(
     validation: float = 0.05,
     max_rejected: float = 0.01,
     text_column: str = "text",
+    overwrite: bool = True,
     progress: bool = True,
 ) -> Corpus:
     """Read `sources` into a corpus folder.
 
     sources: files, folders, globs, or the word `installed-docs`. validation: share of the bytes to hold out.
-    max_rejected: share of broken records past which the build fails; ten are always allowed, unless it is 0.
+    max_rejected: share of broken records past which the build fails; unless it is 0, a tenth of the records, up to ten,
+    is allowed as well.
     text_column: the field of tables and JSON records that holds the text.
+    overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
+    settings.
 
-    `out` appears only when it is complete; an earlier corpus there stays until then. A build that fails for what it
-    read leaves `failed.json` and `rejected/` in `out` (in `out/failed` when it holds a corpus).
-    Raises: UsageError for wrong arguments, TilthError when there are no documents, too many broken ones, or no space.
+    `out` appears only when it is complete; an earlier corpus there stays until then. What was set aside is said on
+    standard error. A build that fails for what it read leaves `failed.json` and `rejected/` in `out` (in `out/failed`
+    when it holds a corpus).
+    Raises: UsageError for wrong arguments and for a corpus that is not to be replaced, TilthError when there are no
+    documents, too many broken ones, or no space.
     """
     if not 0 < validation < 0.5:
         raise UsageError(f"validation is {validation}: choose a share above 0 and below 0.5")
     if not 0 <= max_rejected <= 1:
         raise UsageError(f"max_rejected is {max_rejected}: choose a share from 0 to 1")
-    out = Path(os.path.abspath(out))
-    _check_out(out)
+    given, out = out, Path(os.path.abspath(out))
+    check_out(out)
     found = find_sources(sources, out)
+    settings = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
+    if not overwrite:
+        check_replaces(given, [source.name for source in found], settings)
     try:
         output_folder(out.parent)
         with whole_folder(out) as folder:
             build = _Build(folder)
             _read(build, found, out, text_column, max_rejected, progress)
             _check_counts(build, out, max_rejected)
-            settings = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
             card = _write(build, found, settings)
             (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
             write_json(folder / CARD, seal(card))
     except OSError as error:
-        raise TilthError(_explain(error, out)) from error
+        raise TilthError(explain(error, out)) from error
+    for line in told_of_rejections(card["rejected"], card["in"], build.missing, given / "rejected"):
+        announce(line)
     return open_corpus(out)
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise UsageError(f"{out} is a file; choose another --out")
-    if not out.exists() or is_corpus(out):
-        return
-    foreign = {path.name for path in out.iterdir()} - {FAILED, "rejected"}
-    if foreign:
-        names = ", ".join(sorted(foreign)[:3])
-        raise UsageError(f"{out} is not a corpus and holds other things ({names}); choose an empty or new --out")
 
 
 def _read(
@@ -161,6 +157,8 @@ def _read(
                 elif isinstance(item, Rejected):
                     tally.records += 1
                     tally.rejected[item.reason] += 1
+                    if sentence := missing_after(item):
+                        build.missing.append(sentence)
                     build.examples.setdefault(item.reason, f"{item.source}, {item.record}: {item.detail}")
                     line = {"source": item.source, "record": item.record, "reason": item.reason, "detail": item.detail}
                     rejected.write(json.dumps(line, ensure_ascii=True) + "\n")
@@ -200,14 +198,12 @@ def _note_kept(build: _Build, batch: pa.RecordBatch, tally: Tally) -> None:
 def _check_counts(build: _Build, out: Path, max_rejected: float) -> None:
     found = counts(build.tallies)
     rejected = sum(found["rejected"].values())
-    allowed = max(FREE_REJECTIONS, int(max_rejected * found["in"])) if max_rejected else 0
-    if rejected > allowed:
-        limit = f"{allowed:,} are allowed (--max-rejected {max_rejected:g})"
-        _fail(build, out, f"{rejected:,} of {found['in']:,} records are broken, {limit}")
     if not found["kept"]:
         names = ", ".join(tally.source for tally in build.tallies)
         files = sum(tally.files for tally in build.tallies)
         _fail(build, out, f"no documents in {names} ({files:,} files, {found['in']:,} records)")
+    if rejected > allowed_rejections(found["in"], max_rejected):
+        _fail(build, out, too_many(rejected, found["in"], max_rejected))
 
 
 def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
@@ -245,7 +241,7 @@ def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> di
         raise AssertionError(f"the split leaks: {leaks}")
     splits = {name: writer.summary() for name, writer in writers.items()}
     found = counts(build.tallies)
-    written = sum(summary["documents"] for summary in splits.values()) - (split.cut is not None)
+    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends)
     left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
     if written != found["kept"] or found["in"] != written + left_out:
         raise AssertionError(f"counts do not add up: {found}, {written} documents written")
@@ -271,46 +267,41 @@ def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> di
 
 
 def _split_batches(spool: Path, groups: list[str], split: Split) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Batches of documents, and which are held out. A document that is cut comes as two, with groups of their own."""
+    """Batches of documents, and which are held out. A document that is cut comes as two, in groups of their own."""
     start = 0
     with pa.ipc.open_stream(pa.memory_map(os.fspath(spool))) as reader:
         for batch in reader:
             end = start + batch.num_rows
             held = split.validation[start:end]
             documents = batch.append_column("group", pa.array(groups[start:end], pa.string()))
-            if split.cut is not None and start <= split.cut < end:
-                documents, held = _cut(documents, held, split.cut - start, split.end)
+            ends = {index - start: size for index, size in split.ends.items() if start <= index < end}
+            if ends:
+                documents, held = _cut(documents, held, ends)
             yield documents, held
             start = end
 
 
-def _cut(documents: pa.RecordBatch, held: np.ndarray, index: int, size: int) -> tuple[pa.RecordBatch, np.ndarray]:
-    rows = documents.to_pylist()
-    row = rows[index]
-    text, end = cut_text(row["text"], size / len(row["text"].encode()))
-    cut = [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
-    rows[index : index + 1] = cut
+def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> tuple[pa.RecordBatch, np.ndarray]:
+    """ends: about how many bytes to cut off and hold out, by the document's place in the batch."""
+    rows = []
+    for index, row in enumerate(documents.to_pylist()):
+        if index not in ends:
+            rows.append(row)
+            continue
+        text, end = cut_text(row["text"], ends[index] / len(row["text"].encode()))
+        rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
     batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-    return measure(normalise(batch)), np.insert(held, index + 1, True)
+    return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)
 
 
 def _notes(build: _Build, sources: list[Source], split: Split) -> list[str]:
     notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
     if build.unsupported:
         notes.append(f"files of formats that are not read: {reasons(build.unsupported)}")
-    if split.cut is not None:
+    if split.ends:
+        cut = "one document was" if len(split.ends) == 1 else f"{len(split.ends)} documents were"
         notes.append(
-            "one document was cut in two, its end is in validation; the splits hold one document more than were kept, "
-            "and validation is easier than on unseen documents"
+            f"{cut} cut in two, the {'end is' if len(split.ends) == 1 else 'ends are'} in validation; the splits hold "
+            f"{len(split.ends)} more than were kept, and validation is easier than on unseen documents"
         )
     return notes
-
-
-def _explain(error: OSError, out: Path) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        where = shutil.disk_usage(out.parent).free
-        return (
-            f"no space left while writing {out} ({where / 1e6:,.0f} MB free): the build needs about the size of the "
-            "text; free some or choose another --out. Nothing that was there before has changed"
-        )
-    return f"cannot write {out}: {error.strerror or error}; choose another --out"

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tilth.corpus.reader import Corpus
-
 DROPPED = {
     "duplicate": "the same text as an earlier document, apart from case and white space",
     "empty": "no text",
@@ -111,10 +109,3 @@ def card_markdown(card: dict[str, Any]) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-def render_card(corpus: Corpus):
-    """The card as something `rich` prints."""
-    from rich.markdown import Markdown
-
-    return Markdown(card_markdown(corpus.card))

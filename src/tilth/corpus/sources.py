@@ -12,6 +12,7 @@ from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.records import Item, Rejected, printable
+from tilth.corpus.rejections import FROM_THE_BREAK_ON
 from tilth.errors import UsageError
 
 INSTALLED_DOCS = "installed-docs"
@@ -123,7 +124,7 @@ def read_source(source: Source, text_column: str, advance: Callable[[int], None]
         try:
             yield from _read_file(file, text_column, advance)
         except Broken as broken:
-            yield Rejected(file.name, "from the break on", broken.reason, broken.detail)
+            yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
 
 
 def _read_file(file: File, text_column: str, advance: Callable[[int], None]) -> Iterator[Item]:
@@ -147,4 +148,4 @@ def _read_file(file: File, text_column: str, advance: Callable[[int], None]) -> 
             try:
                 yield from read_stream(content, f"{file.name}/{name}", name, text_column)
             except Broken as broken:
-                yield Rejected(f"{file.name}/{name}", "from the break on", broken.reason, broken.detail)
+                yield Rejected(f"{file.name}/{name}", FROM_THE_BREAK_ON, broken.reason, broken.detail)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,18 +15,23 @@ from tilth.errors import TilthError
 MIN_GROUPS = 1000
 """Groups from which a threshold on their hash gives the share that was asked for."""
 
+MOST_CUT = 8
+"""Documents that give their ends where a single one would be held out."""
+
+LEAST_END = 500
+"""Bytes of an end that are worth holding out: some sentences. Shorter documents are held out whole."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """validation: which documents are held out, bool (documents,). cut: the document whose end is held out as well.
+    """validation: which documents are held out, bool (documents,). rule: how it was decided, in words for the card.
 
-    end: the bytes to hold out of it, about. rule: how it was decided, in words for the card.
+    ends: documents whose ends are held out as well, each with about how many bytes of it.
     """
 
     validation: np.ndarray
     rule: str
-    cut: int | None = None
-    end: int = 0
+    ends: dict[int, int] = field(default_factory=dict)
 
 
 def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split:
@@ -39,7 +44,18 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
     in the order of their hashes as long as they fit. If they come to less than half of the share, the smallest group
     that mends this is added, unless it would take more than half of everything; then the end of the largest document is
     held out instead, which is also what happens to a single document.
+
+    Where this would hold out one document of several, nothing could be compared with another document: the two smallest
+    groups that give half of the share are held out instead if they stay below one and a half of it, else the ends of up
+    to eight large documents, of 500 bytes or more. A corpus that is too small for this has one document held out.
     """
+    split = _whole_groups(groups, sizes, share)
+    if len(sizes) > 1 and split.validation.sum() + len(split.ends) == 1:
+        return _several_documents(groups, sizes, share) or split
+    return split
+
+
+def _whole_groups(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split:
     names, member = np.unique(np.asarray(groups), return_inverse=True)  # sorted, so in the order of the hashes
     group_sizes = np.bincount(member, weights=sizes)
     total = group_sizes.sum()
@@ -67,7 +83,30 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
     outside = alone if len(alone) else outside
     largest = int(outside[np.argmax(sizes[outside])])
     end = min(int(wanted - taken), int(sizes[largest]) // 2)
-    return Split(held[member], rule + ", and the end of the largest document", largest, max(1, end))
+    return Split(held[member], rule + ", and the end of the largest document", {largest: max(1, end)})
+
+
+def _several_documents(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split | None:
+    """A split with at least two documents held out, or None where there are no two that can be spared."""
+    _, member, members = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    group_sizes = np.bincount(member, weights=sizes)
+    wanted = share * group_sizes.sum()
+    smallest = np.argsort(group_sizes, kind="stable")
+    for second in smallest[1:]:
+        both = group_sizes[smallest[0]] + group_sizes[second]
+        if both > 1.5 * wanted:
+            break
+        if both >= 0.5 * wanted:
+            return Split(np.isin(member, (smallest[0], second)), "the two smallest groups that fill the share")
+    alone = np.flatnonzero(members[member] == 1)
+    largest = alone[np.argsort(-sizes[alone], kind="stable")][:MOST_CUT]
+    for count in range(len(largest), 1, -1):
+        cut = largest[:count]
+        given = min(0.5, wanted / sizes[cut].sum())
+        if given * sizes[cut[-1]] >= LEAST_END:
+            ends = {int(index): int(given * sizes[index]) for index in sorted(cut)}
+            return Split(np.zeros(len(sizes), bool), f"the ends of the {count} largest documents", ends)
+    return None
 
 
 def cut_text(text: str, share: float) -> tuple[str, str]:

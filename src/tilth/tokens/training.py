@@ -11,7 +11,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.progress import progress_bar
-from tilth.recipe import TokenizerSettings
+from tilth.recipe import SMALLEST_VOCABULARY, TokenizerSettings
 from tilth.tokens.load import special_tokens
 from tilth.tokens.text import TextTokenizer
 
@@ -28,9 +28,16 @@ _DOCUMENT_SHARE = 100
 _SPAN_CHARACTERS = 4096
 
 
-def train_tokenizer(settings: TokenizerSettings, corpus: "Corpus", seed: int, progress: bool = True) -> TextTokenizer:
+def train_tokenizer(
+    settings: TokenizerSettings,
+    corpus: "Corpus",
+    seed: int,
+    progress: bool = True,
+    size_setting: str = "tokenizer.vocab_size",
+) -> TextTokenizer:
     """Train the tokenizer that `settings` describes on the training split; equal input gives equal bytes.
 
+    size_setting: what the user calls the number of entries, for messages.
     Memory is bounded by `settings.sample_bytes`: that much text is held, and counted by words.
     Raises: TilthError when the corpus has no text, or does not support the vocabulary (characters excepted).
     """
@@ -42,19 +49,26 @@ def train_tokenizer(settings: TokenizerSettings, corpus: "Corpus", seed: int, pr
             update(len(texts))
         if not any(text.strip() for text in texts):
             raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
-        if settings.kind == "wordpiece":
-            backend = _train_wordpiece(texts, settings.vocab_size, settings.lowercase)
-        elif settings.kind == "byte_bpe":
-            backend = _train_byte_bpe(texts, settings.vocab_size)
-        else:
-            backend = _train_characters(texts, settings.vocab_size)
+        backend = _train(texts, settings, settings.vocab_size, size_setting)
     supported = backend.get_vocab_size()
     if supported < settings.vocab_size and settings.kind != "characters":
+        # A small wordpiece vocabulary has room for fewer characters, and so supports less than a large one.
+        while (less := _train(texts, settings, supported, size_setting).get_vocab_size()) < supported:
+            supported = less
+        smaller = f"set {size_setting} to {supported} or less, or add text"
         raise TilthError(
-            f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size};"
-            f" set tokenizer.vocab_size to {supported} or less, or add text"
+            f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size}; "
+            + (smaller if supported >= SMALLEST_VOCABULARY else f"the smallest is {SMALLEST_VOCABULARY}: add text")
         )
     return TextTokenizer(backend, special_tokens(backend))
+
+
+def _train(texts: list[str], settings: TokenizerSettings, vocab_size: int, size_setting: str) -> Tokenizer:
+    if settings.kind == "wordpiece":
+        return _train_wordpiece(texts, vocab_size, settings.lowercase)
+    if settings.kind == "byte_bpe":
+        return _train_byte_bpe(texts, vocab_size, size_setting)
+    return _train_characters(texts, vocab_size)
 
 
 def sample_texts(corpus: "Corpus", sample_bytes: int, seed: int) -> Iterator[str]:
@@ -133,14 +147,14 @@ def _wordpiece(vocab: dict[str, int], normalizer: normalizers.Normalizer) -> Tok
     return backend
 
 
-def _train_byte_bpe(texts: list[str], vocab_size: int) -> Tokenizer:
+def _train_byte_bpe(texts: list[str], vocab_size: int, size_setting: str) -> Tokenizer:
     """Byte-level BPE as GPT-2 and RoBERTa use it."""
     special = SPECIAL_NAMES["byte_bpe"]
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(special) + len(alphabet):
         raise TilthError(
             f"a byte_bpe vocabulary holds 256 bytes and {len(special)} special tokens:"
-            f" set tokenizer.vocab_size to {len(special) + len(alphabet)} or more, not {vocab_size}"
+            f" set {size_setting} to {len(special) + len(alphabet)} or more, not {vocab_size}"
         )
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)

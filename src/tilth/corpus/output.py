@@ -1,0 +1,62 @@
+"""Where a corpus is made: what may be replaced there, and why it cannot be written."""
+
+import errno
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tilth.corpus.reader import CARD, is_corpus
+from tilth.errors import UsageError
+from tilth.files import read_json
+
+FAILED = "failed.json"
+
+_DECIDING = ("validation", "text_column")
+"""Settings that change what is in a corpus; the limit on broken records only decides whether there is one."""
+
+
+def check_out(out: Path) -> None:
+    """Raises: UsageError when `out` is a file, or holds other things than a corpus or a failed build."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file; choose another --out")
+    if not out.exists() or is_corpus(out):
+        return
+    foreign = {path.name for path in out.iterdir()} - {FAILED, "rejected"}
+    if foreign:
+        names = ", ".join(sorted(foreign)[:3])
+        raise UsageError(f"{out} is not a corpus and holds other things ({names}); choose an empty or new --out")
+
+
+def check_replaces(out: Path, sources: Iterable[str], settings: dict[str, Any]) -> None:
+    """Refuse to replace a corpus by one that is not a newer build of the same.
+
+    sources: names, as on the card; their order does not matter. Where they lie is not on a card, so that sources of one
+    name in two places count as the same.
+    Raises: UsageError when `out` holds a corpus of other sources or other settings.
+    """
+    if not is_corpus(out):
+        return
+    card = read_json(out / CARD)
+    choose = "choose another --out, or pass --overwrite"
+    try:
+        names = [str(source["source"]) for source in card["sources"]]
+        before = {name: card["settings"][name] for name in _DECIDING}
+    except (KeyError, TypeError):
+        raise UsageError(f"{out} holds a corpus whose card does not say what it was made from; {choose}") from None
+    if sorted(names) != sorted(sources):
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise UsageError(f"{out} holds a corpus of other sources ({shown}); {choose}")
+    if differ := [f"{name} was {value}" for name, value in before.items() if value != settings[name]]:
+        raise UsageError(f"{out} holds a corpus of other settings ({', '.join(differ)}); {choose}")
+
+
+def explain(error: OSError, out: Path) -> str:
+    """What to tell a person of a corpus that could not be written to `out`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        where = shutil.disk_usage(out.parent).free
+        return (
+            f"no space left while writing {out} ({where / 1e6:,.0f} MB free): the build needs about the size of the "
+            "text; free some or choose another --out. Nothing that was there before has changed"
+        )
+    return f"cannot write {out}: {error.strerror or error}; choose another --out"
