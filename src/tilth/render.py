@@ -4,7 +4,12 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 
 def error(message: str) -> None:
@@ -25,7 +30,6 @@ def result(value: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_plain(values), allow_nan=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     names_and_values = Table(box=None, show_header=False, pad_edge=False)
@@ -38,15 +42,75 @@ def result(value: Any, as_json: bool) -> None:
         else:
             for row in _rows(name, item):
                 names_and_values.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     console.print(names_and_values)
     for name, records in tables.items():
-        table = Table(*(_words(column) for column in records[0]), box=None, pad_edge=False, title=_words(name))
-        table.title_justify = "left"
-        for record in records:
-            table.add_row(*(_figure(record.get(column)) for column in records[0]))
         console.print()
-        console.print(table)
+        console.print(_table(_words(name), records))
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _table(title: str, records: Sequence[Mapping[str, Any]]) -> "Table":
+    """A table with a row for each record and a column for each figure of the first."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*(Text(_words(column)) for column in records[0]), box=None, pad_edge=False, title=title)
+    table.title_justify = "left"
+    for record in records:
+        table.add_row(*(_figure(record.get(column)) for column in records[0]))
+    return table
+
+
+def comparison(values: Mapping[str, Any], report: Path) -> None:
+    """Print the means of a comparison by system and label budget, the verdict, and where the report is."""
+    from rich.table import Table
+
+    means = {(row["system"], row["budget"]): row for row in values["summary"]}
+    systems, budgets = [system["name"] for system in values["systems"]], values["budgets"]
+    table = Table(box=None, pad_edge=False, title=f"{_words(values['metric'])} on test data by labels per class")
+    table.title_justify = "left"
+    table.add_column("", overflow="fold")
+    for budget in budgets:
+        table.add_column(str(budget), justify="right", no_wrap=True)
+    for name in systems:
+        table.add_row(name, *(_mean(means[name, budget]) for budget in budgets))
+    console = _console()
+    console.print(table)
+    console.print(f"\n{values['verdict']}\n\nReport: ", end="")
+    print(report)  # in one piece, whatever its length, so that it can be copied
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    """`0.552`, and below it `0.501-0.603` where the interval is known."""
+    known = row["low"] is not None
+    return f"{row['mean']:.3f}" + (f"\n{row['low']:.3f}-{row['high']:.3f}" if known else "")
+
+
+def evaluation(values: Mapping[str, Any]) -> None:
+    """Print the metrics of a classifier, a table of its labels, and the confusion matrix where it is small."""
+    labels = values["labels"]
+    result({name: item for name, item in values.items() if name not in _TABLES_OF_AN_EVALUATION}, as_json=False)
+    console = _console()
+    console.print()
+    of_labels = [{"label": label, **figures} for label, figures in values["per_class"].items()]
+    console.print(_table("per label", of_labels))
+    if len(labels) <= MOST_SHOWN_LABELS:
+        rows = zip(labels, values["confusion"], strict=True)
+        counts = [{"true": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
+        console.print()
+        console.print(_table("counts by true label (row) and predicted label (column)", counts))
+
+
+MOST_SHOWN_LABELS = 10
+"""Labels of a confusion matrix that fits a terminal."""
+_TABLES_OF_AN_EVALUATION = ("labels", "per_class", "confusion", "rejected")
+"""Printed as tables; rejected rows were told on standard error."""
 
 
 def predictions(items: Sequence[Mapping[str, Any]]) -> None:
