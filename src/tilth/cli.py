@@ -256,7 +256,10 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Labelled examples; with --lm, raw text.", show_default=False)],
     lm: Annotated[bool, typer.Option("--lm", help="Perplexity and bits per byte instead of a task's metrics.")] = False,
     stride: Annotated[int | None, typer.Option(help="With --lm, new tokens in a window; default: half of it.")] = None,
-    out: Annotated[str | None, typer.Option(help="A folder for evaluation.json and confusion.svg; with --lm, the former.", show_default=False)] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A folder for evaluation.json and, but with --lm, confusion.svg.", show_default=False),
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     as_json: Json = False,

@@ -58,9 +58,8 @@ def _console() -> "Console":
 def _table(title: str, records: Sequence[Mapping[str, Any]]) -> "Table":
     """A table with a row for each record and a column for each figure of the first."""
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(*(Text(_words(column)) for column in records[0]), box=None, pad_edge=False, title=title)
+    table = Table(*(_words(column) for column in records[0]), box=None, pad_edge=False, title=title)
     table.title_justify = "left"
     for record in records:
         table.add_row(*(_figure(record.get(column)) for column in records[0]))

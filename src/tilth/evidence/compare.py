@@ -12,7 +12,7 @@ import numpy as np
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.earlier import check_earlier
 from tilth.evidence.report import write_comparison_report
-from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost
+from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost, weights_fingerprint
 from tilth.evidence.verdict import TestNoise, differences, summarise, verdicts
 from tilth.files import fingerprint, write_json, write_text
 from tilth.model.folder import load_model
@@ -112,7 +112,9 @@ def compare(
             "seeds": trial_seeds,
             "metric": METRIC,
             "texts_fingerprint": fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels]),
-            "weights_fingerprint": fingerprint([system.identity for system in neural]),
+            "weights_fingerprint": fingerprint(
+                [weights_fingerprint(system.model) for system in neural if system.kind == "pretrained"]
+            ),
         }
         check_earlier(folder, plan, overwrite)
         points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, folder / "points.jsonl", progress)

@@ -6,20 +6,6 @@ from typing import Any
 from tilth.errors import TilthError, UsageError
 from tilth.files import read_json
 
-_DECIDING = {
-    "task": "task",
-    "data": "--data",
-    "texts_fingerprint": "the examples",
-    "test": "--test",
-    "systems": "the models",
-    "weights_fingerprint": "the models' weights",
-    "labels": "the labels",
-    "budgets": "--labels",
-    "seeds": "--seeds",
-    "settings": "the settings",
-}
-"""What decides the outcome of a comparison, by its name in compare.json, in the user's words."""
-
 
 def check_earlier(folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
     """Check that writing the results of `plan` (what compare.json says before its results) loses no other report.
@@ -37,9 +23,9 @@ def check_earlier(folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
         return
     try:
         earlier = read_json(folder / "compare.json")
-        # A comparison of an earlier version lacks the fingerprints: what it does say is compared.
-        other = [words for name, words in _DECIDING.items() if name in earlier and earlier[name] != plan[name]]
-    except (TilthError, TypeError):
+        known, wanted = _deciding(earlier), _deciding(plan)
+        other = [name for name, value in known.items() if value is not None and value != wanted[name]]
+    except (TilthError, KeyError, TypeError, AttributeError):
         raise UsageError(
             f"{folder / 'compare.json'} cannot be read; choose another --out, or replace it with --overwrite"
         ) from None
@@ -48,3 +34,16 @@ def check_earlier(folder: Path, plan: dict[str, Any], overwrite: bool) -> None:
             f"{folder} holds a finished comparison that differs in {', '.join(other)}; choose another --out, or "
             "replace it with --overwrite (trainings that both have are not repeated)"
         )
+
+
+def _deciding(plan: dict[str, Any]) -> dict[str, Any]:
+    """What decides the outcome of a comparison, in the user's words; None where compare.json does not say."""
+    return {
+        "the task": plan["task"],
+        "the examples": plan.get("texts_fingerprint"),
+        "--from": [system["name"] for system in plan["systems"]],
+        "the weights of --from": plan.get("weights_fingerprint"),
+        "--labels": plan["budgets"],
+        "--seeds": plan["seeds"],
+        "the settings": plan["settings"],
+    }

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.errors import TilthError
@@ -29,10 +29,17 @@ _CELL = re.compile(r'(?:"((?:[^"]|"")*)"|[^"\t\n]*)(?:\t|\r?\n|\Z)')
 """A cell as a CSV writer writes it, with what ends it; group 1 is what stands in its quotes."""
 
 
-def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]) -> Iterator[Row]:
+def read_rows(
+    path: Path,
+    is_header: Callable[[list[str]], bool],
+    headerless: tuple[str, str],
+    one_column: Literal["\t", ","] | None = None,
+) -> Iterator[Row]:
     """The rows of a file, in order. Blank lines are passed over.
 
     is_header: whether the first line of a two-column TSV names its columns; where it does not, they are `headerless`.
+    one_column: read a file without any delimiter in its first line as if it had this one; its only column is named as
+    the first of two.
     Raises: TilthError when the file is missing, empty, damaged, or in no known format.
     """
     if path.is_dir():
@@ -44,7 +51,7 @@ def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tu
         elif b"\0" in stream.head:
             raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
         else:
-            yield from _text_rows(path, stream, is_header, headerless)
+            yield from _text_rows(path, stream, is_header, headerless, one_column)
 
 
 @contextlib.contextmanager
@@ -65,7 +72,11 @@ def opened(path: Path) -> Iterator[Stream]:
 
 
 def _text_rows(
-    path: Path, stream: Stream, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
+    path: Path,
+    stream: Stream,
+    is_header: Callable[[list[str]], bool],
+    headerless: tuple[str, str],
+    one_column: str | None,
 ) -> Iterator[Row]:
     lines = numbered_lines(path, stream.chunks())
     first = next((line for line in lines if line[1].strip()), None)
@@ -76,10 +87,10 @@ def _text_rows(
         yield from _json_rows(lines)
     elif "\t" in first[1] and is_quoted(stream.head.decode("utf-8", "replace")):
         yield from _quoted_rows(path, lines, "\t", is_header, headerless)
-    elif "\t" in first[1]:
+    elif "\t" in first[1] or one_column == "\t":
         yield from _tab_rows(lines, is_header, headerless)
-    elif "," in first[1]:
-        yield from _quoted_rows(path, lines, ",", lambda cells: True, headerless)
+    elif "," in first[1] or one_column == ",":
+        yield from _quoted_rows(path, lines, ",", lambda cells: len(cells) > 1 or is_header(cells), headerless)
     else:
         raise TilthError(f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}")
 
@@ -139,8 +150,8 @@ def _json_rows(lines: Lines) -> Iterator[Row]:
 def _tab_rows(lines: Lines, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]) -> Iterator[Row]:
     number, first = next(lines)
     names = [cell.strip() for cell in first.split("\t")]
-    if len(names) == 2 and not is_header(names):
-        names = list(headerless)
+    if len(names) <= 2 and not is_header(names):
+        names = list(headerless[: len(names)])
         lines = itertools.chain([(number, first)], lines)
     for number, line in lines:
         if line.strip():
@@ -166,8 +177,8 @@ def _quoted_rows(
         is_row = names is not None
         if names is None:
             names = [cell.strip() for cell in cells]
-            if len(names) == 2 and not is_header(names):
-                names, is_row = list(headerless), True
+            if len(names) <= 2 and not is_header(names):
+                names, is_row = list(headerless[: len(names)]), True
         if is_row and cells:
             yield line_number, _row(names, cells)
         line_number = reader.line_num + 1

@@ -6,7 +6,15 @@ from pathlib import Path
 from tilth.corpus.formats.columns import TEXT_COLUMNS
 from tilth.errors import TilthError
 from tilth.progress import announce
-from tilth.tasks.data import LABEL_COLUMNS, Rejected, check_rejected, choose_column, is_utf8, rejected_message, usable_text
+from tilth.tasks.data import (
+    LABEL_COLUMNS,
+    Rejected,
+    check_rejected,
+    choose_column,
+    is_utf8,
+    rejected_message,
+    usable_text,
+)
 from tilth.tasks.formats import numbered_lines, opened, read_rows
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
@@ -20,8 +28,8 @@ def read_texts(path: str | Path, text_column: str | None = None) -> list[str]:
     name that is Parquet, starts with a JSON object or with a header that names a text column, or whose text column is
     named. Any other file holds one text a line. What is no text (a blank line, a row without text) is left out, and
     standard error says so with its line.
-    Raises: TilthError when the file is missing, unreadable, not UTF-8 or without a text, when the text column is missing
-    or could be several, and when too many rows of a table are broken.
+    Raises: TilthError when the file is missing, unreadable, not UTF-8 or without a text, when the text column is
+    missing or could be several, and when too many rows of a table are broken.
     """
     path = Path(path)
     if path.is_dir():
@@ -51,15 +59,20 @@ def texts_of_lines(source: str, lines: Sequence[str]) -> list[str]:
 
 
 def _is_table(path: Path, head: bytes, names: Iterable[str]) -> bool:
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
     first = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode("utf-8", "replace").strip()
     headers = [[cell.strip(' "') for cell in first.split(delimiter)] for delimiter in "\t,"]
     return (
-        (bool(suffixes) and suffixes[-1] in _TABLES)
+        _suffix(path) in _TABLES
         or head.startswith(b"PAR1")
         or first.startswith('{"')
         or any(len(header) > 1 and set(names) & set(header) for header in headers)
     )
+
+
+def _suffix(path: Path) -> str:
+    """The end of a file's name, that of its compression aside."""
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() not in _COMPRESSED]
+    return suffixes[-1] if suffixes else ""
 
 
 def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[str]:
@@ -69,7 +82,9 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
     column = ""
     texts: list[str] = []
     broken: list[Rejected] = []
-    for line, row in read_rows(path, is_header, (names[0], LABEL_COLUMNS[0])):
+    for line, row in read_rows(
+        path, is_header, (names[0], LABEL_COLUMNS[0]), one_column="\t" if _suffix(path) == ".tsv" else ","
+    ):
         if isinstance(row, str):
             broken.append(Rejected(line, row))
             continue
