@@ -270,9 +270,8 @@ def test_a_comparison_is_one_small_table_and_its_verdict(capsys, monkeypatch, lo
     assert sum(line.split()[-4:] == ["0.573-0.677"] * 4 for line in lines) == 3
     text = " ".join(" ".join(lines[:-1]).split())
     assert text.endswith(f"{comparison()['verdict']}") and lines[-1] == f"Report: {report}"
-    render.comparison(
-        {**comparison(), "summary": [{**row, "low": None, "high": None} for row in comparison()["summary"]]}, report
-    )
+    rows = [{**row, "low": None, "high": None} for row in comparison()["summary"]]
+    render.comparison({**comparison(), "summary": rows}, report)
     assert "-0." not in capsys.readouterr().out
 
 

@@ -83,21 +83,23 @@ def line_figure(
     if not lines:
         return ""
     named = len(lines) > 1
-    widest = 44 if size[0] >= 600 or names_below else 15
+    widest = round(0.9 * size[0] / _CHARACTER_WIDTH) if names_below else 44 if size[0] >= 600 else 15
     names = [_shortened(line.label, widest) for line in lines]
     right = 10 + max(len(name) for name in names) * _CHARACTER_WIDTH if named and not names_below else 14
     below = len(lines) * _LINE_HEIGHT if named and names_below else 0
     size = (size[0], round(size[1] + below))
     figure, axes = _canvas(size, left=52, right=right, bottom=46 + below)
+    # On a logarithmic axis, curves step aside a little so that their interval bars do not cover each other.
+    span = max(max(line.x) for line in lines) / min(min(line.x) for line in lines) if log_x else 1.0
     if log_x:
         axes.set_xscale("log")
         axes.minorticks_off()
+        if span == 1:  # a single place has no range to show
+            axes.set_xlim(lines[0].x[0] / 2, lines[0].x[0] * 2)
     for x in verticals:
         axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     if level is not None:
         axes.axhline(level, color=MUTED, linewidth=1)
-    # On a logarithmic axis, curves step aside a little so that their interval bars do not cover each other.
-    span = max(max(line.x) for line in lines) / min(min(line.x) for line in lines) if log_x else 1.0
     for index, line in enumerate(lines):
         _draw(axes, line, offset=span ** (0.008 * (index - (len(lines) - 1) / 2)))
     axes.margins(x=0.02 if not log_x else 0.06, y=0.08)
@@ -105,8 +107,6 @@ def line_figure(
     axes.set_ylim(bottom=low, top=high)
     if x_limits is not None:
         axes.set_xlim(*x_limits)
-    elif log_x and span == 1:
-        axes.set_xlim(lines[0].x[0] / 2, lines[0].x[0] * 2)
     _ticks(axes, size, y_format, x_ticks)
     axes.set_xlabel(x_label, labelpad=5)
     if mark is not None:

@@ -10,7 +10,9 @@ from tilth.evidence.report_parts import Picture, Stat, capitalized
 METRICS = {"macro_f1": "macro F1", "accuracy": "accuracy", "micro_f1": "micro F1", "matthews": "Matthews correlation"}
 _KINDS = {"pretrained": "pre-trained", "scratch": "from scratch", "baseline": "baseline", "other": "other"}
 _SIZES = ((980, 380), (380, 300))
-"""Of a figure on a wide page, and on a phone, where the names of curves stand below it."""
+"""Of a figure on a wide page, and on a phone, where the names of curves stand below."""
+_LONGEST_BESIDE = 40
+"""Characters of the longest name that leaves enough of a wide figure for its curves; longer ones stand below."""
 _INTERVALS = (
     "Ranges and bars are 95\u00a0% intervals over both seeds (other labelled examples and random draws) and test texts "
     "(another test set). A system that gives the same with every seed, as TF-IDF with all labels may, has an interval "
@@ -182,6 +184,7 @@ def _picture(
     result: dict[str, Any], name: str, title: str, caption: str, lines: Sequence[Line], level: float | None = None
 ) -> Picture:
     ticks = [(examples, human.count(examples)) for examples in sorted({row["examples"] for row in result["summary"]})]
+    longest = max(len(line.label) for line in lines) if lines else 0
     drawings = [
         line_figure(
             f"{name}-{width}",
@@ -193,7 +196,7 @@ def _picture(
             level=level,
             y_format=lambda value: human.decimal(value, 2),
             size=(width, height),
-            names_below=width < 600,
+            names_below=width < 600 or longest > _LONGEST_BESIDE,
         )
         for width, height in _SIZES
     ]
