@@ -210,6 +210,8 @@ def test_predictions_are_one_line_each(capsys):
     captured = capsys.readouterr()
     assert captured.out == "1\t0.900\tso good\n" * 2
     assert "1 of 2 texts" in captured.err
+    render.predictions([item | {"text": "two\nlines"}])
+    assert capsys.readouterr().out == "1\t0.900\ttwo lines\n"
 
 
 PLAN = {
@@ -250,7 +252,7 @@ def test_a_plan_that_knows_little_says_so(capsys):
 def comparison(long: str = "") -> dict:
     systems = [f"bert{long}", f"bert{long} from scratch", "TF-IDF + logistic regression"]
     return {
-        "metric": "macro_f1", "budgets": [8, 32, 128, "all"], "systems": [{"name": name} for name in systems],
+        "metric": "macro_f1", "budgets": [8, 32, 128, "all"], "budgets_left_out": [512], "systems": [{"name": name} for name in systems],
         "points": [{"system": name, "test": {"macro_f1": 0.5}} for name in systems] * 20,
         "summary": [{"system": name, "budget": budget, "mean": 0.625, "low": 0.5731, "high": 0.6772}
                     for name in systems for budget in (8, 32, 128, "all")],
@@ -269,6 +271,7 @@ def test_a_comparison_is_one_small_table_and_its_verdict(capsys, monkeypatch, lo
     assert sum(line.split()[-4:] == ["0.625"] * 4 for line in lines) == 3
     assert sum(line.split()[-4:] == ["0.573-0.677"] * 4 for line in lines) == 3
     text = " ".join(" ".join(lines[:-1]).split())
+    assert "no label has more examples: 512 labels per class." in text
     assert text.endswith(f"{comparison()['verdict']}") and lines[-1] == f"Report: {report}"
     rows = [{**row, "low": None, "high": None} for row in comparison()["summary"]]
     render.comparison({**comparison(), "summary": rows}, report)
@@ -295,7 +298,9 @@ def test_finetune_help_lists_every_setting():
     from tilth.tasks.settings import FinetuneSettings
 
     text = " ".join(run("finetune", "--help").stdout.split())
-    assert "epochs=10 most passes over the examples" in text and "lr peak learning rate" in text
+    assert (
+        "epochs=10 most passes over the examples" in text and "lr peak learning rate" in text and "freeze=false" in text
+    )
     for name, field in FinetuneSettings.model_fields.items():
         assert name in text and field.description, name
     assert "tilth finetune --help lists them" in " ".join(run("compare", "--help").stdout.split())

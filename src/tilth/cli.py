@@ -41,13 +41,12 @@ class WithSettings(TyperCommand):
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         from tilth.tasks.settings import FinetuneSettings
 
+        rows = []
+        for name, field in FinetuneSettings.model_fields.items():
+            default = str(field.default).lower()  # as an override gives it: false, not False
+            rows.append((name if field.default is None else f"{name}={default}", field.description or ""))
         with formatter.section("Settings (KEY=VALUE)"):
-            formatter.write_dl(
-                [
-                    (f"{name}={field.default}" if field.default is not None else name, field.description or "")
-                    for name, field in FinetuneSettings.model_fields.items()
-                ]
-            )
+            formatter.write_dl(rows)
 
 
 def main() -> NoReturn:

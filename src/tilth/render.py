@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 
 def error(message: str) -> None:
@@ -45,8 +44,7 @@ def result(value: Any, as_json: bool) -> None:
     console = _console()
     console.print(names_and_values)
     for name, records in tables.items():
-        console.print()
-        console.print(_table(_words(name), records))
+        _print_table(console, _words(name), records)
 
 
 def _console() -> "Console":
@@ -55,15 +53,15 @@ def _console() -> "Console":
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def _table(title: str, records: Sequence[Mapping[str, Any]]) -> "Table":
-    """A table with a row for each record and a column for each figure of the first."""
+def _print_table(console: "Console", title: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print a title, and a row for each record with a column for each figure of the first."""
     from rich.table import Table
 
-    table = Table(*(_words(column) for column in records[0]), box=None, pad_edge=False, title=title)
-    table.title_justify = "left"
+    table = Table(*map(_words, records[0]), box=None, pad_edge=False)
     for record in records:
         table.add_row(*(_figure(record.get(column)) for column in records[0]))
-    return table
+    console.print(f"\n{title}", style="italic")
+    console.print(table)
 
 
 def comparison(values: Mapping[str, Any], report: Path) -> None:
@@ -72,15 +70,17 @@ def comparison(values: Mapping[str, Any], report: Path) -> None:
 
     means = {(row["system"], row["budget"]): row for row in values["summary"]}
     systems, budgets = [system["name"] for system in values["systems"]], values["budgets"]
-    table = Table(box=None, pad_edge=False, title=f"{_words(values['metric'])} on test data by labels per class")
-    table.title_justify = "left"
+    table = Table(box=None, pad_edge=False)
     table.add_column("", overflow="fold")
     for budget in budgets:
         table.add_column(str(budget), justify="right", no_wrap=True)
     for name in systems:
         table.add_row(name, *(_mean(means[name, budget]) for budget in budgets))
     console = _console()
+    console.print(f"{_words(values['metric'])} on test data by labels per class", style="italic")
     console.print(table)
+    if left_out := ", ".join(map(str, values["budgets_left_out"])):
+        console.print(f"Left out, since no label has more examples: {left_out} labels per class.")
     console.print(f"\n{values['verdict']}\n\nReport: ", end="")
     print(report)  # in one piece, whatever its length, so that it can be copied
 
@@ -96,14 +96,12 @@ def evaluation(values: Mapping[str, Any]) -> None:
     labels = values["labels"]
     result({name: item for name, item in values.items() if name not in _TABLES_OF_AN_EVALUATION}, as_json=False)
     console = _console()
-    console.print()
     of_labels = [{"label": label, **figures} for label, figures in values["per_class"].items()]
-    console.print(_table("per label", of_labels))
+    _print_table(console, "per label", of_labels)
     if len(labels) <= MOST_SHOWN_LABELS:
         rows = zip(labels, values["confusion"], strict=True)
         counts = [{"true": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
-        console.print()
-        console.print(_table("counts by true label (row) and predicted label (column)", counts))
+        _print_table(console, "counts by true label (row) and predicted label (column)", counts)
 
 
 MOST_SHOWN_LABELS = 10
@@ -113,9 +111,13 @@ _TABLES_OF_AN_EVALUATION = ("labels", "per_class", "confusion", "rejected")
 
 
 def predictions(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print one line for each text: label, probability, text. What was cut is said on standard error."""
+    """Print one line for each text: label, probability, text, its line breaks as spaces.
+
+    What was cut is said on standard error.
+    """
     for item in items:
-        print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{item['text']}")
+        text = " ".join(item["text"].replace("\r", "\n").split("\n"))
+        print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{text}")
     if cut := sum(item.get("truncated", False) for item in items):
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
 

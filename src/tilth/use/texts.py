@@ -53,8 +53,8 @@ def texts_of_lines(source: str, lines: Sequence[str]) -> list[str]:
     for number, line in enumerate(lines, 1):
         if not is_utf8(line):
             raise TilthError(f"{source} is not UTF-8 text (line {number})")
-    if len(texts) < len(lines):
-        announce(f"{len(lines) - len(texts)} blank lines are no texts and were left out.")
+    if blank := len(lines) - len(texts):
+        announce(f"{blank} blank {'line was' if blank == 1 else 'lines were'} left out.")
     return texts
 
 
