@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -116,7 +117,7 @@ def predictions(items: Sequence[Mapping[str, Any]]) -> None:
     What was cut is said on standard error.
     """
     for item in items:
-        text = " ".join(item["text"].replace("\r", "\n").split("\n"))
+        text = " ".join(re.split(r"[\r\n]+", item["text"]))
         print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{text}")
     if cut := sum(item.get("truncated", False) for item in items):
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)

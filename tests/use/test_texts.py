@@ -66,11 +66,21 @@ def test_parquet_and_a_named_column(tmp_path: Path):
         read_texts(tmp_path / "a.txt", "foo")
 
 
+def test_an_unknown_header_is_not_taken_for_a_text(tmp_path: Path):
+    rows = "".join(f"text {number}\t{number % 2}\n" for number in range(20))
+    (tmp_path / "a.tsv").write_text("review\tstars\n" + rows)
+    with pytest.raises(TilthError, match="'review', 'stars'.*looks like a header"):
+        read_texts(tmp_path / "a.tsv")
+    assert len(read_texts(tmp_path / "a.tsv", "review")) == 20
+    (tmp_path / "a.tsv").write_text(rows)
+    assert len(read_texts(tmp_path / "a.tsv")) == 20
+
+
 def test_what_is_left_out_is_told_with_its_line(tmp_path: Path, capsys):
     with open(tmp_path / "a.csv", "w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *[("good", "1")] * 20, ("", "0"), ("last", "1")])
     assert read_texts(tmp_path / "a.csv") == ["good"] * 20 + ["last"]
-    assert "a.csv: 1 of 22 rows was left out: no text (line 22)" in capsys.readouterr().err.replace("rows were", "")
+    assert "a.csv: 1 of 22 rows was left out: no text (line 22)" in capsys.readouterr().err
     (tmp_path / "a.txt").write_text("one\n\n \ntwo\n")
     assert read_texts(tmp_path / "a.txt") == ["one", "two"]
     assert "2 blank lines" in capsys.readouterr().err

@@ -111,7 +111,7 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
             labels.append(label)
     _check(path, texts, labels, rejected)
     if first_cells and first_cells[0] == [texts[0].strip(), labels[0]]:
-        _check_headerless(path, texts, labels)
+        check_headerless(path, texts, labels)
     return Examples(texts, labels, str(path), rejected)
 
 
@@ -207,7 +207,11 @@ def rejected_message(source: str, used: int, rejected: Sequence[Rejected]) -> st
     return f"{source}: {len(rejected)} of {rows} rows {were} left out: {listed(reasons, quote=False)}"
 
 
-def _check_headerless(path: Path, texts: list[str], labels: list[str]) -> None:
+def check_headerless(path: Path, texts: Sequence[str], labels: Sequence[str]) -> None:
+    """Check that the first row of a file that was read as one without a header is not one.
+
+    Raises: TilthError when it has a label of its own among labels that come again and again.
+    """
     if len(texts) > 10 and labels.count(labels[0]) == 1 and len(set(labels)) <= len(texts) // 2:
         raise TilthError(
             f"{path}: the first row ({texts[0][:40]!r}, {labels[0]!r}) is the only one with its label and looks like a "

@@ -76,11 +76,16 @@ def _suffix(path: Path) -> str:
 
 
 def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[str]:
+    has_header = True
+
     def is_header(cells: list[str]) -> bool:
-        return is_named or bool(set(cells) & set(names))
+        nonlocal has_header
+        has_header = is_named or bool(set(cells) & set(names))
+        return has_header
 
     column = ""
     texts: list[str] = []
+    others: list[str] = []
     broken: list[Rejected] = []
     for line, row in read_rows(
         path, is_header, (names[0], LABEL_COLUMNS[0]), one_column="\t" if _suffix(path) == ".tsv" else ","
@@ -94,9 +99,12 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
             broken.append(Rejected(line, reason))
         else:
             texts.append(text)
+            others.append(str(row.get(LABEL_COLUMNS[0])))
     check_rejected(path, len(texts) + len(broken), broken)
     if not texts:
         raise TilthError(f"{path} holds no text")
+    if not has_header:
+        check_headerless(path, texts, others)
     if broken:
         announce(rejected_message(str(path), len(texts), broken))
     return texts
