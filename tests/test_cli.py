@@ -288,21 +288,22 @@ def test_an_evaluation_names_the_rows_and_columns_of_its_counts(capsys):
     render.evaluation(value)
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["accuracy", "0.41", "(0.3", "to", "0.5)"] in lines
-    assert ["true", "bad", "good"] in lines and ["bad", "11", "26"] in lines and ["good", "10", "43"] in lines
+    assert ["true", "label", "bad", "good"] in lines and ["bad", "11", "26"] in lines and ["good", "10", "43"] in lines
     assert ["label", "precision", "recall", "f1", "support"] in lines and ["good", "0.5", "0.25", "0.4", "37"] in lines
+    render.evaluation({**value, "labels": ["true", "not_true"], "per_class": {}})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["true", "label", "true", "not_true"] in lines and ["true", "11", "26"] in lines
     many = [f"label{number}" for number in range(30)]
     render.evaluation({**value, "labels": many, "confusion": [[1] * 30] * 30})
-    assert "true" not in capsys.readouterr().out
+    assert "true label" not in capsys.readouterr().out
 
 
 def test_finetune_help_lists_every_setting():
     from tilth.tasks.settings import FinetuneSettings
 
     text = " ".join(run("finetune", "--help").stdout.split())
-    assert (
-        "epochs=10 most passes over the examples" in text and "lr peak learning rate" in text
-    assert "freeze=false" in text
-    )
+    assert "epochs=10 most passes over the examples" in text
+    assert "lr peak learning rate" in text and "freeze=false" in text
     for name, field in FinetuneSettings.model_fields.items():
         assert name in text and field.description, name
     assert "tilth finetune --help lists them" in " ".join(run("compare", "--help").stdout.split())

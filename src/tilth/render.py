@@ -45,7 +45,8 @@ def result(value: Any, as_json: bool) -> None:
     console = _console()
     console.print(names_and_values)
     for name, records in tables.items():
-        _print_table(console, _words(name), records)
+        named = [{_words(column): figure for column, figure in record.items()} for record in records]
+        _print_table(console, _words(name), named)
 
 
 def _console() -> "Console":
@@ -58,7 +59,9 @@ def _print_table(console: "Console", title: str, records: Sequence[Mapping[str, 
     """Print a title, and a row for each record with a column for each figure of the first."""
     from rich.table import Table
 
-    table = Table(*map(_words, records[0]), box=None, pad_edge=False)
+    if not records:
+        return
+    table = Table(*records[0], box=None, pad_edge=False)
     for record in records:
         table.add_row(*(_figure(record.get(column)) for column in records[0]))
     console.print(f"\n{title}", style="italic")
@@ -101,7 +104,7 @@ def evaluation(values: Mapping[str, Any]) -> None:
     _print_table(console, "per label", of_labels)
     if len(labels) <= MOST_SHOWN_LABELS:
         rows = zip(labels, values["confusion"], strict=True)
-        counts = [{"true": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
+        counts = [{"true label": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
         _print_table(console, "counts by true label (row) and predicted label (column)", counts)
 
 

@@ -9,6 +9,7 @@ from tilth.progress import announce
 from tilth.tasks.data import (
     LABEL_COLUMNS,
     Rejected,
+    check_headerless,
     check_rejected,
     choose_column,
     is_utf8,
