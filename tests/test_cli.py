@@ -290,7 +290,7 @@ def test_an_evaluation_names_the_rows_and_columns_of_its_counts(capsys):
     assert ["accuracy", "0.41", "(0.3", "to", "0.5)"] in lines
     assert ["true", "label", "bad", "good"] in lines and ["bad", "11", "26"] in lines and ["good", "10", "43"] in lines
     assert ["label", "precision", "recall", "f1", "support"] in lines and ["good", "0.5", "0.25", "0.4", "37"] in lines
-    render.evaluation({**value, "labels": ["true", "not_true"], "per_class": {}})
+    render.evaluation({**value, "labels": ["true", "not_true"]})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["true", "label", "true", "not_true"] in lines and ["true", "11", "26"] in lines
     many = [f"label{number}" for number in range(30)]

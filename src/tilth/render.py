@@ -59,8 +59,6 @@ def _print_table(console: "Console", title: str, records: Sequence[Mapping[str, 
     """Print a title, and a row for each record with a column for each figure of the first."""
     from rich.table import Table
 
-    if not records:
-        return
     table = Table(*records[0], box=None, pad_edge=False)
     for record in records:
         table.add_row(*(_figure(record.get(column)) for column in records[0]))
