@@ -369,8 +369,8 @@ def test_finetune_report_states_scores_and_names_overfitting(tmp_path):
 @pytest.mark.parametrize(
     ("losses", "sentence"),
     [
-        ([0.7, 0.8, 0.9], "lowest at the first evaluation, epoch 0.5, and rose from then on: the model had begun"),
-        ([1.0, 0.7, 0.9], "lowest at epoch 1 and rose after it: from there on the model had begun to overfit"),
+        ([0.7, 0.8, 0.9], "lowest at the first evaluation, epoch 0.5, and higher ever after: the model had begun"),
+        ([1.0, 0.7, 0.9], "lowest at epoch 1 and higher after it: from there on the model had begun to overfit"),
         ([1.0, 0.7, 0.72], None),
     ],
 )

@@ -38,7 +38,9 @@ def _lede(result: dict[str, Any], history: list[dict[str, Any]], labels: list[st
             + "No data was held out, so the weights kept are the last ones and nothing here says how good they are."
         )
     best_epoch = result.get("best_epoch")
-    text += f"The weights kept are those of epoch {human.significant(best_epoch)}, the best on validation data."
+    text += (
+        f"The weights kept are those of epoch {human.significant(best_epoch)}, the best on validation data by macro F1."
+    )
     return text + _overfitting(history)
 
 
@@ -50,12 +52,12 @@ def _overfitting(history: list[dict[str, Any]]) -> str:
     lowest = min(losses)[1]
     if lowest == losses[0][1]:
         return (
-            f" The validation loss was lowest at the first evaluation, epoch {human.significant(lowest)}, and rose "
-            "from then on: the model had begun to overfit by then."
+            f" The validation loss was lowest at the first evaluation, epoch {human.significant(lowest)}, and "
+            "higher ever after: the model had begun to overfit by then."
         )
     return (
-        f" The validation loss was lowest at epoch {human.significant(lowest)} and rose after it: from there on the "
-        "model had begun to overfit."
+        f" The validation loss was lowest at epoch {human.significant(lowest)} and higher after it: from there on "
+        "the model had begun to overfit."
     )
 
 
