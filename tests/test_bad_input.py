@@ -151,3 +151,21 @@ def test_predict_says_which_lines_were_left_out(labelled, small_folder, tmp_path
     texts = [answer["text"] for answer in json.loads(done.stdout)["predictions"]]
     assert texts == ["one", "two\u2028half"]
     assert "1 blank line" in done.stderr
+
+
+def test_rows_that_are_left_out_are_told_and_too_many_end_the_evaluation(labelled, small_folder, tmp_path):
+    model, out = small_folder("bert", "masked"), tmp_path / "tuned"
+    assert tilth("finetune", model, "--data", labelled, "--out", out, "max_steps=1", "min_steps=1").returncode == 0
+    (tmp_path / "two.tsv").write_bytes(b"text\tlabel\nfine\tgood\ncaf\xe9\tbad\n")
+    done = tilth("evaluate", out, "--data", tmp_path / "two.tsv", "--out", tmp_path / "new")
+    assert_told(done, 1, "1 of 2 rows cannot be used (line 3: not valid UTF-8)")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "more.tsv").write_bytes(b"text\tlabel\n" + b"fine\tgood\n" * 9 + b"caf\xe9\tbad\n")
+    done = tilth("evaluate", out, "--data", tmp_path / "more.tsv", "--json")
+    assert (done.returncode, json.loads(done.stdout)["examples"]) == (0, 9)
+    assert "1 of 10 rows was left out: not valid UTF-8 (line 11)" in done.stderr
+    done = tilth("predict", out, "--data", labelled, "--json")
+    assert len(json.loads(done.stdout)["predictions"]) == 24
+    assert json.loads(done.stdout)["predictions"][1]["text"] == "text 0 is bad"
+    again = tilth("finetune", model, "--data", labelled, "--out", out, "max_steps=1", "min_steps=1")
+    assert_told(again, 2, "holds a model fine-tuned from", "--overwrite")

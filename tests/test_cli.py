@@ -250,6 +250,8 @@ def test_predictions_are_one_line_each(capsys):
     captured = capsys.readouterr()
     assert captured.out == "1\t0.900\tso good\n" * 2
     assert "1 of 2 texts" in captured.err
+    render.predictions([item | {"text": "two\nlines"}])
+    assert capsys.readouterr().out == "1\t0.900\ttwo lines\n"
 
 
 PLAN = {
@@ -285,3 +287,63 @@ def test_a_plan_that_knows_little_says_so(capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "speed not known budget not known in tokens passes over the data - time -" in text
     assert "measured" not in text and "cost" not in text
+
+
+def comparison(long: str = "") -> dict:
+    systems = [f"bert{long}", f"bert{long} from scratch", "TF-IDF + logistic regression"]
+    return {
+        "metric": "macro_f1", "budgets": [8, 32, 128, "all"], "budgets_left_out": [512],
+        "systems": [{"name": name} for name in systems],
+        "points": [{"system": name, "test": {"macro_f1": 0.5}} for name in systems] * 20,
+        "summary": [{"system": name, "budget": budget, "mean": 0.625, "low": 0.5731, "high": 0.6772}
+                    for name in systems for budget in (8, 32, 128, "all")],
+        "verdict": "Compared with the same model from scratch, pre-training helped at 8 labels per class (+0.200).",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("long", ["", " of a long name that goes on and on and on and on"])
+def test_a_comparison_is_one_small_table_and_its_verdict(capsys, monkeypatch, long):
+    monkeypatch.setenv("COLUMNS", "80")
+    report = Path("/a/very/long/path" * 6) / "report.html"
+    render.comparison(comparison(long), report)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 24 and all(len(line) <= 80 for line in lines[:-1])
+    assert lines[1].split() == ["8", "32", "128", "all"]
+    assert sum(line.split()[-4:] == ["0.625"] * 4 for line in lines) == 3
+    assert sum(line.split()[-4:] == ["0.573-0.677"] * 4 for line in lines) == 3
+    text = " ".join(" ".join(lines[:-1]).split())
+    assert "no label has more examples: 512 labels per class." in text
+    assert text.endswith(f"{comparison()['verdict']}") and lines[-1] == f"Report: {report}"
+    rows = [{**row, "low": None, "high": None} for row in comparison()["summary"]]
+    render.comparison({**comparison(), "summary": rows}, report)
+    assert "-0." not in capsys.readouterr().out
+
+
+def test_an_evaluation_names_the_rows_and_columns_of_its_counts(capsys):
+    value = {
+        "accuracy": {"value": 0.41, "low": 0.3, "high": 0.5}, "labels": ["bad", "good"], "examples": 90,
+        "per_class": {name: {"precision": 0.5, "recall": 0.25, "f1": 0.4, "support": 37} for name in ("bad", "good")},
+        "confusion": [[11, 26], [10, 43]], "rejected": [{"line": 3, "reason": "no text"}],
+    }  # fmt: skip
+    render.evaluation(value)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["accuracy", "0.41", "(0.3", "to", "0.5)"] in lines
+    assert ["true", "label", "bad", "good"] in lines and ["bad", "11", "26"] in lines and ["good", "10", "43"] in lines
+    assert ["label", "precision", "recall", "f1", "support"] in lines and ["good", "0.5", "0.25", "0.4", "37"] in lines
+    render.evaluation({**value, "labels": ["true", "not_true"]})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["true", "label", "true", "not_true"] in lines and ["true", "11", "26"] in lines
+    many = [f"label{number}" for number in range(30)]
+    render.evaluation({**value, "labels": many, "confusion": [[1] * 30] * 30})
+    assert "true label" not in capsys.readouterr().out
+
+
+def test_finetune_help_lists_every_setting():
+    from tilth.tasks.settings import FinetuneSettings
+
+    text = " ".join(run("finetune", "--help").stdout.split())
+    assert "epochs=10 most passes over the examples" in text
+    assert "lr peak learning rate" in text and "freeze=false" in text
+    for name, field in FinetuneSettings.model_fields.items():
+        assert name in text and field.description, name
+    assert "tilth finetune --help lists them" in " ".join(run("compare", "--help").stdout.split())

@@ -193,11 +193,13 @@ def finetune(
     text_column: str | None = None,
     label_column: str | None = None,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune a model on labelled examples into the folder `out`, and write its report and model card.
 
-    Arguments, result and errors: see `tilth.tasks.finetune.finetune`.
+    overwrite: replace a fine-tuned model that is in `out`. Other arguments, result and errors: see
+    `tilth.tasks.finetune.finetune`.
     """
     from tilth.evidence.model_card import finetuned_model_card
     from tilth.evidence.report import write_finetune_report
@@ -213,6 +215,7 @@ def finetune(
         text_column=text_column,
         label_column=label_column,
         overrides=overrides,
+        overwrite=overwrite,
         progress=progress,
     )
     write_text(folder / "README.md", finetuned_model_card(result, folder.name))
@@ -262,12 +265,14 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Learning curves by number of labels and seeds: what pre-training bought. Leaves compare.json and report.html in
     `out`.
 
-    budgets: examples per class, 0 for all. Arguments, result and errors: see `tilth.evidence.compare.compare`.
+    budgets: examples per class, 0 for all. overwrite: replace another comparison that is in `out`. Other arguments,
+    result and errors: see `tilth.evidence.compare.compare`.
     """
     from tilth.evidence.compare import compare as run_comparison
 
@@ -282,18 +287,31 @@ def compare(
         text_column=text_column,
         label_column=label_column,
         overrides=overrides,
+        overwrite=overwrite,
         progress=progress,
     )
 
 
-def predict(model: StrPath, texts: Sequence[str]) -> list[dict[str, Any]]:
+def predict(
+    model: StrPath,
+    texts: Sequence[str] = (),
+    *,
+    data: StrPath | None = None,
+    text_column: str | None = None,
+) -> list[dict[str, Any]]:
     """Label texts with a fine-tuned model, on the best device there is: for each {"text", "label", "probabilities"}.
 
-    Raises: TilthError when the model has no labels.
+    data: a file to take the texts from, a table or one text a line: see `tilth.use.texts.read_texts`.
+    Raises: UsageError for texts beside `data`, TilthError when the model has no labels or the file cannot be used.
     """
     from tilth.use.predict import predict as run_prediction
+    from tilth.use.texts import read_texts
 
-    return run_prediction(model, texts)
+    if len(texts) and data is not None:
+        raise UsageError("give texts or --data, not both")
+    if data is None and text_column is not None:
+        raise UsageError("--text-column is for --data only")
+    return run_prediction(model, texts if data is None else read_texts(data, text_column))
 
 
 def generate(

@@ -9,10 +9,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 import tilth
 from tilth import render
@@ -31,6 +33,20 @@ corpus_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 tokenizer_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(corpus_app, name="corpus", help="Make a corpus of clean documents, or show what is in one.")
 app.add_typer(tokenizer_app, name="tokenizer", help="Train a tokenizer.")
+
+
+class WithSettings(TyperCommand):
+    """A verb whose --help ends with the settings that KEY=VALUE changes; they are loaded for it only."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from tilth.tasks.settings import FinetuneSettings
+
+        rows = []
+        for name, field in FinetuneSettings.model_fields.items():
+            default = str(field.default).lower()  # as an override gives it: false, not False
+            rows.append((name if field.default is None else f"{name}={default}", field.description or ""))
+        with formatter.section("Settings (KEY=VALUE)"):
+            formatter.write_dl(rows)
 
 
 def main() -> NoReturn:
@@ -221,7 +237,7 @@ def pretrain(
         render.result(summary, as_json)
 
 
-@app.command()
+@app.command(cls=WithSettings)
 def finetune(
     model: Model,
     data: Annotated[str, typer.Option(help="Labelled examples to learn from.", show_default=False)],
@@ -231,6 +247,7 @@ def finetune(
     task: Annotated[str, typer.Option(help="What to learn: classify.")] = "classify",
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the fine-tuned model in --out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Fine-tune a model on labelled examples.
@@ -247,8 +264,14 @@ def finetune(
             text_column=text_column,
             label_column=label_column,
             overrides=overrides or (),
+            overwrite=overwrite,
         )
-    render.result(summary, as_json)
+    render.result(summary if as_json else _without_tables(summary), as_json)
+
+
+def _without_tables(summary: dict[str, Any]) -> dict[str, Any]:
+    """What finetune found, less what only its report shows well."""
+    return {name: item for name, item in summary.items() if name not in ("history", "confusion", "rejected")}
 
 
 @app.command()
@@ -257,7 +280,10 @@ def evaluate(
     data: Annotated[str, typer.Option(help="Labelled examples; with --lm, raw text.", show_default=False)],
     lm: Annotated[bool, typer.Option("--lm", help="Perplexity and bits per byte instead of a task's metrics.")] = False,
     stride: Annotated[int | None, typer.Option(help="With --lm, new tokens in a window; default: half of it.")] = None,
-    out: Annotated[str | None, typer.Option(help="A folder for the report and its pictures.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A folder for evaluation.json and, but with --lm, confusion.svg.", show_default=False),
+    ] = None,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
     as_json: Json = False,
@@ -267,7 +293,10 @@ def evaluate(
         metrics = tilth.evaluate(
             model, data, lm=lm, out=out, stride=stride, text_column=text_column, label_column=label_column
         )
-    render.result(metrics, as_json)
+    if as_json or lm:
+        render.result(metrics, as_json)
+    else:
+        render.evaluation(metrics)
 
 
 @app.command()
@@ -284,11 +313,15 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Trials of each, with other examples and other random draws.")] = 5,
     text_column: TextColumn = None,
     label_column: LabelColumn = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another comparison in --out.")] = False,
     as_json: Json = False,
 ) -> None:
     """Show with numbers what pre-training bought.
 
-    Learning curves of each --from model, of the same model from scratch, and of TF-IDF with logistic regression.
+    Learning curves of each --from model, of the same model from scratch (one where several share shape and tokenizer),
+    and of TF-IDF with logistic regression. A comparison that was stopped goes on with the same command.
+
+    KEY=VALUE changes a setting of all fine-tunings; tilth finetune --help lists them.
     """
     budgets = _budgets(labels)
     with _working():
@@ -303,8 +336,12 @@ def compare(
             text_column=text_column,
             label_column=label_column,
             overrides=overrides or (),
+            overwrite=overwrite,
         )
-    render.result(comparison, as_json)
+    if as_json:
+        render.result(comparison, as_json)
+    else:
+        render.comparison(comparison, Path(out) / "report.html")
 
 
 def _budgets(labels: str) -> tuple[int, ...]:
@@ -319,44 +356,37 @@ def _budgets(labels: str) -> tuple[int, ...]:
 def predict(
     model: Model,
     texts: Annotated[list[str] | None, typer.Argument(metavar="TEXT", show_default=False)] = None,
-    data: Annotated[str | None, typer.Option(help="A file with one text a line; default: standard input.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="A table (csv, tsv, jsonl, parquet) or a file with one text a line; default: standard input, as lines."
+        ),
+    ] = None,
+    text_column: TextColumn = None,
     as_json: Json = False,
 ) -> None:
     """Label texts with a fine-tuned model."""
-    lines = _texts(texts or [], data)
+    given = texts or []
+    if not given and data is None:
+        given = _lines_of_standard_input()
     with _working():
-        predictions = tilth.predict(model, lines)
+        predictions = tilth.predict(model, given, data=data, text_column=text_column)
     if as_json:
         render.result({"predictions": predictions}, as_json)
     else:
         render.predictions(predictions)
 
 
-def _texts(texts: list[str], data: str | None) -> list[str]:
-    """The texts given as arguments, in a file, or on standard input; blank lines are no texts."""
-    if texts and data:
-        raise UsageError("give texts or --data, not both")
-    if texts:
-        return texts
+def _lines_of_standard_input() -> list[str]:
+    from tilth.use.texts import texts_of_lines
+
+    if sys.stdin.isatty():
+        raise UsageError("nothing to label: give texts, --data FILE, or lines on standard input")
     try:
-        if data:
-            with open(data, encoding="utf-8") as file:
-                content = file.read()
-        elif sys.stdin.isatty():
-            raise UsageError("nothing to label: give texts, --data FILE, or lines on standard input")
-        else:
-            content = sys.stdin.read()
+        content = sys.stdin.read()
     except UnicodeDecodeError as error:
-        raise TilthError(f"{data or 'standard input'} is not UTF-8 text ({error})") from None
-    lines = content.removesuffix("\n").split("\n")
-    found = [line.removesuffix("\r") for line in lines if line.strip()]
-    if not found:
-        raise TilthError(f"{data or 'standard input'} holds no text")
-    if len(found) < len(lines):
-        blank = len(lines) - len(found)
-        what = "1 blank line is no text and was" if blank == 1 else f"{blank:,} blank lines are no texts and were"
-        print(f"{what} left out.", file=sys.stderr)
-    return found
+        raise TilthError(f"standard input is not UTF-8 text ({error})") from None
+    return texts_of_lines("standard input", content.removesuffix("\n").split("\n"))
 
 
 @app.command()

@@ -3,12 +3,16 @@
 import contextlib
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tilth.errors import TilthError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def error(message: str) -> None:
@@ -46,7 +50,6 @@ def result(value: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps(_plain(values), allow_nan=False))
         return
-    from rich.console import Console
     from rich.table import Table
 
     names_and_values = Table(box=None, show_header=False, pad_edge=False)
@@ -59,22 +62,85 @@ def result(value: Any, as_json: bool) -> None:
         else:
             for row in _rows(name, item):
                 names_and_values.add_row(*row)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = _console()
     console.print(names_and_values)
     for name, records in tables.items():
-        table = Table(*(_words(column) for column in records[0]), box=None, pad_edge=False, title=_words(name))
-        table.title_justify = "left"
-        for record in records:
-            table.add_row(*(_figure(record.get(column)) for column in records[0]))
-        console.print()
-        console.print(table)
+        named = [{_words(column): figure for column, figure in record.items()} for record in records]
+        _print_table(console, _words(name), named)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _print_table(console: "Console", title: str, records: Sequence[Mapping[str, Any]]) -> None:
+    """Print a title, and a row for each record with a column for each figure of the first."""
+    from rich.table import Table
+
+    table = Table(*records[0], box=None, pad_edge=False)
+    for record in records:
+        table.add_row(*(_figure(record.get(column)) for column in records[0]))
+    console.print(f"\n{title}", style="italic")
+    console.print(table)
+
+
+def comparison(values: Mapping[str, Any], report: Path) -> None:
+    """Print the means of a comparison by system and label budget, the verdict, and where the report is."""
+    from rich.table import Table
+
+    means = {(row["system"], row["budget"]): row for row in values["summary"]}
+    systems, budgets = [system["name"] for system in values["systems"]], values["budgets"]
+    table = Table(box=None, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for budget in budgets:
+        table.add_column(str(budget), justify="right", no_wrap=True)
+    for name in systems:
+        table.add_row(name, *(_mean(means[name, budget]) for budget in budgets))
+    console = _console()
+    console.print(f"{_words(values['metric'])} on test data by labels per class", style="italic")
+    console.print(table)
+    if left_out := ", ".join(map(str, values["budgets_left_out"])):
+        console.print(f"Left out, since no label has more examples: {left_out} labels per class.")
+    console.print(f"\n{values['verdict']}\n\nReport: ", end="")
+    print(report)  # in one piece, whatever its length, so that it can be copied
+
+
+def _mean(row: Mapping[str, Any]) -> str:
+    """`0.552`, and below it `0.501-0.603` where the interval is known."""
+    known = row["low"] is not None
+    return f"{row['mean']:.3f}" + (f"\n{row['low']:.3f}-{row['high']:.3f}" if known else "")
+
+
+def evaluation(values: Mapping[str, Any]) -> None:
+    """Print the metrics of a classifier, a table of its labels, and the confusion matrix where it is small."""
+    labels = values["labels"]
+    result({name: item for name, item in values.items() if name not in _TABLES_OF_AN_EVALUATION}, as_json=False)
+    console = _console()
+    of_labels = [{"label": label, **figures} for label, figures in values["per_class"].items()]
+    _print_table(console, "per label", of_labels)
+    if len(labels) <= MOST_SHOWN_LABELS:
+        rows = zip(labels, values["confusion"], strict=True)
+        counts = [{"true label": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
+        _print_table(console, "counts by true label (row) and predicted label (column)", counts)
+
+
+MOST_SHOWN_LABELS = 10
+"""Labels of a confusion matrix that fits a terminal."""
+_TABLES_OF_AN_EVALUATION = ("labels", "per_class", "confusion", "rejected")
+"""Printed as tables; rejected rows were told on standard error."""
 
 
 @_on_standard_output()
 def predictions(items: Sequence[Mapping[str, Any]]) -> None:
-    """Print one line for each text: label, probability, text. What was cut is said on standard error."""
+    """Print one line for each text: label, probability, text, its line breaks as spaces.
+
+    What was cut is said on standard error.
+    """
     for item in items:
-        print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{item['text']}")
+        text = " ".join(re.split(r"[\r\n]+", item["text"]))
+        print(f"{item['label']}\t{item['probabilities'][item['label']]:.3f}\t{text}")
     if cut := sum(item.get("truncated", False) for item in items):
         print(f"The model read only the beginning of {cut} of {len(items)} texts.", file=sys.stderr)
 

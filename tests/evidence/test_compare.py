@@ -7,6 +7,7 @@ import pytest
 
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.compare import compare
+from tilth.evidence.report_comparison import _difference_lines
 from tilth.evidence.systems import NeuralSystem, TfidfSystem, pretraining_cost
 from tilth.evidence.verdict import TestNoise, differences, interval, summarise, verdict
 from tilth.tasks.metrics import scores, scores_with_intervals
@@ -97,11 +98,80 @@ def test_other_settings_or_data_are_not_taken_from_the_record(small_folder, data
     assert len(record.read_text().splitlines()) == 6
     run(start, data, tmp_path / "out", **settings)
     assert len(record.read_text().splitlines()) == 6
-    run(start, data, tmp_path / "out", **settings | {"overrides": [*FAST, "lr=1e-3"]})
+    run(start, data, tmp_path / "out", **settings, overwrite=True, overrides=[*FAST, "lr=1e-3"])
     assert len(record.read_text().splitlines()) == 10  # the two neural systems again
     write(data["test"], 21, offset=1000)
-    run(start, data, tmp_path / "out", **settings)
+    run(start, data, tmp_path / "out", **settings, overwrite=True)
     assert len(record.read_text().splitlines()) == 16
+
+
+def test_another_comparison_is_replaced_only_when_asked(small_folder, data, tmp_path: Path):
+    start, out = small_folder("bert", "masked"), tmp_path / "out"
+    settings = {"budgets": (4,), "seeds": 1}
+    first = run(start, data, out, **settings)
+    page = (out / "report.html").read_text()
+    assert run(start, data, out, **settings)["points"] == first["points"]
+    for change, named in (
+        ({"budgets": (8,)}, "--labels"),
+        ({"seeds": 2}, "--seeds"),
+        ({"overrides": [*FAST, "lr=1e-3"]}, "the settings"),
+    ):
+        with pytest.raises(UsageError, match=f"finished comparison that differs in {named}; .*--overwrite"):
+            run(start, data, out, **settings | change)
+    write(data["test"], 21, offset=1000)
+    with pytest.raises(UsageError, match="differs in the examples; "):
+        run(start, data, out, **settings)
+    assert (out / "report.html").read_text() == page
+    assert run(start, data, out, **settings | {"budgets": (8,)}, overwrite=True)["budgets"] == [8]
+    other = tmp_path / "run"
+    other.mkdir()
+    (other / "report.html").write_text("of a run")
+    with pytest.raises(UsageError, match="holds a report of something else"):
+        run(start, data, other, **settings)
+    assert [path.name for path in other.iterdir()] == ["report.html"]
+
+
+def test_every_architecture_has_its_own_rival_from_scratch(small_folder, data, tmp_path: Path):
+    bert, gpt2 = small_folder("bert", "masked"), small_folder("gpt2", "causal")
+    models = [bert, gpt2, small_folder("bert", "masked", "next_sentence")]
+    result = compare("classify", data["data"], tmp_path / "out", test=data["test"], models=models, budgets=(4, 8),
+                     seeds=2, overrides=FAST, progress=False)  # fmt: skip
+    kinds = {system["name"]: system["kind"] for system in result["systems"]}
+    first, second, third = (name for name, kind in kinds.items() if kind == "pretrained")
+    scratch = {f"{first} from scratch", f"{second} from scratch"}
+    assert {name for name, kind in kinds.items() if kind == "scratch"} == scratch
+    rivals = {(row["system"], row["against"]) for row in result["differences"]}
+    assert rivals == {(name, BASELINE) for name in (first, second, third)} | {
+        (first, f"{first} from scratch"), (second, f"{second} from scratch"), (third, f"{first} from scratch")
+    }  # fmt: skip
+    for name in (first, second, third):
+        assert result["verdict"].count(f"{name}: ") == 1
+    lines = _difference_lines(result)
+    assert len(lines) == 6 == len({line.series for line in lines}) == len({line.label for line in lines})
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(line.label in page for line in lines), "names are not cut"
+
+
+def test_what_fails_leaves_no_folder(small_folder, data, tmp_path: Path, monkeypatch):
+    start, out = small_folder("bert", "masked"), tmp_path / "new" / "out"
+    with pytest.raises(TilthError, match="does not exist"):
+        run(start, {**data, "test": tmp_path / "none"}, out)
+
+    def failing(self, examples, seed):
+        raise TilthError("no luck")
+
+    monkeypatch.setattr(NeuralSystem, "run", failing)
+    with pytest.raises(TilthError, match="no luck"):
+        run(start, data, out)
+    assert not out.parent.exists()
+
+
+def test_equal_seeds_have_an_interval_over_test_texts_alone_and_the_report_says_so(small_folder, data, tmp_path: Path):
+    result = run(small_folder("bert", "masked"), data, tmp_path / "out", budgets=("all",))
+    page = " ".join((tmp_path / "out" / "report.html").read_text().split())
+    assert "intervals over both seeds" in page and "has an interval over test texts alone" in page
+    assert "intervals over seeds and test texts" in page
+    assert len(result["points"]) == 6
 
 
 def test_all_systems_learn_from_the_same_nested_samples_without_test_texts(small_folder, data, tmp_path, monkeypatch):

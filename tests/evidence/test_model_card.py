@@ -118,6 +118,21 @@ def test_a_local_base_model_is_not_taken_for_one_of_the_hub(tmp_path):
     assert "No data was held out" in card
 
 
+def test_a_local_base_model_is_named_without_the_machines_folders(tmp_path, monkeypatch):
+    def base(model: object) -> str:
+        return finetuned_model_card({"task": "classify", "model": str(model), "labels": ["a", "b"]}, "model")
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "bert" / "model").mkdir(parents=True)
+    assert "fine-tuned from `runs/bert/model`" in base("runs/bert/model")
+    assert "fine-tuned from `runs/bert/model`" in base(tmp_path / "runs" / "bert" / "model")
+    monkeypatch.chdir(tmp_path / "runs" / "bert" / "model")
+    card = base(tmp_path / "runs" / "bert" / "model")
+    assert str(tmp_path) not in card
+    monkeypatch.chdir("/usr")
+    assert "fine-tuned from `bert/model`" in base(tmp_path / "runs" / "bert" / "model")
+
+
 def test_text_cannot_end_its_markdown():
     assert plain("a_b [x](y)\n# <script>") == r"a\_b \[x\](y) \# \<script\>"
     assert code("x``y") == "``` x``y ```"

@@ -63,6 +63,22 @@ def test_long_labels_keep_both_ends():
     assert names == [" bert-mi…novels", " bert-mi…on code"]
 
 
+def test_names_below_are_whole_and_make_the_figure_taller():
+    names = ["bert from scratch", "TF-IDF + logistic regression"]
+    lines = [Line(name, [8, 64], [1, 2], series=number, points=True) for number, name in enumerate(names)]
+    svg = line_figure("curve", "", lines, x_label="labels", log_x=True, size=(380, 300), names_below=True)
+    assert {"bert from scratch", "TF-IDF + logistic regression"} <= set(texts(svg))
+    assert 'height="331"' in svg
+    wide = line_figure("curve", "", lines, x_label="labels", log_x=True, size=(980, 300))
+    assert {" bert from scratch", " TF-IDF + logistic regression"} <= set(texts(wide))
+
+
+def test_one_place_on_a_logarithmic_axis_is_in_its_middle():
+    lines = [Line("a", [16], [0.5], [0.4], [0.6], points=True), Line("b", [16], [0.7], points=True, series=1)]
+    svg = line_figure("one", "", lines, x_label="labels", log_x=True, x_ticks=[(16, "16")], level=0)
+    assert "16" in texts(svg)
+
+
 def test_points_without_a_value_are_left_out():
     assert line_figure("none", "", [Line("a", [1, 2], [float("nan"), None])], x_label="x") == ""
     svg = line_figure(

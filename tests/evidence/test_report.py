@@ -374,6 +374,21 @@ def test_finetune_report_states_scores_and_names_overfitting(tmp_path):
     assert_self_contained(text)
 
 
+@pytest.mark.parametrize(
+    ("losses", "sentence"),
+    [
+        ([0.7, 0.8, 0.9], "lowest at the first evaluation, epoch 0.5, and higher ever after: the model had begun"),
+        ([1.0, 0.7, 0.9], "lowest at epoch 1 and higher after it: from there on the model had begun to overfit"),
+        ([1.0, 0.7, 0.72], None),
+    ],
+)
+def test_overfitting_is_told_as_it_came(tmp_path, losses, sentence):
+    history = [{**row, "valid_loss": loss} for row, loss in zip(finetuned()["history"], losses, strict=True)]
+    (tmp_path / "finetune.json").write_text(json.dumps(finetuned(history=history)))
+    text = write_finetune_report(tmp_path).read_text(encoding="utf-8")
+    assert sentence in text if sentence else "overfit." not in text
+
+
 def test_finetune_report_without_validation_data_says_so(tmp_path):
     history = [{"epoch": 1.0, "train_loss": 0.6, "valid_loss": None, "valid_accuracy": None, "valid_macro_f1": None}]
     result = finetuned(history=history, valid={}, rejected=[{"row": 3}], truncated={"train": 2, "valid": 0})

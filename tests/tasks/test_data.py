@@ -1,4 +1,5 @@
 import bz2
+import csv
 import gzip
 import json
 import lzma
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from tilth.corpus.build import build_corpus
 from tilth.corpus.formats.columns import TEXT_COLUMNS
 from tilth.errors import TilthError
-from tilth.tasks.data import Examples, hold_out, normal_text, read_examples, stratified_sample
+from tilth.tasks.data import Examples, hold_out, normal_text, read_examples, rejected_message, stratified_sample
+from tilth.tasks.formats import is_quoted
 
 ROWS = [('a "quoted film', "good"), ("naïve, twice", "bad"), ("third", "good")]
 
@@ -87,8 +89,43 @@ def test_columns_are_found_by_their_usual_names_or_as_told(tmp_path: Path):
         read_examples(write(tmp_path / "e.csv", "review,stars\nfine,1\n"))
     with pytest.raises(TilthError, match="label may be column intent or category; say which"):
         read_examples(write(tmp_path / "f", json.dumps({"text": "x", "intent": "1", "category": "2"}) + "\n"))
-    with pytest.raises(TilthError, match=r"no label column \(stars\)"):
-        read_examples(write(tmp_path / "g", jsonl(ROWS)), label_column="stars")
+
+
+def test_a_named_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path):
+    rows = "".join(f"text {number}\t{number % 2}\n" for number in range(20))
+    files = {"a.jsonl": jsonl(ROWS), "b.tsv": "text\tlabel\n" + rows, "c.csv": "text,label\na,1\n"}
+    for name, content in files.items():
+        path = write(tmp_path / name, content)
+        with pytest.raises(TilthError, match=f"{name}: no column 'foo'; the columns are text, label$"):
+            read_examples(path, text_column="foo")
+        with pytest.raises(TilthError, match="no column 'stars'; the columns are text, label$"):
+            read_examples(path, label_column="stars")
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_ALL, csv.QUOTE_MINIMAL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_tsv_of_the_csv_module_gives_back_what_was_written(tmp_path: Path, quoting, header: bool):
+    rows = [("first", "good"), ("two\nlines", "bad"), ('he said "no"\tand left', "good"), ("plain", "bad")] * 3
+    with open(tmp_path / "a.tsv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", quoting=quoting)
+        writer.writerows([("text", "label"), *rows] if header else rows)
+    examples = read_examples(tmp_path / "a.tsv")
+    assert pairs(examples) == rows and examples.rejected == []
+
+
+@pytest.mark.parametrize("cell", ['"half', 'other" half', '"whole"', 'a "word" of it', '"', '""', "` ` ''"])
+def test_quotes_of_other_tsv_are_letters(tmp_path: Path, cell: str):
+    rows = [(cell, "0"), ("between", "1"), (cell + " again", "0")]
+    examples = read_examples(write(tmp_path / "a.tsv", "".join(f"{a}\t{b}\n" for a, b in [("text", "label"), *rows])))
+    assert pairs(examples) == rows
+    assert not is_quoted('text\tlabel\n"half\t0\nother"\t1\n')
+
+
+def test_a_quoted_tsv_longer_than_the_sample(tmp_path: Path):
+    rows = [(f'line one of {number}\nline "two"', str(number % 2)) for number in range(5000)]
+    with open(tmp_path / "a.tsv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t").writerows([("text", "label"), *rows])
+    assert pairs(read_examples(tmp_path / "a.tsv")) == rows
 
 
 def test_an_unknown_header_is_not_taken_for_an_example(tmp_path: Path):
@@ -101,9 +138,9 @@ def test_an_unknown_header_is_not_taken_for_an_example(tmp_path: Path):
 
 def test_labels_of_any_plain_type_become_strings_in_order(tmp_path: Path):
     labels = [10, 9.0, "2", True, None, float("nan"), [1], "", 9]
-    content = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in labels)
+    content = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in labels + ["2"] * 40)
     examples = read_examples(write(tmp_path / "a", content))
-    assert examples.labels == ["10", "9", "2", "True", "9"]
+    assert examples.labels == ["10", "9", "2", "True", "9"] + ["2"] * 40
     assert [(row.line, row.reason) for row in examples.rejected] == [
         (5, "no label"),
         (6, "no label"),
@@ -115,27 +152,32 @@ def test_labels_of_any_plain_type_become_strings_in_order(tmp_path: Path):
 
 
 def test_broken_rows_are_set_aside_with_their_line(tmp_path: Path):
-    good = jsonl([(f"text {number}", str(number % 2)) for number in range(20)])
+    good = jsonl([(f"text {number}", str(number % 2)) for number in range(60)])
     bad = '{"text": "cut\n' + '{"text": 5, "label": "1"}\n[1]\n{"text": " ", "label": "1"}\n{"label": "1"}\n'
     examples = read_examples(write(tmp_path / "a", good + bad))
-    assert len(examples) == 20
+    assert len(examples) == 60
     assert [(row.line, row.reason) for row in examples.rejected] == [
-        (21, "not a JSON object"),
-        (22, "the text is not a string"),
-        (23, "not a JSON object"),
-        (24, "no text"),
-        (25, "no text"),
+        (61, "not a JSON object"),
+        (62, "the text is not a string"),
+        (63, "not a JSON object"),
+        (64, "no text"),
+        (65, "no text"),
     ]
-    ragged = "text\tlabel\n" + "".join(f"x{number}\t1\n" for number in range(9)) + "a\tb\tc\n\nlone\n"
+    assert rejected_message("a.jsonl", 60, examples.rejected) == (
+        "a.jsonl: 5 of 65 rows were left out: not a JSON object (lines 61, 63), the text is not a string (line 62), "
+        "no text (lines 64, 65)"
+    )
+    assert rejected_message("a.jsonl", 60, []) == ""
+    ragged = "text\tlabel\n" + "".join(f"x{number}\t1\n" for number in range(19)) + "a\tb\tc\n\nlone\n"
     examples = read_examples(write(tmp_path / "b", ragged))
-    assert len(examples) == 9
+    assert len(examples) == 19
     assert [(row.line, row.reason) for row in examples.rejected] == [
-        (11, "3 cells in 2 columns"),
-        (13, "1 cells in 2 columns"),
+        (21, "3 cells in 2 columns"),
+        (23, "1 cells in 2 columns"),
     ]
-    encoded = b"text\tlabel\nfine\t1\ncaf\xe9\t0\nfine too\t0\n"
+    encoded = b"text\tlabel\nfine\t1\ncaf\xe9\t0\n" + b"fine too\t0\n" * 8
     examples = read_examples(write(tmp_path / "c", encoded))
-    assert examples.texts == ["fine", "fine too"]
+    assert examples.texts == ["fine"] + ["fine too"] * 8
     assert [(row.line, row.reason) for row in examples.rejected] == [(3, "not valid UTF-8")]
 
 
@@ -144,13 +186,16 @@ def test_too_many_broken_rows_are_an_error(tmp_path: Path):
         return write(tmp_path / "a.tsv", "text\tlabel\n" + "x\ty\n" * good + "\ty\n" * bad)
 
     assert len(read_examples(file(100, 10)).rejected) == 10
-    with pytest.raises(TilthError, match=r"11 of 111 rows are not examples \(line 102: no text, line 103"):
+    with pytest.raises(TilthError, match=r"11 of 111 rows cannot be used \(line 102: no text, line 103"):
         read_examples(file(100, 11))
     assert len(read_examples(file(1980, 20)).rejected) == 20
     with pytest.raises(TilthError, match="21 of 2001 rows"):
         read_examples(file(1980, 21))
-    with pytest.raises(TilthError, match="3 of 4 rows"):
-        read_examples(file(1, 3))
+    assert len(read_examples(file(18, 2)).rejected) == 2
+    with pytest.raises(TilthError, match="2 of 19 rows"):
+        read_examples(file(17, 2))
+    with pytest.raises(TilthError, match="1 of 2 rows cannot be used .line 3: not valid UTF-8."):
+        read_examples(write(tmp_path / "two.tsv", b"text\tlabel\nfine\tgood\ncaf\xe9\tbad\n"))
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,36 @@ def test_wrong_use_is_told_before_anything_is_written(small_folder, train: Path,
         finetune(start, train, out, valid=write(tmp_path / "v.jsonl", [("a", "ugly")]), progress=False)
     with pytest.raises(TilthError, match="no model folder at"):
         finetune(tmp_path / "none" / "such" / "folder", train, out, progress=False)
-    assert not any(out.iterdir())
+    assert not out.exists()
+
+
+def test_a_fine_tuned_model_is_replaced_only_when_asked(small_folder, train: Path, tmp_path: Path):
+    start, out = small_folder("bert", "masked"), tmp_path / "new" / "out"
+    first = finetune(start, train, out, overrides=FAST, progress=False)
+    with pytest.raises(
+        UsageError, match=r"out holds a model fine-tuned from .*train.jsonl \('bad', 'good'\).*--overwrite"
+    ):
+        finetune(start, train, out, overrides=[*FAST, "seed=1"], progress=False)
+    assert json.loads((out / "finetune.json").read_text()) == first
+    second = finetune(start, train, out, overrides=[*FAST, "seed=1"], overwrite=True, progress=False)
+    assert json.loads((out / "finetune.json").read_text()) == second != first
+
+
+def test_epochs_that_are_given_are_what_is_trained(small_folder, tmp_path: Path):
+    data = write(tmp_path / "data.jsonl", reviews(60))
+    start = small_folder("bert", "masked")
+    result = finetune(start, data, tmp_path / "out", overrides=["epochs=1", "batch_size=8"], progress=False)
+    assert (result["steps"], result["history"][-1]["epoch"]) == (8, pytest.approx(8 * 8 / 60, abs=1e-3))
+    assert (result["settings"]["min_steps"], result["settings"]["max_steps"]) == (1, None)
+    defaults, given = FinetuneSettings(), load_settings(FinetuneSettings, ["epochs=1", "min_steps=7"])
+    assert (defaults.min_steps, defaults.max_steps, given.min_steps, given.max_steps) == (100, 6000, 7, None)
+    assert given.model_copy(update={"seed": 3}).min_steps == 7
+
+
+def test_rows_left_out_are_told_on_standard_error(small_folder, tmp_path: Path, capsys):
+    data = write(tmp_path / "data.jsonl", [*reviews(60), ("", "good")])
+    finetune(small_folder("bert", "masked"), data, tmp_path / "out", overrides=FAST)
+    assert f"{data}: 1 of 61 rows was left out: no text (line 61)" in capsys.readouterr().err
 
 
 def test_a_folder_of_other_files_is_not_replaced(small_folder, train: Path, tmp_path: Path):

@@ -1,27 +1,30 @@
 """What pre-training bought: learning curves of several systems over label budgets and seeds."""
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
 from tilth.errors import TilthError, UsageError
+from tilth.evidence.earlier import check_earlier
 from tilth.evidence.report import write_comparison_report
-from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost
-from tilth.evidence.verdict import TestNoise, differences, summarise, verdict
-from tilth.files import fingerprint, output_folder, write_json, write_text
+from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost, weights_fingerprint
+from tilth.evidence.verdict import TestNoise, differences, summarise, verdicts
+from tilth.files import fingerprint, write_json, write_text
 from tilth.model.folder import load_model
 from tilth.model.precision import keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
 from tilth.tasks import metrics
-from tilth.tasks.data import Examples, hold_out, stratified_sample, without
+from tilth.tasks.data import Examples, hold_out, stratified_sample, tell_rejected, without
+from tilth.tasks.output import new_folder
 from tilth.tasks.settings import FinetuneSettings
-from tilth.tasks.task import find_task
+from tilth.tasks.task import Task, find_task
 from tilth.version import __version__
 
 METRIC = "macro_f1"
@@ -45,19 +48,23 @@ def compare(
     text_column: str | None = None,
     label_column: str | None = None,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train every system at every budget with every seed, and say what pre-training bought.
 
-    Systems: each of `models`, fine-tuned; the first of them from scratch (fresh weights, same shape and tokenizer);
-    TF-IDF with logistic regression. With one seed and budget, all learn from the same stratified sample; a larger one
-    holds the smaller ones. A neural system takes its examples for early stopping out of that sample, where there are 32
-    per class; the test examples choose nothing.
+    Systems: each of `models`, fine-tuned; each of them from scratch (fresh weights, same shape and tokenizer), once
+    where several share both; TF-IDF with logistic regression. With one seed and budget, all learn from the same
+    stratified sample; a larger one holds the smaller ones. A neural system takes its examples for early stopping out of
+    that sample, where there are 32 per class; the test examples choose nothing.
     test: by default a fifth of `data`. Training texts that are also test texts are left out, and counted.
     budgets: examples per class; "all" or 0 for all. overrides: `key=value` changes to `FinetuneSettings`, for all.
+    overwrite: replace a comparison of other data, models or settings that is in `out`; trainings the two share are
+    not repeated.
     An interrupted comparison goes on where it was: each finished training is a line of OUT/points.jsonl.
     Returns the content of OUT/compare.json; OUT/report.html shows it.
-    Raises: UsageError for wrong settings, TilthError for data or models that cannot be used.
+    Raises: UsageError for wrong settings and when `out` holds another comparison, TilthError for data or models that
+    cannot be used.
     """
     work = find_task(task)
     settings = load_settings(FinetuneSettings, overrides, where="the settings of compare")
@@ -65,67 +72,87 @@ def compare(
         raise UsageError("nothing to compare: name at least one pre-trained model with --from")
     if seeds < 1:
         raise UsageError(f"seeds must be at least 1, not {seeds}")
-    out = output_folder(Path(out))
-    examples = work.read(data, text_column, label_column)
-    num_rejected = len(examples.rejected)
-    if test is not None:
-        held_out = work.read(test, text_column, label_column)
-        num_rejected += len(held_out.rejected)
-    else:
-        examples, held_out = hold_out(examples, TEST_SHARE, settings.seed)
-    pool, num_leaked = without(examples, held_out)
-    labels = pool.label_names()
-    if len(labels) < 2:
-        raise TilthError(f"{data} has only one label ({labels[0]!r}); a comparison needs examples of at least two")
-    true = np.array(held_out.label_indexes(labels))
-    chosen_budgets, left_out_budgets = _checked(budgets, pool)
-    keep_freed_memory()
-    threads = choose_threads(pick_device(settings.device), shown=progress)
-    opened = [load_model(model) for model in models]
-    names = _names(models)
-    pretrained = [
-        NeuralSystem(name, str(source), pair, work, labels, held_out.texts, settings, fresh=False)
-        for name, source, pair in zip(names, models, opened, strict=True)
-    ]
-    scratch = NeuralSystem(
-        f"{names[0]} from scratch", "fresh weights", opened[0], work, labels, held_out.texts, settings, fresh=True
-    )
-    baseline = TfidfSystem(labels, held_out.texts)
-    systems: list[System] = [*pretrained, scratch, baseline]
-
-    trial_seeds = [settings.seed + number for number in range(seeds)]
-    points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, out / "points.jsonl", progress)
-    noise = TestNoise(true, len(labels))
-    pairs = [(name, other.name) for name in names for other in (scratch, baseline)]
-    difference_rows = differences(points, pairs, noise, METRIC)
-    result = {
-        "task": task,
-        "data": str(data),
-        "test": str(test) if test is not None else f"{TEST_SHARE:.0%} of the data",
-        "examples": {"train": len(pool), "test": len(held_out), "left_out_as_also_in_test": num_leaked},
-        "rejected": num_rejected,
-        "labels": labels,
-        "systems": [
-            {"name": system.name, "kind": system.kind, "source": system.source, "parameters": system.parameters}
-            for system in systems
-        ],
-        "settings": settings.model_dump(mode="json"),
-        "threads": threads,
-        "budgets": chosen_budgets,
-        "budgets_left_out": left_out_budgets,
-        "seeds": trial_seeds,
-        "metric": METRIC,
-        "points": [
-            {name: value for name, value in point.items() if name not in ("key", "predictions")} for point in points
-        ],
-        "summary": summarise(points, noise, METRIC),
-        "verdict": verdict(difference_rows, names[0], scratch.name, baseline.name),
-        "differences": difference_rows,
-        "pretraining_cost": pretraining_cost(models[0]),
-    }
-    write_json(out / "compare.json", result)
-    write_comparison_report(result, out)
+    with new_folder(Path(out)) as folder:
+        examples = work.read(data, text_column, label_column)
+        tell_rejected(examples, progress)
+        num_rejected = len(examples.rejected)
+        if test is not None:
+            held_out = work.read(test, text_column, label_column)
+            tell_rejected(held_out, progress)
+            num_rejected += len(held_out.rejected)
+        else:
+            examples, held_out = hold_out(examples, TEST_SHARE, settings.seed)
+        pool, num_leaked = without(examples, held_out)
+        labels = pool.label_names()
+        if len(labels) < 2:
+            raise TilthError(f"{data} has only one label ({labels[0]!r}); a comparison needs examples of at least two")
+        true = np.array(held_out.label_indexes(labels))
+        chosen_budgets, left_out_budgets = _checked(budgets, pool)
+        keep_freed_memory()
+        threads = choose_threads(pick_device(settings.device), shown=progress)
+        neural, scratch_of = _neural_systems(models, work, labels, held_out.texts, settings)
+        baseline = TfidfSystem(labels, held_out.texts)
+        systems: list[System] = [*neural, baseline]
+        trial_seeds = [settings.seed + number for number in range(seeds)]
+        plan = {
+            "task": task,
+            "data": str(data),
+            "test": str(test) if test is not None else f"{TEST_SHARE:.0%} of the data",
+            "examples": {"train": len(pool), "test": len(held_out), "left_out_as_also_in_test": num_leaked},
+            "rejected": num_rejected,
+            "labels": labels,
+            "systems": [
+                {"name": system.name, "kind": system.kind, "source": system.source, "parameters": system.parameters}
+                for system in systems
+            ],
+            "settings": settings.model_dump(mode="json"),
+            "threads": threads,
+            "budgets": chosen_budgets,
+            "budgets_left_out": left_out_budgets,
+            "seeds": trial_seeds,
+            "metric": METRIC,
+            "texts_fingerprint": fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels]),
+            "weights_fingerprint": fingerprint(
+                [weights_fingerprint(system.model) for system in neural if system.kind == "pretrained"]
+            ),
+        }
+        check_earlier(folder, plan, overwrite)
+        points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, folder / "points.jsonl", progress)
+        noise = TestNoise(true, len(labels))
+        pairs = [(name, other) for name, scratch in scratch_of.items() for other in (scratch, baseline.name)]
+        difference_rows = differences(points, pairs, noise, METRIC)
+        costs = {name: pretraining_cost(model) for name, model in zip(scratch_of, models, strict=True)}
+        result = plan | {
+            "points": [
+                {name: value for name, value in point.items() if name not in ("key", "predictions")} for point in points
+            ],
+            "summary": summarise(points, noise, METRIC),
+            "verdict": verdicts(difference_rows, scratch_of, baseline.name),
+            "differences": difference_rows,
+            "pretraining_cost": costs[next(iter(scratch_of))],
+            "pretraining_costs": costs,
+        }
+        write_json(folder / "compare.json", result)
+        write_comparison_report(result, folder)
     return result
+
+
+def _neural_systems(
+    models: Sequence[str | Path], task: Task, labels: list[str], test_texts: list[str], settings: FinetuneSettings
+) -> tuple[list[NeuralSystem], dict[str, str]]:
+    """The pre-trained systems and those from scratch; and of each pre-trained one's name, that of its own from scratch.
+
+    Models of one shape and tokenizer share a system from scratch, since fresh weights would be the same.
+    """
+    pretrained, scratch, scratch_of = [], {}, {}
+    for name, source in zip(_names(models), models, strict=True):
+        opened = load_model(source)
+        pretrained.append(NeuralSystem(name, str(source), opened, task, labels, test_texts, settings, fresh=False))
+        fresh = NeuralSystem(
+            f"{name} from scratch", "fresh weights", opened, task, labels, test_texts, settings, fresh=True
+        )
+        scratch_of[name] = scratch.setdefault(fresh.identity, fresh).name
+    return [*pretrained, *scratch.values()], scratch_of
 
 
 def _run_all(
@@ -146,7 +173,7 @@ def _run_all(
     work = [(system, budget, seed) for system in systems for budget in budgets for seed in seeds]
     with (
         progress_bar("comparing", len(work), "trainings", progress) as update,
-        open(path, "a", encoding="utf-8") as file,
+        _record(path) as file,
     ):
         for done, (system, budget, seed) in enumerate(work):
             update(done, system=system.name, labels=str(budget), seed=str(seed))
@@ -173,6 +200,17 @@ def _run_all(
             points.append({**known[key], "system": system.name, "seed": seed})
         update(len(work))
     return points
+
+
+@contextlib.contextmanager
+def _record(path: Path) -> Iterator[TextIO]:
+    """A file to add lines to, which is removed where there are none."""
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            yield file
+    finally:
+        if path.exists() and path.stat().st_size == 0:
+            path.unlink()
 
 
 def _read_points(path: Path) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,6 @@
 """How well a fine-tuned model does on labelled data it has not seen."""
 
+import contextlib
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,14 +9,16 @@ import numpy as np
 
 from tilth.errors import TilthError
 from tilth.evidence.plots import confusion_figure
-from tilth.files import output_folder, write_json, write_text
+from tilth.files import write_json, write_text
 from tilth.model.folder import load_model
 from tilth.model.precision import pick_device
 from tilth.progress import progress_bar
 from tilth.tasks import metrics
+from tilth.tasks.data import Examples, tell_rejected
 from tilth.tasks.finetune import encode
 from tilth.tasks.inference import all_logits
-from tilth.tasks.task import find_task
+from tilth.tasks.output import new_folder
+from tilth.tasks.task import Task, find_task
 
 
 def evaluate_task(
@@ -38,9 +41,20 @@ def evaluate_task(
     """
     work = find_task(task)
     examples = work.read(data, text_column, label_column)
-    folder = output_folder(Path(out)) if out is not None else None
+    tell_rejected(examples, progress)
+    with contextlib.nullcontext() if out is None else new_folder(Path(out)) as folder:
+        result = _scored(work, model_path, data, examples, device, progress)
+        if folder is not None:
+            write_json(folder / "evaluation.json", result)
+            write_text(folder / "confusion.svg", confusion_figure(result["labels"], result["confusion"]) + "\n")
+    return result
+
+
+def _scored(
+    work: Task, model_path: str | Path, data: str | Path, examples: Examples, device: str, progress: bool
+) -> dict[str, Any]:
     model, tokenizer = load_model(model_path)
-    if task not in model.heads:
+    if work.name not in model.heads:
         raise TilthError(
             f"{model_path} has no labels; fine-tune it first (tilth finetune), or score its text with --lm"
         )
@@ -49,7 +63,7 @@ def evaluate_task(
     with progress_bar("evaluating", len(encoded), "examples", progress) as update:
         logits = all_logits(work, model, encoded.pieces, tokenizer.special.pad or 0, update=update)
     true, predicted = encoded.targets.numpy(), np.asarray(logits.argmax(-1))
-    result = {
+    return {
         **work.scores_with_intervals(logits, encoded.targets),
         "per_class": metrics.per_class(true, predicted, model.labels),
         "confusion": metrics.confusion_matrix(true, predicted, len(model.labels)).tolist(),
@@ -57,11 +71,7 @@ def evaluate_task(
         "examples": len(encoded),
         "rejected": [asdict(row) for row in examples.rejected],
         "truncated": truncated,
-        "task": task,
+        "task": work.name,
         "model": str(model_path),
         "data": str(data),
     }
-    if folder is not None:
-        write_json(folder / "evaluation.json", result)
-        write_text(folder / "confusion.svg", confusion_figure(model.labels, result["confusion"]) + "\n")
-    return result

@@ -70,7 +70,8 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
     """The card of a fine-tuned model, from the content of its finetune.json.
 
     name: what to call the model, usually its folder. The metadata names a base model only when it is one of the hub's.
-    Of local paths the last part is given only: a card travels, the machine's folders do not.
+    A local base model is named as it was given, an absolute path by its end: a card travels, the machine's folders do
+    not.
     """
     base = str(result.get("model") or "")
     metadata = {
@@ -81,7 +82,7 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
     if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base) and not Path(base).exists():
         metadata["base_model"] = base
     else:
-        base = Path(base).name
+        base = _relative(base)
     context = {
         "metadata": _metadata(metadata),
         "name": plain(name),
@@ -98,6 +99,16 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
         "settings": yaml.safe_dump(result.get("settings") or {}, sort_keys=False, allow_unicode=True).strip(),
     }
     return render("finetuned_card.md.j2", context)
+
+
+def _relative(path: str) -> str:
+    """A path as it was given, or, when absolute, from the working folder; of one elsewhere, `run/model` or its name."""
+    given = Path(path)
+    if not given.is_absolute():
+        return path
+    if given.is_relative_to(Path.cwd()):
+        return str(given.relative_to(Path.cwd()))
+    return "/".join(given.parts[-2:]) if given.name == "model" and len(given.parts) > 2 else given.name
 
 
 def plain(text: str) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 from tilth.evidence import human
 from tilth.evidence.svg import FONT_SIZE, HAIRLINE, INK, MUTED, SERIES, to_svg
 
-_MARKERS = "os^DvP"
+_MARKERS = "os^DvPX"
+"""One more than there are colours, so that the seventh curve differs from the first."""
 _DASHES = ("-", (0, (5, 2)), (0, (1.2, 1.6)), (0, (6, 2, 1.2, 2)), (0, (3, 1.5)), "-")
 Values = Sequence[float | None]
 """Measured values; None and NaN stand for what a run could not measure."""
@@ -69,30 +70,36 @@ def line_figure(
     mark: Mark | None = None,
     verticals: Sequence[float] = (),
     size: tuple[int, int] = (400, 235),
+    names_below: bool = False,
 ) -> str:
-    """Curves over one x axis, each named at its right end.
+    """Curves over one x axis, each named at its right end, or below the axis where `names_below` is set.
 
     name: unique on the page; it prefixes the ids inside the SVG. description: what a screen reader says. level: the
-    height of a reference line. verticals: x positions of events (resumptions). size: width and height in CSS pixels.
+    height of a reference line. verticals: x positions of events (resumptions). size: width and height in CSS pixels,
+    names below not counted.
     Returns "" when no line has a point to show.
     """
     lines = [finite for line in lines if (finite := _finite(line)).x]
     if not lines:
         return ""
     named = len(lines) > 1
-    widest = 32 if size[0] >= 600 else 15
+    widest = round(0.9 * size[0] / _CHARACTER_WIDTH) if names_below else 44 if size[0] >= 600 else 15
     names = [_shortened(line.label, widest) for line in lines]
-    right = 10 + max(len(name) for name in names) * _CHARACTER_WIDTH if named else 14
-    figure, axes = _canvas(size, left=52, right=right)
+    right = 10 + max(len(name) for name in names) * _CHARACTER_WIDTH if named and not names_below else 14
+    below = len(lines) * _LINE_HEIGHT if named and names_below else 0
+    size = (size[0], round(size[1] + below))
+    figure, axes = _canvas(size, left=52, right=right, bottom=46 + below)
+    # On a logarithmic axis, curves step aside a little so that their interval bars do not cover each other.
+    span = max(max(line.x) for line in lines) / min(min(line.x) for line in lines) if log_x else 1.0
     if log_x:
         axes.set_xscale("log")
         axes.minorticks_off()
+        if span == 1:  # a single place has no range to show
+            axes.set_xlim(lines[0].x[0] / 2, lines[0].x[0] * 2)
     for x in verticals:
         axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=(0, (2, 3)))
     if level is not None:
         axes.axhline(level, color=MUTED, linewidth=1)
-    # On a logarithmic axis, curves step aside a little so that their interval bars do not cover each other.
-    span = max(max(line.x) for line in lines) / min(min(line.x) for line in lines) if log_x else 1.0
     for index, line in enumerate(lines):
         _draw(axes, line, offset=span ** (0.008 * (index - (len(lines) - 1) / 2)))
     axes.margins(x=0.02 if not log_x else 0.06, y=0.08)
@@ -104,7 +111,9 @@ def line_figure(
     axes.set_xlabel(x_label, labelpad=5)
     if mark is not None:
         _place_mark(axes, mark, lines[0].series)
-    if named:
+    if named and names_below:
+        _list_names(figure, lines, names, size)
+    elif named:
         _place_names(axes, lines, names, size[1])
     return to_svg(figure, name, description)
 
@@ -191,12 +200,22 @@ def _draw(axes: Any, line: Line, offset: float) -> None:
             axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
         else:
             axes.vlines(x, low, high, color=colour, linewidth=1.6)
-    pointed = line.points or len(x) == 1
-    axes.plot(
-        x, y, color=colour, linewidth=1.8, linestyle=_DASHES[line.series % len(_DASHES)] if line.points else "-",
-        marker=_MARKERS[line.series % len(_MARKERS)] if pointed else "", markersize=5 if len(x) < 40 else 3,
-        markeredgewidth=0, solid_capstyle="round", solid_joinstyle="round",
-    )  # fmt: skip
+    axes.plot(x, y, **_style(line))
+
+
+def _style(line: Line) -> dict[str, Any]:
+    """How a curve is drawn. Its series decides colour, dashes and marker, so that no two of a page look alike."""
+    pointed = line.points or len(line.x) == 1
+    return {
+        "color": SERIES[line.series % len(SERIES)],
+        "linewidth": 1.8,
+        "linestyle": _DASHES[line.series % len(_DASHES)] if line.points else "-",
+        "marker": _MARKERS[line.series % len(_MARKERS)] if pointed else "",
+        "markersize": 5 if len(line.x) < 40 else 3,
+        "markeredgewidth": 0,
+        "solid_capstyle": "round",
+        "solid_joinstyle": "round",
+    }
 
 
 def _place_mark(axes: Any, mark: Mark, series: int) -> None:
@@ -209,6 +228,18 @@ def _place_mark(axes: Any, mark: Mark, series: int) -> None:
     axes.annotate(mark.text, (mark.x, mark.y), xytext=(0, -11), textcoords="offset points", va="top",
                   ha="right" if across > 0.6 else "left" if across < 0.3 else "center",
                   color=INK, fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
+
+
+def _list_names(figure: Any, lines: Sequence[Line], names: Sequence[str], size: tuple[int, int]) -> None:
+    """Write the curves' names one below the other at the foot of the figure, each beside a piece of its curve."""
+    from matplotlib.lines import Line2D
+
+    width, height = size
+    for index, (line, name) in enumerate(zip(lines, names, strict=True)):
+        y = (len(lines) - index - 0.5) * _LINE_HEIGHT / height
+        figure.add_artist(Line2D([8 / width, 25 / width, 42 / width], [y] * 3, markevery=[1], **_style(line)))
+        figure.text(52 / width, y, name, ha="left", va="center", color=SERIES[line.series % len(SERIES)],
+                    fontsize=FONT_SIZE, fontweight="bold")  # fmt: skip
 
 
 def _place_names(axes: Any, lines: Sequence[Line], names: Sequence[str], height: int) -> None:

@@ -10,7 +10,14 @@ from tilth.evidence.report_parts import Picture, Stat, capitalized
 METRICS = {"macro_f1": "macro F1", "accuracy": "accuracy", "micro_f1": "micro F1", "matthews": "Matthews correlation"}
 _KINDS = {"pretrained": "pre-trained", "scratch": "from scratch", "baseline": "baseline", "other": "other"}
 _SIZES = ((980, 380), (380, 300))
-"""Of a figure on a wide page, and on a phone."""
+"""Of a figure on a wide page, and on a phone, where the names of curves stand below."""
+_LONGEST_BESIDE = 40
+"""Characters of the longest name that leaves enough of a wide figure for its curves; longer ones stand below."""
+_INTERVALS = (
+    "Ranges and bars are 95\u00a0% intervals over both seeds (other labelled examples and random draws) and test texts "
+    "(another test set). A system that gives the same with every seed, as TF-IDF with all labels may, has an interval "
+    "over test texts alone."
+)
 
 
 def metric_name(name: str) -> str:
@@ -36,7 +43,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
         "figures": _headline(result, metric),
         "method": (
             f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and "
-            f"scored by {metric} on the same test data, which no system saw. Ranges and bars are 95\u00a0% intervals."
+            f"scored by {metric} on the same test data, which no system saw. {_INTERVALS}"
         ),
         "pictures": _pictures(result, metric),
         "metric": metric,
@@ -52,7 +59,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
             for system in systems
         ],
         "differences": _difference_rows(result),
-        "pretraining": _pretraining(result.get("pretraining_cost")),
+        "pretraining": _pretraining(_costs(result)),
         "points": [
             {
                 "system": point["system"],
@@ -161,7 +168,7 @@ def _headline(result: dict[str, Any], metric: str) -> list[Stat]:
 
 
 def _pictures(result: dict[str, Any], metric: str) -> list[Picture]:
-    curve_caption = f"Mean {metric} on test data, with 95\u00a0% intervals over seeds. Higher is better."
+    curve_caption = f"Mean {metric} on test data, with 95\u00a0% intervals over seeds and test texts. Higher is better."
     difference_caption = f"Gain in {metric} over each rival. A bar that crosses zero is no clear difference."
     gap_caption = f"Training {metric} minus test {metric}: how much better it does on what it has seen."
     curves, gaps = _curves(result, "mean", intervals=True), _curves(result, "gap", intervals=False)
@@ -177,6 +184,7 @@ def _picture(
     result: dict[str, Any], name: str, title: str, caption: str, lines: Sequence[Line], level: float | None = None
 ) -> Picture:
     ticks = [(examples, human.count(examples)) for examples in sorted({row["examples"] for row in result["summary"]})]
+    longest = max(len(line.label) for line in lines) if lines else 0
     drawings = [
         line_figure(
             f"{name}-{width}",
@@ -188,6 +196,7 @@ def _picture(
             level=level,
             y_format=lambda value: human.decimal(value, 2),
             size=(width, height),
+            names_below=width < 600 or longest > _LONGEST_BESIDE,
         )
         for width, height in _SIZES
     ]
@@ -211,12 +220,12 @@ def _difference_lines(result: dict[str, Any]) -> list[Line]:
     rows = result.get("differences") or []
     pairs = list(dict.fromkeys((row["system"], row["against"]) for row in rows))
     names = [system["name"] for system in result["systems"]]
+    several = len({system for system, _ in pairs}) > 1
     lines = []
     for system, against in pairs:
         chosen = [row for row in rows if (row["system"], row["against"]) == (system, against)]
         chosen = [(examples, row) for row in chosen if (examples := _examples(result, row["budget"])) is not None]
         chosen.sort(key=lambda pair: pair[0])
-        several = len({system for system, _ in pairs}) > 1
         lines.append(
             Line(
                 f"{system} over {against}" if several else f"over {against}",
@@ -224,15 +233,23 @@ def _difference_lines(result: dict[str, Any]) -> list[Line]:
                 [row["mean"] for _, row in chosen],
                 [row["low"] for _, row in chosen],
                 [row["high"] for _, row in chosen],
-                names.index(against) if against in names else len(lines),
+                # One system's lines wear the colours of its rivals; of several systems, each line has its own.
+                names.index(against) if against in names and not several else len(lines),
                 True,
             )
         )
     return lines
 
 
-def _pretraining(cost: dict[str, Any] | None) -> list[tuple[str, str]]:
-    """What was spent before the first label was seen, each figure in its own unit."""
+def _costs(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What pre-training cost, by system, where it is on record."""
+    first = next((system["name"] for system in result["systems"] if system["kind"] == "pretrained"), "")
+    costs = result.get("pretraining_costs") or {first: result.get("pretraining_cost")}
+    return {name: cost for name, cost in costs.items() if cost}
+
+
+def _pretraining(costs: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """What was spent before the first label was seen, each figure in its own unit; of several systems, each's."""
     units: dict[str, Callable[[Any], str]] = {
         "seconds": human.duration,
         "tokens": human.count,
@@ -241,6 +258,10 @@ def _pretraining(cost: dict[str, Any] | None) -> list[tuple[str, str]]:
     }
     names = {"seconds": "Time", "flops": "Operations"}
     return [
-        (names.get(name, name.replace("_", " ").capitalize()), units[name](value) if name in units else str(value))
-        for name, value in (cost or {}).items()
+        (
+            (f"{system}: " if len(costs) > 1 else "") + names.get(name, name.replace("_", " ").capitalize()),
+            units[name](value) if name in units else str(value),
+        )
+        for system, cost in costs.items()
+        for name, value in cost.items()
     ]

@@ -38,12 +38,27 @@ def _lede(result: dict[str, Any], history: list[dict[str, Any]], labels: list[st
             + "No data was held out, so the weights kept are the last ones and nothing here says how good they are."
         )
     best_epoch = result.get("best_epoch")
-    text += f"The weights kept are those of epoch {human.significant(best_epoch)}, the best on validation data."
-    losses = {row["epoch"]: row.get("valid_loss") for row in history}
-    best, last = losses.get(best_epoch), history[-1].get("valid_loss") if history else None
-    if best is not None and last is not None and last > 1.05 * best:
-        text += " After it the validation loss rose again: the model had begun to overfit."
-    return text
+    text += (
+        f"The weights kept are those of epoch {human.significant(best_epoch)}, the best on validation data by macro F1."
+    )
+    return text + _overfitting(history)
+
+
+def _overfitting(history: list[dict[str, Any]]) -> str:
+    """A sentence for where the validation loss rose again, "" where it did not rise by more than 5 %."""
+    losses = [(row["valid_loss"], row["epoch"]) for row in history if human.is_number(row.get("valid_loss"))]
+    if not losses or losses[-1][0] <= 1.05 * min(losses)[0]:
+        return ""
+    lowest = min(losses)[1]
+    if lowest == losses[0][1]:
+        return (
+            f" The validation loss was lowest at the first evaluation, epoch {human.significant(lowest)}, and "
+            "higher ever after: the model had begun to overfit by then."
+        )
+    return (
+        f" The validation loss was lowest at epoch {human.significant(lowest)} and higher after it: from there on "
+        "the model had begun to overfit."
+    )
 
 
 def _headline(result: dict[str, Any]) -> list[Stat]:

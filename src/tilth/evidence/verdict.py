@@ -5,7 +5,7 @@ An interval covers both reasons why another comparison would come out otherwise:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,25 +113,36 @@ def differences(
     return rows
 
 
-def verdict(rows: Sequence[dict[str, Any]], pretrained: str, scratch: str, baseline: str) -> str:
+def verdicts(rows: Sequence[dict[str, Any]], scratch_of: Mapping[str, str], baseline: str) -> str:
+    """One sentence for each pre-trained system, which names it where there are several.
+
+    scratch_of: of each pre-trained system, the name of the same from scratch.
+    """
+    if any(row["low"] is None for row in rows):
+        return "One seed says nothing about chance, so there is no verdict: compare again with at least 5 seeds."
+    several = len(scratch_of) > 1
+    return " ".join(verdict(rows, name, scratch, baseline, several) for name, scratch in scratch_of.items())
+
+
+def verdict(rows: Sequence[dict[str, Any]], pretrained: str, scratch: str, baseline: str, named: bool = False) -> str:
     """One sentence: at which budgets pre-training helped, and how it stands against the baseline.
 
-    It helped, or hurt, at a budget only where the interval of the paired difference leaves out zero.
+    It helped, or hurt, at a budget only where the interval of the paired difference leaves out zero. named: say which
+    pre-trained system it is about.
     """
     own = [row for row in rows if row["system"] == pretrained]
     over_scratch = [row for row in own if row["against"] == scratch]
     over_baseline = [row for row in own if row["against"] == baseline]
-    if any(row["low"] is None for row in own):
-        return "One seed says nothing about chance, so there is no verdict: compare again with at least 5 seeds."
     better, worse = _decided(over_scratch)
     unclear = [row for row in over_scratch if row not in better and row not in worse]
     effects = [f"helped at {_budgets(better)}"] if better else []
     effects += [f"hurt at {_budgets(worse)}"] if worse else []
     effects += [f"made no difference beyond chance at {_budgets(unclear, figures=False)}"] if unclear else []
-    if better:
-        opening = "Compared with the same model from scratch, pre-training"
-    else:
+    opening = "Compared with the same model from scratch, pre-training"
+    if not better:
         opening = "Pre-training did not help here: compared with the same model from scratch, it"
+    if named:
+        opening = f"{pretrained}: {opening[0].lower()}{opening[1:]}"
     better, worse = _decided(over_baseline)
     standing = [f"beats {baseline} at {_budgets(better)}"] if better else []
     standing += [f"loses to {'it' if better else baseline} at {_budgets(worse)}"] if worse else []

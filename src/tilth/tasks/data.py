@@ -10,10 +10,13 @@ from typing import Any
 from tilth.corpus.formats.columns import TEXT_COLUMNS
 from tilth.errors import TilthError
 from tilth.key import Key
+from tilth.progress import announce
 from tilth.tasks.formats import read_rows
 
 LABEL_COLUMNS = ("label", "intent", "class", "category")
+NOT_UTF8 = "not valid UTF-8"
 MOST_REJECTED = 10
+MOST_REJECTED_OF_FEW = 0.1
 MOST_REJECTED_SHARE = 0.01
 
 
@@ -69,10 +72,10 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
 
     The text column is one of the corpus's `TEXT_COLUMNS`, by the corpus's rule; the label column is `label`, else
     `intent`, `class` or `category`; any other must be named. A TSV of two columns without such a header is text TAB
-    label.
+    label, unless a column is named.
     Labels become strings. Rows without text or label, ragged rows and broken records are set aside with their line.
     Raises: TilthError when the file is missing, empty or unreadable, when a column is missing or could be several, and
-    when more than 10 rows and more than 1 % are set aside.
+    when too many rows are set aside: see `check_rejected`.
     """
     path = Path(path)
     text_names = (text_column,) if text_column else TEXT_COLUMNS
@@ -83,6 +86,8 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
 
     def is_header(cells: list[str]) -> bool:
         first_cells.append(cells)
+        if text_column or label_column:
+            return True
         return bool(set(cells) & set(text_names)) and bool(set(cells) & set(label_names))
 
     columns: tuple[str, str] | None = None
@@ -95,8 +100,8 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
             continue
         if columns is None:
             columns = (
-                _choose(list(row), text_names, "text", path),
-                _choose(list(row), label_names, "label", path),
+                choose_column(list(row), text_names, "text", path),
+                choose_column(list(row), label_names, "label", path),
             )
         text, label, reason = _example(row.get(columns[0]), row.get(columns[1]))
         if reason:
@@ -106,17 +111,24 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
             labels.append(label)
     _check(path, texts, labels, rejected)
     if first_cells and first_cells[0] == [texts[0].strip(), labels[0]]:
-        _check_headerless(path, texts, labels)
+        check_headerless(path, texts, labels)
     return Examples(texts, labels, str(path), rejected)
 
 
-def _choose(found: list[str], names: tuple[str, ...], role: str, path: Path) -> str:
-    """The one column of `found` that plays a role: the first of `names` if there, else the only other one there."""
+def choose_column(found: list[str], names: tuple[str, ...], role: str, path: Path) -> str:
+    """The one column of `found` that plays a role: the first of `names` if there, else the only other one there.
+
+    Raises: TilthError naming the columns there are when none is, or several are.
+    """
     present = [name for name in names if name in found]
     if names[0] in present or len(present) == 1:
         return present[0]
     if present:
         raise TilthError(f"{path}: the {role} may be column {' or '.join(present)}; say which with --{role}-column")
+    if len(names) == 1:
+        raise TilthError(
+            f"{path}: no column {names[0]!r}; the columns are {listed([name[:40] for name in found], quote=False)}"
+        )
     raise TilthError(
         f"{path} has no {role} column ({', '.join(names)}); its columns are {listed(found)}. "
         f"Name the right one with --{role}-column"
@@ -127,35 +139,79 @@ def _example(text: Any, label: Any) -> tuple[str, str, str | None]:
     """Text and label as strings, and why they are not an example (None when they are)."""
     if isinstance(label, float) and label.is_integer():
         label = int(label)  # tables turn whole numbers into floats when a cell is missing
-    if text is not None and not isinstance(text, str):
-        return "", "", "the text is not a string"
-    if not text or not text.strip():
-        return "", "", "no text"
+    text, reason = usable_text(text)
+    if reason:
+        return "", "", reason
     if isinstance(label, (list, dict)):
         return "", "", "the label is not one value"
     name = "" if label is None or label != label else str(label).strip()
     if not name:
         return "", "", "no label"
+    return (text, name, None) if is_utf8(name) else ("", "", NOT_UTF8)
+
+
+def usable_text(text: Any) -> tuple[str, str | None]:
+    """A cell as a text, and why it is none (None when it is)."""
+    if text is not None and not isinstance(text, str):
+        return "", "the text is not a string"
+    if not text or not text.strip():
+        return "", "no text"
+    return (text, None) if is_utf8(text) else ("", NOT_UTF8)
+
+
+def is_utf8(text: str) -> bool:
+    """Whether the text was decoded without bytes that are not UTF-8, which stand in it as lone surrogates."""
     try:
-        (text + name).encode()
+        text.encode()
     except UnicodeEncodeError:
-        return "", "", "not valid UTF-8"
-    return text, name, None
+        return False
+    return True
 
 
 def _check(path: Path, texts: list[str], labels: list[str], rejected: list[Rejected]) -> None:
-    rows = len(texts) + len(rejected)
-    limit = max(MOST_REJECTED, MOST_REJECTED_SHARE * rows)
-    if len(rejected) > limit or 2 * len(rejected) > rows:
-        reasons = [f"line {row.line}: {row.reason}" for row in rejected]
-        raise TilthError(
-            f"{path}: {len(rejected)} of {rows} rows are not examples ({listed(reasons, quote=False)}). Mend the file"
-        )
+    check_rejected(path, len(texts) + len(rejected), rejected)
     if not texts:
         raise TilthError(f"{path} has no rows; it needs examples of text and label")
 
 
-def _check_headerless(path: Path, texts: list[str], labels: list[str]) -> None:
+def check_rejected(path: str | Path, rows: int, rejected: Sequence[Rejected]) -> None:
+    """Check that few of the rows of a file were set aside: 1 %, or a tenth of few rows (ten at most).
+
+    Raises: TilthError naming the first of them.
+    """
+    if len(rejected) > max(MOST_REJECTED_SHARE * rows, min(MOST_REJECTED, MOST_REJECTED_OF_FEW * rows)):
+        reasons = [f"line {row.line}: {row.reason}" for row in rejected]
+        raise TilthError(
+            f"{path}: {len(rejected)} of {rows} rows cannot be used ({listed(reasons, quote=False)}). Mend the file"
+        )
+
+
+def tell_rejected(examples: Examples, shown: bool = True) -> None:
+    """Say on standard error how many rows were left out and why."""
+    if message := rejected_message(examples.source, len(examples), examples.rejected):
+        announce(message, shown)
+
+
+def rejected_message(source: str, used: int, rejected: Sequence[Rejected]) -> str:
+    """`FILE: 3 of 60 rows were left out: no text (lines 4, 9), no label (line 12)`; "" when none was."""
+    if not rejected:
+        return ""
+    lines: dict[str, list[str]] = defaultdict(list)
+    for row in rejected:
+        lines[row.reason].append(str(row.line))
+    reasons = [
+        f"{reason} ({'line' if len(of) == 1 else 'lines'} {listed(of, quote=False)})" for reason, of in lines.items()
+    ]
+    were = "was" if len(rejected) == 1 else "were"
+    rows = used + len(rejected)
+    return f"{source}: {len(rejected)} of {rows} rows {were} left out: {listed(reasons, quote=False)}"
+
+
+def check_headerless(path: Path, texts: Sequence[str], labels: Sequence[str]) -> None:
+    """Check that the first row of a file that was read as one without a header is not one.
+
+    Raises: TilthError when it has a label of its own among labels that come again and again.
+    """
     if len(texts) > 10 and labels.count(labels[0]) == 1 and len(set(labels)) <= len(texts) // 2:
         raise TilthError(
             f"{path}: the first row ({texts[0][:40]!r}, {labels[0]!r}) is the only one with its label and looks like a "
@@ -227,6 +283,6 @@ def normal_text(text: str) -> str:
 
 
 def listed(names: Sequence[str], most: int = 8, quote: bool = True) -> str:
-    """The first `most` names for an error message, each cut to a readable length."""
+    """The first `most` names for an error message, each cut to a readable length where it is quoted."""
     shown = [repr(name[:40]) if quote else name for name in names[:most]]
     return ", ".join(shown) + (f", ... ({len(names)} in all)" if len(names) > most else "")

@@ -7,18 +7,19 @@ from typing import Any
 
 import torch
 
-from tilth.errors import TilthError
-from tilth.files import output_folder, sha256_file, write_json
+from tilth.errors import TilthError, UsageError
+from tilth.files import read_json, sha256_file, write_json
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
 from tilth.progress import progress_bar
 from tilth.settings import load_settings
-from tilth.tasks.data import Examples, hold_out, without
+from tilth.tasks.data import Examples, hold_out, listed, tell_rejected, without
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits
 from tilth.tasks.metrics import confusion_matrix
+from tilth.tasks.output import new_folder
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
 from tilth.tokens.tokenizer import TextTokenizer
@@ -40,71 +41,76 @@ def finetune(
     text_column: str | None = None,
     label_column: str | None = None,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Fine-tune a model and write the best one to the folder `out`, with finetune.json in it.
 
     model_path: a run, a model folder (ours or anyone's of a known architecture), or a name on the Hugging Face hub.
     valid: data for early stopping; without it a share of `data` is held out where there are 32 examples per label.
-    overrides: `key=value` changes to `FinetuneSettings`.
+    overrides: `key=value` changes to `FinetuneSettings`. overwrite: replace a fine-tuned model that is in `out`.
     Returns what finetune.json holds.
-    Raises: UsageError for wrong settings, TilthError for data, a model or a folder that cannot be used.
+    Raises: UsageError for wrong settings and when `out` holds a fine-tuned model, TilthError for data, a model or a
+    folder that cannot be used.
     """
     work = find_task(task)
     idle = {"valid_share": "--valid"} if valid is not None else {}
     settings = load_settings(FinetuneSettings, overrides, where="the settings of finetune", idle=idle)
-    out = _free_folder(Path(out))
-    examples = work.read(data, text_column, label_column)
-    labels = examples.label_names()
-    rejected, num_leaked = [asdict(row) for row in examples.rejected], 0
-    if valid is not None:
-        held_out: Examples | None = work.read(valid, text_column, label_column)
-        rejected += [asdict(row) for row in held_out.rejected]
-        examples, num_leaked = without(examples, held_out)
-    else:
-        examples, held_out = split_for_stopping(examples, settings)
+    _check_free(Path(out), overwrite)
+    with new_folder(Path(out)) as folder:
+        examples = work.read(data, text_column, label_column)
+        tell_rejected(examples, progress)
+        labels = examples.label_names()
+        rejected, num_leaked = [asdict(row) for row in examples.rejected], 0
+        if valid is not None:
+            held_out: Examples | None = work.read(valid, text_column, label_column)
+            tell_rejected(held_out, progress)
+            rejected += [asdict(row) for row in held_out.rejected]
+            examples, num_leaked = without(examples, held_out)
+        else:
+            examples, held_out = split_for_stopping(examples, settings)
 
-    model, tokenizer = load_model(model_path)
-    device = pick_device(settings.device)
-    model.to(device)
-    keep_freed_memory()
-    threads = choose_threads(device, shown=progress)
-    work.add_head(model, labels, settings)
-    train, truncated = encode(work, model, tokenizer, examples, settings.max_length)
-    valid_examples, valid_truncated = None, 0
-    if held_out is not None:
-        valid_examples, valid_truncated = encode(work, model, tokenizer, held_out, settings.max_length)
-    pad = tokenizer.special.pad or 0
-    with progress_bar("fine-tuning", 1.0, "share", progress) as update:
-        fitted = fit(work, model, train, valid_examples, settings, pad, update)
+        model, tokenizer = load_model(model_path)
+        device = pick_device(settings.device)
+        model.to(device)
+        keep_freed_memory()
+        threads = choose_threads(device, shown=progress)
+        work.add_head(model, labels, settings)
+        train, truncated = encode(work, model, tokenizer, examples, settings.max_length)
+        valid_examples, valid_truncated = None, 0
+        if held_out is not None:
+            valid_examples, valid_truncated = encode(work, model, tokenizer, held_out, settings.max_length)
+        pad = tokenizer.special.pad or 0
+        with progress_bar("fine-tuning", 1.0, "share", progress) as update:
+            fitted = fit(work, model, train, valid_examples, settings, pad, update)
 
-    valid_scores: dict[str, dict[str, float]] = {}
-    confusion: list[list[int]] | None = None
-    if valid_examples is not None:
-        logits = all_logits(work, model, valid_examples.pieces, pad)
-        valid_scores = work.scores_with_intervals(logits, valid_examples.targets)
-        predicted = logits.argmax(-1).numpy()
-        confusion = confusion_matrix(valid_examples.targets.numpy(), predicted, len(labels)).tolist()
-    save_model(model, tokenizer, out)
-    result = {
-        "task": task,
-        "model": str(model_path),
-        "data": str(data),
-        "labels": labels,
-        "examples": {"train": len(train), "valid": len(valid_examples or ())},
-        "left_out_as_also_in_valid": num_leaked,
-        "rejected": rejected,
-        "truncated": {"train": truncated, "valid": valid_truncated},
-        "settings": settings.model_dump(mode="json"),
-        "device": str(device),
-        "threads": threads,
-        "dtype": str(compute_dtype(settings.precision, device)).removeprefix("torch."),
-        **asdict(fitted),
-        "valid": valid_scores,
-        "confusion": confusion,
-        "weights_sha256": sha256_file(out / "model.safetensors"),
-    }
-    write_json(out / "finetune.json", result)
+        valid_scores: dict[str, dict[str, float]] = {}
+        confusion: list[list[int]] | None = None
+        if valid_examples is not None:
+            logits = all_logits(work, model, valid_examples.pieces, pad)
+            valid_scores = work.scores_with_intervals(logits, valid_examples.targets)
+            predicted = logits.argmax(-1).numpy()
+            confusion = confusion_matrix(valid_examples.targets.numpy(), predicted, len(labels)).tolist()
+        save_model(model, tokenizer, folder)
+        result = {
+            "task": task,
+            "model": str(model_path),
+            "data": str(data),
+            "labels": labels,
+            "examples": {"train": len(train), "valid": len(valid_examples or ())},
+            "left_out_as_also_in_valid": num_leaked,
+            "rejected": rejected,
+            "truncated": {"train": truncated, "valid": valid_truncated},
+            "settings": settings.model_dump(mode="json"),
+            "device": str(device),
+            "threads": threads,
+            "dtype": str(compute_dtype(settings.precision, device)).removeprefix("torch."),
+            **asdict(fitted),
+            "valid": valid_scores,
+            "confusion": confusion,
+            "weights_sha256": sha256_file(folder / "model.safetensors"),
+        }
+        write_json(folder / "finetune.json", result)
     return result
 
 
@@ -127,9 +133,25 @@ def encode(
     return Encoded(pieces, targets), sum(cut)
 
 
-def _free_folder(out: Path) -> Path:
-    """`out`, created, when it is empty or holds an earlier fine-tuned model, which will be replaced."""
-    output_folder(out)
-    if any(out.iterdir()) and not (out / "finetune.json").is_file():
+def _check_free(out: Path, overwrite: bool) -> None:
+    """Check that a model written to `out` replaces nothing, or an earlier fine-tuned model with `overwrite`.
+
+    Raises: UsageError, or TilthError for other files, which are never replaced.
+    """
+    if not out.is_dir() or not any(out.iterdir()):
+        return
+    if not (out / "finetune.json").is_file():
         raise TilthError(f"{out} holds other files, which a model folder would replace; choose another --out")
-    return out
+    if not overwrite:
+        raise UsageError(
+            f"{out} holds {_earlier(out / 'finetune.json')}; choose another --out, or replace it with --overwrite"
+        )
+
+
+def _earlier(record: Path) -> str:
+    """What a finetune.json is of, in words."""
+    try:
+        result = read_json(record)
+        return f"a model fine-tuned from {result['model']} on {result['data']} ({listed(result['labels'])})"
+    except (TilthError, KeyError, TypeError):
+        return "a fine-tuned model"

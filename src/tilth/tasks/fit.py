@@ -69,7 +69,8 @@ def fit(
     device = model.trunk.embeddings.tokens.weight.device
     dtype = compute_dtype(settings.precision, device)
     batch_size = min(settings.batch_size, len(train))
-    steps = min(max(math.ceil(settings.epochs * len(train) / batch_size), settings.min_steps), settings.max_steps)
+    steps = max(math.ceil(settings.epochs * len(train) / batch_size), settings.min_steps)
+    steps = min(steps, settings.max_steps or steps)
     evaluate_at = {math.ceil(steps * (number + 1) / settings.evaluations) for number in range(settings.evaluations)}
 
     model.set_dropout(settings.dropout)

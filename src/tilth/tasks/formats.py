@@ -1,16 +1,18 @@
 """Rows of JSON lines, CSV, TSV and Parquet files, told by content; each row comes with its line, or with what is wrong.
 
-TSV is read without quoting, because the tab-separated files of language tasks hold unbalanced quotes; CSV is read with
-the usual quoting.
+CSV is read with the usual quoting. TSV is read without, because the tab-separated files of language tasks hold
+unbalanced quotes, unless its beginning shows that a CSV writer wrote it.
 """
 
 import codecs
+import contextlib
 import csv
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.errors import TilthError
@@ -22,25 +24,45 @@ Row = tuple[int, dict[str, Any] | str]
 
 Lines = Iterator[tuple[int, str]]
 
+_QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
+_CELL = re.compile(r'(?:"((?:[^"]|"")*)"|[^"\t\n]*)(?:\t|\r?\n|\Z)')
+"""A cell as a CSV writer writes it, with what ends it; group 1 is what stands in its quotes."""
 
-def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]) -> Iterator[Row]:
+
+def read_rows(
+    path: Path,
+    is_header: Callable[[list[str]], bool],
+    headerless: tuple[str, str],
+    one_column: Literal["\t", ","] | None = None,
+) -> Iterator[Row]:
     """The rows of a file, in order. Blank lines are passed over.
 
     is_header: whether the first line of a two-column TSV names its columns; where it does not, they are `headerless`.
+    one_column: read a file without any delimiter in its first line as if it had this one; its only column is named as
+    the first of two.
     Raises: TilthError when the file is missing, empty, damaged, or in no known format.
     """
     if path.is_dir():
         raise TilthError(f"{path} is a folder; give one file of labelled examples (jsonl, csv, tsv or parquet)")
+    with opened(path) as stream:
+        if stream.head.startswith(b"PAR1"):
+            with stream.spool() as whole:
+                yield from _parquet_rows(path, whole)
+        elif b"\0" in stream.head:
+            raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
+        else:
+            yield from _text_rows(path, stream, is_header, headerless, one_column)
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Stream]:
+    """A file's bytes, decompressed.
+
+    Raises: TilthError when the file is missing, cannot be read, or turns out to be damaged in the block.
+    """
     try:
         with open(path, "rb") as file:
-            stream = open_stream(file_chunks(file, lambda size: None), path.stat().st_size)
-            if stream.head.startswith(b"PAR1"):
-                with stream.spool() as whole:
-                    yield from _parquet_rows(path, whole)
-            elif b"\0" in stream.head:
-                raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
-            else:
-                yield from _text_rows(path, stream, is_header, headerless)
+            yield open_stream(file_chunks(file, lambda size: None), path.stat().st_size)
     except FileNotFoundError:
         raise TilthError(f"{path} does not exist") from None
     except OSError as error:
@@ -50,24 +72,53 @@ def read_rows(path: Path, is_header: Callable[[list[str]], bool], headerless: tu
 
 
 def _text_rows(
-    path: Path, stream: Stream, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
+    path: Path,
+    stream: Stream,
+    is_header: Callable[[list[str]], bool],
+    headerless: tuple[str, str],
+    one_column: str | None,
 ) -> Iterator[Row]:
-    lines = _lines(path, stream.chunks())
+    lines = numbered_lines(path, stream.chunks())
     first = next((line for line in lines if line[1].strip()), None)
     if first is None:
         raise TilthError(f"{path} is empty; it needs rows of text and label")
     lines = itertools.chain([first], lines)
     if first[1].lstrip().startswith("{"):
         yield from _json_rows(lines)
-    elif "\t" in first[1]:
+    elif "\t" in first[1] and is_quoted(stream.head.decode("utf-8", "replace")):
+        yield from _quoted_rows(path, lines, "\t", is_header, headerless)
+    elif "\t" in first[1] or one_column == "\t":
         yield from _tab_rows(lines, is_header, headerless)
-    elif "," in first[1]:
-        yield from _comma_rows(path, lines)
+    elif "," in first[1] or one_column == ",":
+        yield from _quoted_rows(path, lines, ",", lambda cells: len(cells) > 1 or is_header(cells), headerless)
     else:
         raise TilthError(f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}")
 
 
-def _lines(path: Path, chunks: Iterable[bytes]) -> Lines:
+def is_quoted(head: str) -> bool:
+    """Whether a TSV that starts with `head` was written with quoting, as Python's csv module does it.
+
+    It was when all cells of its first row are in quotes; or when quotes stand around whole cells only, and some of them
+    are there because the cell holds a quote, or a tab or line break without which rows have unequal numbers of cells.
+    """
+    head = head.removeprefix("\ufeff").lstrip("\r\n")
+    first, *others = (line.rstrip("\r").split("\t") for line in head.split("\n"))
+    if all(_QUOTED_CELL.fullmatch(cell) for cell in first):
+        return True
+    is_ragged = any(len(cells) != len(first) for cells in others[:-1] if cells != [""])
+    place, is_needed = 0, False
+    while place < len(head):
+        match = _CELL.match(head, place)
+        if match is None:
+            goes_on_after_the_sample = head[place] == '"' and '"' not in head[place + 1 :].replace('""', "")
+            return is_needed and goes_on_after_the_sample
+        inside = match[1] or ""
+        is_needed = is_needed or '"' in inside or (is_ragged and ("\t" in inside or "\n" in inside))
+        place = match.end()
+    return is_needed
+
+
+def numbered_lines(path: Path, chunks: Iterable[bytes]) -> Lines:
     """Numbered lines, ends included. Bytes that are not UTF-8 become lone surrogates: only their row is set aside."""
     decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
     number, rest = 1, ""
@@ -99,17 +150,19 @@ def _json_rows(lines: Lines) -> Iterator[Row]:
 def _tab_rows(lines: Lines, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]) -> Iterator[Row]:
     number, first = next(lines)
     names = [cell.strip() for cell in first.split("\t")]
-    if len(names) == 2 and not is_header(names):
-        names = list(headerless)
+    if len(names) <= 2 and not is_header(names):
+        names = list(headerless[: len(names)])
         lines = itertools.chain([(number, first)], lines)
     for number, line in lines:
         if line.strip():
             yield number, _row(names, line.rstrip("\r\n").split("\t"))
 
 
-def _comma_rows(path: Path, lines: Lines) -> Iterator[Row]:
+def _quoted_rows(
+    path: Path, lines: Lines, delimiter: str, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
+) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader((line for _, line in lines), strict=True)
+    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
     names: list[str] | None = None
     line_number = 1
     while True:
@@ -121,9 +174,12 @@ def _comma_rows(path: Path, lines: Lines) -> Iterator[Row]:
             ) from None
         if cells is None:
             return
+        is_row = names is not None
         if names is None:
             names = [cell.strip() for cell in cells]
-        elif cells:
+            if len(names) <= 2 and not is_header(names):
+                names, is_row = list(headerless[: len(names)]), True
+        if is_row and cells:
             yield line_number, _row(names, cells)
         line_number = reader.line_num + 1
 

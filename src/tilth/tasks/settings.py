@@ -1,8 +1,8 @@
 """The settings of fine-tuning, with defaults that are meant to work from 8 examples per label to tens of thousands."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tilth.settings import Settings
 
@@ -10,10 +10,14 @@ from tilth.settings import Settings
 class FinetuneSettings(Settings):
     """How a model learns a task. Changed by `key=value`, as a recipe is."""
 
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="all randomness follows from it")
     epochs: float = Field(10, gt=0, description="most passes over the examples, within min_steps and max_steps")
-    min_steps: int = Field(100, ge=1, description="fewest updates, so that a handful of examples is learned")
-    max_steps: int = Field(6000, ge=1, description="most updates, so that many examples end in reasonable time")
+    min_steps: int = Field(
+        100, ge=1, description="fewest updates, so that a handful of examples is learned; 1 where epochs is given"
+    )
+    max_steps: int | None = Field(
+        6000, ge=1, description="most updates, so that many examples end in reasonable time; none where epochs is given"
+    )
     batch_size: int = Field(32, ge=1, description="examples in an update")
     lr: float | None = Field(None, gt=0, description="peak learning rate of the top block; default: 1e-4 x 768 / width")
     head_lr: float | None = Field(
@@ -23,8 +27,8 @@ class FinetuneSettings(Settings):
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the updates in which the rate rises; then it falls to 0"
     )
-    weight_decay: float = Field(0.01, ge=0)
-    dropout: float = Field(0.1, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0, description="of weights, not of biases and norms")
+    dropout: float = Field(0.1, ge=0, lt=1, description="share of activations set to 0 while learning")
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     summary: Literal["mean", "trained"] = Field(
         "mean",
@@ -41,8 +45,18 @@ class FinetuneSettings(Settings):
     patience: int = Field(
         3, ge=1, description="evaluations in a row without a better one before it stops, from half of the updates on"
     )
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto, float32 or bfloat16; auto: bfloat16 where the device has units for it"
+    )
+    device: str = Field("auto", description="auto (the best there is), cpu, cuda or mps")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _epochs_as_given(cls, values: Any) -> Any:
+        """Epochs that were asked for are what is trained: the default bounds in updates would overrule them."""
+        if isinstance(values, dict) and "epochs" in values:
+            return {"min_steps": 1, "max_steps": None, **values}
+        return values
 
     def idle(self) -> dict[str, str]:
         frozen = dict.fromkeys(("lr", "layer_decay"), "freeze") if self.freeze else {}
