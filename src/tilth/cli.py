@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -17,6 +18,7 @@ import typer
 import tilth
 from tilth import render
 from tilth.errors import Terminated, TilthError, UsageError
+from tilth.files import not_left_empty
 from tilth.shell import Verbs
 
 app = typer.Typer(
@@ -237,7 +239,7 @@ def finetune(
 
     KEY=VALUE changes a setting: epochs=5 lr=2e-5 seed=1
     """
-    with _working():
+    with _working(), not_left_empty(Path(out)):
         summary = tilth.finetune(
             model,
             data,
@@ -291,7 +293,7 @@ def compare(
     Learning curves of each --from model, of the same model from scratch, and of TF-IDF with logistic regression.
     """
     budgets = _budgets(labels)
-    with _working():
+    with _working(), not_left_empty(Path(out)):
         comparison = tilth.compare(
             task,
             data,
