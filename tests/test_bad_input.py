@@ -87,6 +87,24 @@ def test_folders_that_cannot_be_written(texts, tmp_path):
     assert_told(done, 1, "cannot write", str(CLOSED), "--out")
 
 
+def test_a_full_disk_while_training_a_tokenizer(texts, tmp_path):
+    assert tilth("corpus", "build", texts, "--out", tmp_path / "corpus").returncode == 0
+    out = tmp_path / "new" / "tokenizer.json"
+    done = tilth("tokenizer", "train", tmp_path / "corpus", "--out", out, "--vocab-size", 90, limit=500)
+    assert_told(done, 1, f"no space left to write {out}: ", "free some, or choose another place")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_verb_that_fails_leaves_no_empty_folder(labelled, small_folder, tmp_path):
+    out = tmp_path / "out"
+    assert_told(tilth("pretrain", "gpt2-mini", "--corpus", tmp_path / "no", "--out", out), 2, "no such file")
+    assert_told(tilth("plan", "gpt2-mini", "--corpus", tmp_path / "no", "--out", out), 2, "no such file")
+    one = tmp_path / "one.csv"
+    one.write_text("text,label\na,same\nb,same\n")
+    assert_told(tilth("finetune", small_folder("bert", "masked"), "--data", one, "--out", out), 1, "one label")
+    assert not out.exists()
+
+
 def test_a_full_disk_while_pretraining_and_finetuning(texts, labelled, small_folder, tmp_path):
     out = ["--corpus", texts, "--out", tmp_path / "run"]
     done = tilth("pretrain", "roberta-mini", *out, *TINY, limit=60_000)

@@ -19,6 +19,7 @@ from typer.core import TyperCommand
 import tilth
 from tilth import render
 from tilth.errors import Terminated, TilthError, UsageError
+from tilth.files import not_left_empty
 from tilth.shell import Verbs
 
 app = typer.Typer(
@@ -254,7 +255,7 @@ def finetune(
 
     KEY=VALUE changes a setting: epochs=5 lr=2e-5 seed=1
     """
-    with _working():
+    with _working(), not_left_empty(Path(out)):
         summary = tilth.finetune(
             model,
             data,
@@ -324,7 +325,7 @@ def compare(
     KEY=VALUE changes a setting of all fine-tunings; tilth finetune --help lists them.
     """
     budgets = _budgets(labels)
-    with _working():
+    with _working(), not_left_empty(Path(out)):
         comparison = tilth.compare(
             task,
             data,

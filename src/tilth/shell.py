@@ -86,7 +86,7 @@ def _system_message(error: OSError) -> str:
         return f"{name.strip() or 'a path'} is a folder where a file is needed; name a file in it"
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         return f"cannot use{name or ' a path'}: a file is where a folder is needed; choose another place"
-    return f"{error.strerror}:{name}" if name else error.strerror
+    return f"{error.strerror}:{name}" if name else str(error.strerror)
 
 
 _KEPT = {

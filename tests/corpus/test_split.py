@@ -97,6 +97,11 @@ def test_two_small_groups_are_held_out_rather_than_one_large():
     assert split.ends == {}
 
 
+def test_two_of_many_equal_documents_are_held_out_whole():
+    split = choose_split(names(24), np.full(24, 100_000), 0.05)
+    assert (split.validation.sum(), split.ends) == (2, {})
+
+
 def test_a_document_with_a_near_copy_is_not_cut():
     groups = names(3)
     split = choose_split([groups[0], groups[1], groups[1], groups[2]], np.array([10_000, 30_000, 30_000, 10_000]), 0.05)

@@ -46,8 +46,8 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
     held out instead, which is also what happens to a single document.
 
     Where this would hold out one document of several, nothing could be compared with another document: the two smallest
-    groups that give half of the share are held out instead if they stay below one and a half of it, else the ends of up
-    to eight large documents, of 500 bytes or more. A corpus that is too small for this has one document held out.
+    groups that give half of the share are held out instead if they are no more than twice the share, else the ends of
+    up to eight large documents, of 500 bytes or more. A corpus too small for this has one document held out.
     """
     split = _whole_groups(groups, sizes, share)
     if len(sizes) > 1 and split.validation.sum() + len(split.ends) == 1:
@@ -94,7 +94,7 @@ def _several_documents(groups: Sequence[str], sizes: np.ndarray, share: float) -
     smallest = np.argsort(group_sizes, kind="stable")
     for second in smallest[1:]:
         both = group_sizes[smallest[0]] + group_sizes[second]
-        if both > 1.5 * wanted:
+        if both > 2 * wanted:
             break
         if both >= 0.5 * wanted:
             return Split(np.isin(member, (smallest[0], second)), "the two smallest groups that fill the share")
