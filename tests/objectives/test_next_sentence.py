@@ -108,7 +108,7 @@ def test_a_row_has_the_same_pairs_in_any_batch(make):
 
 
 def test_one_document_gives_no_pairs(make):
-    texts = tuple(topics[name][:400] for name in sorted(topics)[:10])
+    texts = tuple([topics[name][:700] for name in sorted(topics) if len(topics[name]) >= 700][:6])
     objective, packing, _ = make("bert-mini", "tokenizer.vocab_size=200", texts=texts, split="validation")
     assert packing.split.num_documents == 1
     with pytest.raises(TilthError, match=r"the validation split has one document.*objective\.name=masked"):

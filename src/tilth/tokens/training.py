@@ -50,27 +50,17 @@ def train_tokenizer(
         if not any(text.strip() for text in texts):
             raise TilthError(f"the corpus {corpus.path} has no text to train a tokenizer on")
         backend = _train(texts, settings, settings.vocab_size, size_setting)
-    if backend.get_vocab_size() < settings.vocab_size and settings.kind != "characters":
-        raise TilthError(_unsupported(texts, settings, corpus, backend.get_vocab_size(), size_setting))
+    supported = backend.get_vocab_size()
+    if supported < settings.vocab_size and settings.kind != "characters":
+        # A small wordpiece vocabulary has room for fewer characters, and so supports less than a large one.
+        while (less := _train(texts, settings, supported, size_setting).get_vocab_size()) < supported:
+            supported = less
+        smaller = f"set {size_setting} to {supported} or less, or add text"
+        raise TilthError(
+            f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size}; "
+            + (smaller if supported >= SMALLEST_VOCABULARY else f"the smallest is {SMALLEST_VOCABULARY}: add text")
+        )
     return TextTokenizer(backend, special_tokens(backend))
-
-
-def _unsupported(
-    texts: list[str], settings: TokenizerSettings, corpus: "Corpus", supported: int, size_setting: str
-) -> str:
-    """What to tell of a corpus that gives `supported` entries, fewer than were asked for."""
-    said = f"the corpus {corpus.path} supports a vocabulary of {supported} entries, not {settings.vocab_size}; "
-    # A small wordpiece vocabulary has room for fewer characters, and so can come out smaller than a large one did.
-    size = supported
-    while (
-        size >= SMALLEST_VOCABULARY and (smaller := _train(texts, settings, size, size_setting).get_vocab_size()) < size
-    ):
-        size = smaller
-    if size >= SMALLEST_VOCABULARY:
-        return said + f"set {size_setting} to {size} or less, or add text"
-    if supported < SMALLEST_VOCABULARY:
-        return said + f"the smallest is {SMALLEST_VOCABULARY}: add text"
-    return said + f"a smaller one would not fill up either: add text, or set {size_setting} higher"
 
 
 def _train(texts: list[str], settings: TokenizerSettings, vocab_size: int, size_setting: str) -> Tokenizer:
