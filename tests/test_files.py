@@ -191,6 +191,6 @@ def test_a_folder_is_not_left_empty_by_a_failure(tmp_path):
 
     (tmp_path / "before").mkdir()
     fail(tmp_path / "before", None)
-    fail(tmp_path / "empty", None)
+    fail(tmp_path / "empty" / "inner", None)
     fail(tmp_path / "full", "log")
     assert names(tmp_path) == ["before", "full"]

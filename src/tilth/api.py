@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import not_left_empty, output_folder, read_json, write_json, write_text
+from tilth.files import new_folder, not_left_empty, output_folder, read_json, write_json, write_text
 
 StrPath = str | Path
 
@@ -80,8 +80,7 @@ def tokenizer_train(
     if path.exists() and not overwrite:
         raise UsageError(f"{path} is there already; choose another --out, or pass --overwrite")
     opened = open_corpus(Path(corpus))
-    with not_left_empty(path.parent):
-        output_folder(path.parent)
+    with new_folder(path.parent):
         tokenizer = train_tokenizer(settings, opened, seed, size_setting="--vocab-size", progress=progress)
         tokenizer.save(path)
     return {
@@ -113,10 +112,9 @@ def plan(
     from tilth.train.planning.plan import plan as run_plan
 
     checked = load_recipe(recipe, [*overrides, *([f"train.device={device}"] if device else [])])
-    if out is None:
-        return run_plan(checked, Path(corpus), price=price, ladder=ladder, progress=progress)
-    with not_left_empty(Path(out)):
-        return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=Path(out), progress=progress)
+    folder = None if out is None else Path(out)
+    with contextlib.nullcontext() if folder is None else not_left_empty(folder):
+        return run_plan(checked, Path(corpus), price=price, ladder=ladder, out=folder, progress=progress)
 
 
 def pretrain(
@@ -329,7 +327,7 @@ def generate(
     """Continue a prompt with a causal model: {"prompt", "text"}, the text being what is new.
 
     Several prompts are continued together, which is faster than one after the other: {"texts": [{"prompt", "text"}]}.
-    precision: the type to compute in; auto is bfloat16 where the device has units for it, about twice as fast.
+    precision: the type to compute in; auto is bfloat16 where the device has units for it.
     Other arguments and errors: see `tilth.model.generation.generate`.
     """
     from tilth.model.folder import load_model

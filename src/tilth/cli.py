@@ -19,7 +19,6 @@ from typer.core import TyperCommand
 import tilth
 from tilth import render
 from tilth.errors import Terminated, TilthError, UsageError
-from tilth.files import not_left_empty
 from tilth.shell import Verbs
 
 app = typer.Typer(
@@ -255,7 +254,7 @@ def finetune(
 
     KEY=VALUE changes a setting: epochs=5 lr=2e-5 seed=1
     """
-    with _working(), not_left_empty(Path(out)):
+    with _working():
         summary = tilth.finetune(
             model,
             data,
@@ -325,7 +324,7 @@ def compare(
     KEY=VALUE changes a setting of all fine-tunings; tilth finetune --help lists them.
     """
     budgets = _budgets(labels)
-    with _working(), not_left_empty(Path(out)):
+    with _working():
         comparison = tilth.compare(
             task,
             data,

@@ -151,15 +151,25 @@ def output_folder(path: Path) -> Path:
 
 @contextlib.contextmanager
 def not_left_empty(path: Path) -> Iterator[None]:
-    """A folder that the block makes goes again when the block fails and left nothing in it."""
-    absent = not path.exists()
+    """Folders that the block makes, `path` and those above it, go again when the block fails and leaves them empty."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         yield
     except BaseException:
-        if absent:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+        for folder in absent:
+            with contextlib.suppress(OSError):  # what is not empty stays
+                folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """`path`, created and writable, and not left empty when the block fails.
+
+    Raises: TilthError when it cannot be written to.
+    """
+    with not_left_empty(path):
+        yield output_folder(path)
 
 
 @contextlib.contextmanager

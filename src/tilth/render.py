@@ -86,6 +86,7 @@ def _print_table(console: "Console", title: str, records: Sequence[Mapping[str, 
     console.print(table)
 
 
+@_on_standard_output()
 def comparison(values: Mapping[str, Any], report: Path) -> None:
     """Print the means of a comparison by system and label budget, the verdict, and where the report is."""
     from rich.table import Table
@@ -113,6 +114,7 @@ def _mean(row: Mapping[str, Any]) -> str:
     return f"{row['mean']:.3f}" + (f"\n{row['low']:.3f}-{row['high']:.3f}" if known else "")
 
 
+@_on_standard_output()
 def evaluation(values: Mapping[str, Any]) -> None:
     """Print the metrics of a classifier, a table of its labels, and the confusion matrix where it is small."""
     labels = values["labels"]
@@ -148,11 +150,9 @@ def predictions(items: Sequence[Mapping[str, Any]]) -> None:
 @_on_standard_output()
 def card(values: Mapping[str, Any], folder: str) -> None:
     """Print what is in a corpus. folder: where it is."""
-    from rich.console import Console
-
     from tilth.corpus.card_text import render_card
 
-    Console(highlight=False, markup=False, emoji=False).print(render_card(dict(values), Path(folder)))
+    _console().print(render_card(dict(values), Path(folder)))
 
 
 @_on_standard_output()

@@ -152,12 +152,14 @@ def test_no_prompts_is_an_error(causal):
             generate_texts(*causal, prompts)
 
 
-def test_half_precision_weights_compute_in_half_precision(causal):
+def test_weights_compute_in_their_own_type_unless_told(causal):
     model, tokenizer = causal
-    exact = generate(model, tokenizer, "the", temperature=0, max_tokens=4)
-    rounded = generate(model.to(torch.bfloat16), tokenizer, "the", temperature=0, max_tokens=4)
-    assert model.trunk.embeddings.tokens.weight.dtype == torch.bfloat16
-    assert rounded[:3] == exact[:3]
+    seen = []
+    model.trunk.register_forward_hook(lambda module, inputs, hidden: seen.append(hidden.dtype))
+    generate(model, tokenizer, "the", max_tokens=1)
+    generate(model, tokenizer, "the", max_tokens=1, dtype=torch.bfloat16)
+    generate(model.to(torch.bfloat16), tokenizer, "the", max_tokens=1)
+    assert seen == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
 @pytest.mark.parametrize("temperature", [0, 1])

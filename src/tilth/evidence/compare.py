@@ -14,7 +14,7 @@ from tilth.evidence.earlier import check_earlier
 from tilth.evidence.report import write_comparison_report
 from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost, weights_fingerprint
 from tilth.evidence.verdict import TestNoise, differences, summarise, verdicts
-from tilth.files import fingerprint, write_json, write_text
+from tilth.files import fingerprint, new_folder, write_json, write_text
 from tilth.model.folder import load_model
 from tilth.model.precision import keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
@@ -22,7 +22,6 @@ from tilth.progress import progress_bar
 from tilth.settings import load_settings
 from tilth.tasks import metrics
 from tilth.tasks.data import Examples, hold_out, stratified_sample, tell_rejected, without
-from tilth.tasks.output import new_folder
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
 from tilth.version import __version__

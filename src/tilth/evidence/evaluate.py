@@ -9,7 +9,7 @@ import numpy as np
 
 from tilth.errors import TilthError
 from tilth.evidence.plots import confusion_figure
-from tilth.files import write_json, write_text
+from tilth.files import new_folder, write_json, write_text
 from tilth.model.folder import load_model
 from tilth.model.precision import pick_device
 from tilth.progress import progress_bar
@@ -17,7 +17,6 @@ from tilth.tasks import metrics
 from tilth.tasks.data import Examples, tell_rejected
 from tilth.tasks.finetune import encode
 from tilth.tasks.inference import all_logits
-from tilth.tasks.output import new_folder
 from tilth.tasks.task import Task, find_task
 
 

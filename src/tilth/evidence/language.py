@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.corpus.records import Record, Rejected
+from tilth.corpus.rejections import allowed_rejections
 from tilth.corpus.sources import find_sources, read_source
 from tilth.errors import TilthError, UsageError
 from tilth.model.cross_entropy import linear_cross_entropy
@@ -28,8 +29,8 @@ from tilth.tokens.tokenizer import TextTokenizer
 TOKENS_AT_ONCE = 8192
 """Tokens in one forward pass, or one window if that is longer."""
 _CHARACTERS_AT_ONCE = 1_000_000
-MOST_REJECTED, MOST_REJECTED_SHARE = 10, 0.01
-"""Broken records that are passed over: so many, or this share of all."""
+MOST_REJECTED = 0.01
+"""Share of the records that may be broken; see `allowed_rejections`."""
 _MASK_SEED = 0
 
 T = TypeVar("T")
@@ -115,7 +116,7 @@ def score_language(
     broken = ", ".join(sorted({f"{item['reason']} ({item['source']})" for item in totals.rejected})[:5])
     if totals.tokens == 0 or totals.scored == 0:
         raise TilthError("there is no text to score" + (f"; rejected: {broken}" if broken else ""))
-    if len(totals.rejected) > max(MOST_REJECTED, MOST_REJECTED_SHARE * (totals.documents + len(totals.rejected))):
+    if len(totals.rejected) > allowed_rejections(totals.documents + len(totals.rejected), MOST_REJECTED):
         raise TilthError(f"{len(totals.rejected)} records are broken, too many to trust the rest: {broken}; mend them")
     loss = totals.loss / totals.scored
     return {

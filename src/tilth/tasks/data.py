@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tilth.corpus.formats.columns import TEXT_COLUMNS
+from tilth.corpus.rejections import allowed_rejections
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.progress import announce
@@ -15,9 +16,8 @@ from tilth.tasks.formats import read_rows
 
 LABEL_COLUMNS = ("label", "intent", "class", "category")
 NOT_UTF8 = "not valid UTF-8"
-MOST_REJECTED = 10
-MOST_REJECTED_OF_FEW = 0.1
-MOST_REJECTED_SHARE = 0.01
+MOST_REJECTED = 0.01
+"""Share of the rows that may be broken; see `allowed_rejections`."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +175,11 @@ def _check(path: Path, texts: list[str], labels: list[str], rejected: list[Rejec
 
 
 def check_rejected(path: str | Path, rows: int, rejected: Sequence[Rejected]) -> None:
-    """Check that few of the rows of a file were set aside: 1 %, or a tenth of few rows (ten at most).
+    """Check that no more of the rows of a file were set aside than the corpus's rule allows.
 
     Raises: TilthError naming the first of them.
     """
-    if len(rejected) > max(MOST_REJECTED_SHARE * rows, min(MOST_REJECTED, MOST_REJECTED_OF_FEW * rows)):
+    if len(rejected) > allowed_rejections(rows, MOST_REJECTED):
         reasons = [f"line {row.line}: {row.reason}" for row in rejected]
         raise TilthError(
             f"{path}: {len(rejected)} of {rows} rows cannot be used ({listed(reasons, quote=False)}). Mend the file"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import read_json, sha256_file, write_json
+from tilth.files import new_folder, read_json, sha256_file, write_json
 from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
@@ -19,7 +19,6 @@ from tilth.tasks.data import Examples, hold_out, listed, tell_rejected, without
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits
 from tilth.tasks.metrics import confusion_matrix
-from tilth.tasks.output import new_folder
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
 from tilth.tokens.tokenizer import TextTokenizer

@@ -21,7 +21,7 @@ MICRO_BATCH_TOKENS = {"cpu": 8192, "cuda": 65_536, "mps": 8192}
 def batch_rows(recipe: Recipe, device: torch.device) -> tuple[int, int]:
     """Rows in an optimizer step, and in a micro-batch of it."""
     tokens = recipe.train.micro_batch_tokens or MICRO_BATCH_TOKENS[device.type]
-    rows_per_step = max(1, recipe.train.batch_tokens // recipe.data.length)
+    rows_per_step = recipe.train.batch_tokens // recipe.data.length
     return rows_per_step, max(1, min(rows_per_step, tokens // recipe.data.length))
 
 
