@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -147,13 +148,15 @@ def test_one_process_of_several_says_that_they_were_interrupted(monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("json_flag", [[], ["--json"]])
-def test_a_result_that_cannot_be_printed_is_a_failure(tmp_path, json_flag):
+def test_a_result_that_cannot_be_printed_is_a_failure(tmp_path, json_flag, unbuffered):
     (tmp_path / "a.txt").write_text("word " * 400)
     tilth.corpus_build([str(tmp_path / "a.txt")], tmp_path / "corpus", progress=False)
     with open("/dev/full", "w") as full:
         command = [sys.executable, "-m", "tilth", "corpus", "card", str(tmp_path / "corpus"), *json_flag]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, env=environment)
     assert (done.returncode, done.stderr) == (
         1,
         "Error: cannot write the result to standard output: No space left on device; send it elsewhere\n",

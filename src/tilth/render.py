@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,10 @@ def _on_standard_output() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        # What is held back yet would fail once more when Python exits, with a status and a message of its own.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
         why = error.strerror or error
         raise TilthError(f"cannot write the result to standard output: {why}; send it elsewhere") from None
 
