@@ -1,7 +1,8 @@
 """Generation on the CPU: new tokens a second, ours and transformers' `generate`.
 
 Both hold the same random weights of the gpt2-mini shape (4 layers, 256 wide, vocabulary 8,192) and continue the same
-prompts by 256 tokens, in turn; at temperature 0.8 among the 40 likeliest tokens. The texts end early for neither.
+prompts by 256 tokens, in turn; at temperature 0.8 among the 40 likeliest tokens. With such
+weights the end-of-text token is all but never drawn.
 
     python benchmarks/generation.py [--tokens 256] [--repeats 5]
 """
@@ -16,7 +17,7 @@ from pydoc_data.topics import topics
 
 import torch
 import transformers
-from machine import describe
+from machine import describe, write_table
 
 from tilth.corpus.build import build_corpus
 from tilth.model.families import FAMILIES
@@ -84,10 +85,9 @@ def main() -> None:
             cells.append(f"{ratio:.1f}")
         lines.append(f"| {batch} | {' | '.join(cells)} | 4 |")
         print(lines[-1], flush=True)
-    head = "\n\n".join(__doc__.split("\n\n")[:2])
     machine = f"Machine: {describe()}; transformers {transformers.__version__}."
     seen = f"Tokens a second: medians (lowest-highest) of {arguments.repeats} runs."
-    RESULTS.write_text(f"# {head}\n\n{machine} {seen}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    write_table(RESULTS, __doc__, f"{machine} {seen}", lines)
 
 
 if __name__ == "__main__":

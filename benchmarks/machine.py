@@ -1,6 +1,8 @@
-"""What a benchmark ran on, for the head of its table."""
+"""What a benchmark ran on, and its table."""
 
 import platform
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -12,3 +14,9 @@ def describe(precision: str = "auto") -> str:
     device = torch.device("cpu")
     dtype = str(compute_dtype(precision, device)).removeprefix("torch.")
     return f"{describe_processor(device)}; {dtype}; torch {torch.__version__}; Python {platform.python_version()}"
+
+
+def write_table(path: Path, doc: str, about: str, lines: Sequence[str]) -> None:
+    """Write a results page: the first two paragraphs of a benchmark's docstring, what to know of the run, the table."""
+    head = "\n\n".join(doc.split("\n\n")[:2])
+    path.write_text(f"# {head}\n\n{about}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")

@@ -1,5 +1,4 @@
-"""An update of all hidden matrices by torch's Muon, which takes one after the other, and by ours, which takes those of
-one shape together.
+"""Muon's update on the CPU: torch's, one matrix after the other, and ours, those of one shape together.
 
 Four blocks of the given width, each with four square matrices and two four times as long. The two alternate; the table
 holds medians of `--repeats` updates with the spread between quartiles.
@@ -13,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from machine import describe
+from machine import describe, write_table
 
 from tilth.train.batched_muon import BatchedMuon
 
@@ -50,9 +49,7 @@ def main() -> None:
         ratio = statistics.median(times[torch.optim.Muon]) / statistics.median(times[BatchedMuon])
         lines.append(f"| {width} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
         print(lines[-1], flush=True)
-    head = f"# Muon's update on the CPU\n\n{__doc__.split(chr(10) * 2)[0]}\n\n{__doc__.split(chr(10) * 2)[1]}\n"
-    machine = f"Machine: {describe()}."
-    RESULTS.write_text(f"{head}\n{machine}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    write_table(RESULTS, __doc__, f"Machine: {describe()}.", lines)
 
 
 if __name__ == "__main__":

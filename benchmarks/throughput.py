@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe
+from machine import describe, write_table
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
 BATCH_TOKENS, WARM_UP_STEPS, LEAST_STEPS = 4096, 3, 3
@@ -190,10 +190,9 @@ def main() -> None:
             print(lines[-1], flush=True)
     import transformers
 
-    head = "\n\n".join(__doc__.split("\n\n")[:2])
     machine = f"Machine: {describe()}; transformers {transformers.__version__}; {torch.get_num_threads()} threads."
     seen = f"Medians (lowest-highest) of {arguments.repeats} runs of {arguments.seconds:g} seconds."
-    RESULTS.write_text(f"# {head}\n\n{machine} {seen}\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    write_table(RESULTS, __doc__, f"{machine} {seen}", lines)
 
 
 if __name__ == "__main__":
