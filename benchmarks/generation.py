@@ -1,8 +1,8 @@
 """Generation on the CPU: new tokens a second, ours and transformers' `generate`.
 
 Both hold the same random weights of the gpt2-mini shape (4 layers, 256 wide, vocabulary 8,192) and continue the same
-prompts by 256 tokens, in turn; at temperature 0.8 among the 40 likeliest tokens. With such
-weights the end-of-text token is all but never drawn.
+prompts by 256 tokens, in turn; at temperature 0.8 among the 40 likeliest tokens. With such weights the end-of-text
+token is all but never drawn.
 
     python benchmarks/generation.py [--tokens 256] [--repeats 5]
 """
