@@ -17,7 +17,7 @@ class BatchedMuon(torch.optim.Muon):
     """torch's Muon: the same update, but for rounding, and the same state.
 
     On small matrices its time goes to starting many small products, and each keeps one core busy; one batched product
-    for all matrices of a shape took 43 % of it at width 128, 62 % at 256 (benchmarks/muon.py).
+    for all matrices of a shape took 43 % of it at width 128, 59 % at 256 (benchmarks/muon.py).
     """
 
     @torch.no_grad()
