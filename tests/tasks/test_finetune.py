@@ -19,10 +19,10 @@ SUBJECTS = ["this film", "the plot", "that dog", "an actor", "the end", "his cat
 
 
 def reviews(count: int) -> list[tuple[str, str]]:
-    """Texts whose label is one word of theirs."""
+    """Texts whose label is one word of theirs, near the start: the tests' models read few tokens."""
     adverbs = ["", "very ", "rather ", "truly ", "so "]
     return [
-        (f"{SUBJECTS[number % 8]} number {number} is {adverbs[number % 5]}{word}", word)
+        (f"{adverbs[number % 5]}{word} was {SUBJECTS[number % 8]} number {number}", word)
         for number in range(count // 2)
         for word in ("good", "bad")
     ]
@@ -43,15 +43,15 @@ def train(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("family", ["bert", "gpt2"])
 def test_it_learns_what_can_be_learned(small_folder, train: Path, tmp_path: Path, family: str):
     start = small_folder(family, "masked" if family == "bert" else "causal")
-    settings = ["epochs=40", "lr=5e-3", "batch_size=16", "precision=float32", "dropout=0", "patience=10"]
+    settings = ["epochs=20", "lr=5e-3", "batch_size=16", "precision=float32", "dropout=0", "patience=10"]
     result = finetune(start, train, tmp_path / "out", overrides=settings, progress=False)
     assert result["labels"] == ["bad", "good"]
     assert result["examples"] == {"train": 136, "valid": 24}
     assert result["history"][-1]["train_loss"] < 0.3 < result["history"][0]["train_loss"]
     assert result["valid"]["accuracy"]["value"] >= 0.9
-    unseen = [f"{subject} was {word}" for subject in SUBJECTS for word in ("good", "bad")]
+    unseen = [f"{word} was {subject} number {90 + n}" for n, subject in enumerate(SUBJECTS) for word in ("good", "bad")]
     answers = predict(tmp_path / "out", unseen)
-    assert sum(text.endswith(answer["label"]) for text, answer in zip(unseen, answers, strict=True)) >= 15
+    assert sum(text.startswith(answer["label"]) for text, answer in zip(unseen, answers, strict=True)) >= 15
     assert json.loads((tmp_path / "out" / "finetune.json").read_text()) == result
 
 
