@@ -23,6 +23,7 @@ from pydoc_data.topics import topics
 from machine import describe
 
 from tilth.corpus.build import build_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.train.trackers import read_log
 
 RESULTS = Path(__file__).parent / "results" / "hosts.md"
@@ -56,7 +57,7 @@ def trial(out: Path, hosts: list[tuple[str, str]], processes: int) -> dict[str, 
     """Train twice, once with a worker killed; returns what to report."""
     texts = [{"id": name, "text": topics[name][:180]} for name in sorted(topics)[:24]]
     (out / "texts.jsonl").write_text("".join(json.dumps(text) + "\n" for text in texts))
-    build_corpus([str(out / "texts.jsonl")], out / "corpus", validation=0.125, progress=False)
+    build_corpus([str(out / "texts.jsonl")], out / "corpus", CorpusSettings(validation=0.125), progress=False)
     for name, killed in (("straight", None), ("killed", len(hosts) - 1)):
         train(hosts, processes, out, name, killed)
     shape = {"hosts": len(hosts), "processes": len(hosts) * processes}

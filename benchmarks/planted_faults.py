@@ -22,6 +22,7 @@ import torch
 from machine import describe
 
 from tilth.corpus.build import build_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.objectives.objective import Batch, Predictions
@@ -46,7 +47,7 @@ def corpus_of(folder: Path, texts: list[str]) -> Path:
     folder.mkdir(parents=True)
     lines = (json.dumps({"id": f"text-{number}", "text": text}) + "\n" for number, text in enumerate(texts))
     (folder / "texts.jsonl").write_text("".join(lines))
-    build_corpus([str(folder / "texts.jsonl")], folder / "corpus", validation=0.1, progress=False)
+    build_corpus([str(folder / "texts.jsonl")], folder / "corpus", CorpusSettings(validation=0.1), progress=False)
     return folder / "corpus"
 
 

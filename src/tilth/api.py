@@ -15,9 +15,8 @@ def corpus_build(
     sources: Sequence[str],
     out: StrPath,
     *,
-    validation: float = 0.05,
-    max_rejected: float = 0.01,
-    text_column: str = "text",
+    overrides: Sequence[str] = (),
+    workers: int | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -27,17 +26,13 @@ def corpus_build(
     replaces any other corpus too. Other arguments and errors: see `tilth.corpus.build.build_corpus`.
     """
     from tilth.corpus.build import build_corpus
+    from tilth.corpus.settings import CorpusSettings
+    from tilth.settings import load_settings
 
-    corpus = build_corpus(
-        sources,
-        Path(out),
-        validation=validation,
-        max_rejected=max_rejected,
-        text_column=text_column,
-        overwrite=overwrite,
-        progress=progress,
-    )
-    return corpus.card
+    settings = load_settings(CorpusSettings, overrides)
+    return build_corpus(
+        sources, Path(out), settings, workers=workers, overwrite=overwrite, progress=progress
+    ).card
 
 
 def corpus_card(corpus: StrPath) -> dict[str, Any]:

@@ -6,6 +6,7 @@ standard error. Exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by s
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -107,31 +108,51 @@ def corpus_build(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCE", help="Folders, globs or files of text; or installed-docs.", show_default=False
+            metavar="SOURCE",
+            help="Folders, globs or files of text; or installed-docs. Then key=value settings.",
+            show_default=False,
         ),
     ],
     out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
-    validation: Annotated[float, typer.Option(help="Share of the text to hold out.")] = 0.05,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of the text to hold out. [default: 0.05]", show_default=False)
+    ] = None,
     max_rejected: Annotated[
-        float, typer.Option(help="Share of broken records past which to stop; of few, a tenth.")
-    ] = 0.01,
-    text_column: Annotated[str, typer.Option(help="The column of tables and JSON lines that holds the text.")] = "text",
+        float | None,
+        typer.Option(
+            help="Share of broken records past which to stop; of few, a tenth. [default: 0.01]", show_default=False
+        ),
+    ] = None,
+    text_column: TextColumn = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that read. [default: one for each processor]", show_default=False)
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a corpus of other sources or other settings in --out.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read, de-duplicate and split documents into a corpus."""
+    """Read, clean, de-duplicate and split documents into a corpus.
+
+    KEY=VALUE after the sources changes a setting: validation=0.1 near_duplicates=drop
+    """
+    flags = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
+    given = [f"{name}={value}" for name, value in flags.items() if value is not None]
+    overrides = [text for text in sources if _is_override(text)]
     with _working():
         card = tilth.corpus_build(
-            sources,
+            [text for text in sources if text not in overrides],
             out,
-            validation=validation,
-            max_rejected=max_rejected,
-            text_column=text_column,
+            overrides=[*overrides, *given],
+            workers=workers,
             overwrite=overwrite,
         )
     _show_card(card, out, as_json)
+
+
+def _is_override(text: str) -> bool:
+    """Whether an argument among sources is a setting: it looks like one, and no file has that name."""
+    return re.match(r"[a-z_]+(\.[a-z_]+)*=", text) is not None and not os.path.lexists(text)
 
 
 def _show_card(card: dict[str, Any], corpus: str, as_json: bool) -> None:

@@ -8,14 +8,23 @@ import pytest
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import Corpus, Document
+from tilth.corpus.settings import CorpusSettings
+from tilth.settings import load_settings
 
 
 @pytest.fixture
 def build(tmp_path: Path) -> Callable[..., Corpus]:
     """build(*sources, **settings) builds into tmp_path/out."""
 
-    def run(*sources: str | Path, **settings) -> Corpus:
-        return build_corpus([str(source) for source in sources], tmp_path / "out", progress=False, **settings)
+    def run(*sources: str | Path, workers: int | None = None, overwrite: bool = True, **settings) -> Corpus:
+        return build_corpus(
+            [str(source) for source in sources],
+            tmp_path / "out",
+            load_settings(CorpusSettings, values=settings),
+            workers=workers,
+            overwrite=overwrite,
+            progress=False,
+        )
 
     return run
 

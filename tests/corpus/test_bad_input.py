@@ -16,8 +16,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tilth.corpus import build as build_module
+from tilth.corpus import assemble as assemble_module
 from tilth.corpus.build import build_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.rejections import allowed_rejections
 from tilth.errors import TilthError, UsageError
@@ -404,7 +405,7 @@ def test_interruption_leaves_no_half_corpus(tmp_path, build, monkeypatch):
 
     (tmp_path / "a.jsonl").write_text(GOOD + json.dumps({"text": "one more"}))
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(build_module, "check_leaks", interrupt)
+        patched.setattr(assemble_module, "check_leaks", interrupt)
         build(tmp_path / "a.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "out"]
     assert json.loads((tmp_path / "out" / "card.json").read_text())["fingerprint"] == first
@@ -424,7 +425,9 @@ def test_every_line_is_kept_dropped_or_rejected(lines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lines")
     always = json.dumps({"text": "long enough that the file does not look binary " * 300}).encode() + b"\n"
     (folder / "a.jsonl").write_bytes(always + b"\n".join(lines))
-    card = build_corpus([str(folder / "a.jsonl")], folder / "out", max_rejected=1, progress=False).card
+    card = build_corpus(
+        [str(folder / "a.jsonl")], folder / "out", CorpusSettings(max_rejected=1), progress=False
+    ).card
     records = 1 + sum(bool(line.strip()) for line in lines)
     assert card["in"] == records
     assert card["in"] == card["kept"] + sum(card["dropped"].values()) + sum(card["rejected"].values())

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tilth.corpus.groups import find_groups, sketch_values, sketcher
+from tilth.corpus.groups import join_documents
 from tilth.corpus.normalise import normalise, normalised
 from tilth.corpus.records import DOCUMENT_SCHEMA
+from tilth.corpus.sketch import band_values, sketcher
 from tilth.corpus.split import check_leaks, choose_split, cut_text
 from tilth.errors import TilthError
 
@@ -21,12 +22,13 @@ def names(count, seed=0):
 
 
 def groups_of(texts):
-    return find_groups(sketches_of(texts))
+    sketches = sketches_of(texts)
+    return join_documents(sketches.T, len(sketches))
 
 
 def sketches_of(texts):
-    sketch = sketcher(bands=8, rows=4, shingle=5)
-    return sketch_values(sketch(normalise(pa.RecordBatch.from_pydict({"text": texts}))))
+    sketch = sketcher(shingle=5, near=False)
+    return band_values(sketch(normalise(pa.RecordBatch.from_pydict({"text": texts})))["sketch"])
 
 
 def some_text(seed, words=200):

@@ -9,6 +9,7 @@ import pytest
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import Corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.objectives import Objective, build_objective
 from tilth.recipe import load_recipe
 from tilth.tokens.packing import Packing
@@ -21,7 +22,7 @@ Made = tuple[Objective, Packing, TextTokenizer]
 def make_corpus(folder: Path, texts: list[str]) -> Corpus:
     source = folder / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    return build_corpus([str(source)], folder / "corpus", validation=0.1, progress=False)
+    return build_corpus([str(source)], folder / "corpus", CorpusSettings(validation=0.1), progress=False)
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tilth.corpus.build import build_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.errors import Interrupted
 from tilth.recipe import Recipe, load_recipe
 from tilth.train.loop import Run, Trackers, pretrain
@@ -50,7 +51,10 @@ def make_corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[list[str]
     def make(texts: list[str]) -> Path:
         folder = tmp_path_factory.mktemp("corpus")
         build_corpus(
-            [str(write_texts(folder / "texts.jsonl", texts))], folder / "corpus", validation=0.125, progress=False
+            [str(write_texts(folder / "texts.jsonl", texts))],
+            folder / "corpus",
+            CorpusSettings(validation=0.125),
+            progress=False,
         )
         return folder / "corpus"
 

@@ -1,125 +1,106 @@
 """`tilth corpus build`: raw data -> clean, de-duplicated documents, split into train and validation.
 
-    find_sources -> read_source -> to_batches -> STAGES -> spool -> groups -> split -> Parquet -> leak check -> card
+    find_sources -> plan_tasks -> run the tasks -> assemble
 
-The documents are spooled because the groups, and so the split, are known only when the last one has been read. Memory
-holds one batch of documents, and some hundred bytes per document for digests, sketches and groups.
+Tasks (`file_task.py`) turn files into parts, in this process, in others, or on a cluster; what compares documents with
+one another (`assemble.py`) follows when all parts are there.
 """
 
-import json
+import contextlib
 import os
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import numpy as np
-import pyarrow as pa
+from filelock import FileLock, Timeout
 
+from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.clean import cleaner, keep_undropped
-from tilth.corpus.dedupe import deduplicator
-from tilth.corpus.groups import find_groups, name_groups, sketch_values, sketcher
-from tilth.corpus.measure import SIZES, measure
-from tilth.corpus.normalise import normalise
+from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, plan_tasks, run_task, too_broken
+from tilth.corpus.mark import Mark
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
-from tilth.corpus.reader import CARD, FORMAT, FORMAT_VERSION, Corpus, is_corpus, open_corpus, seal
-from tilth.corpus.records import BATCH_SCHEMA, DOCUMENT_SCHEMA, Dropped, Rejected, to_batches
-from tilth.corpus.rejections import allowed_rejections, missing_after, told_of_rejections, too_many
-from tilth.corpus.sources import Source, find_sources, read_source
-from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
-from tilth.corpus.writer import SplitWriter
+from tilth.corpus.pool import run_in_processes
+from tilth.corpus.reader import CARD, Corpus, is_corpus, open_corpus, seal
+from tilth.corpus.rejections import allowed_rejections, told_of_rejections, too_many
+from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.sources import Source, find_sources
 from tilth.errors import TilthError, UsageError
-from tilth.files import fingerprint, output_folder, sha256_file, whole_folder, write_json
+from tilth.files import output_folder, whole_folder, write_json
 from tilth.progress import announce, progress_bar
-from tilth.version import __version__
 
-BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step from batch to batch. version: changes when its results do. make(**parameters): its function in a build."""
-
-    name: str
-    version: int
-    make: Callable[..., BatchFunction]
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
-STAGES = (
-    Stage("clean", 1, cleaner, {"unicode_form": "NFC"}),
-    Stage("normalise", 1, lambda: normalise),
-    Stage("measure", 1, lambda: measure),
-    Stage("deduplicate", 1, deduplicator),
-    Stage("sketch", 1, sketcher, {"bands": 8, "rows": 4, "shingle": 5}),
-)
-"""In order. A stage that has no use for a record writes the reason into the column `drop`."""
-
-SPOOL_SCHEMA = pa.schema([*BATCH_SCHEMA, *(pa.field(name, pa.int64()) for name in SIZES)])
+ALONE = 32_000_000
+"""Bytes of all sources up to which this process does the work, as it is done before workers would have started."""
 
 
 @dataclass
 class _Build:
-    """What one build knows so far. folder: the new corpus, in the making. missing: sentences about files cut short."""
+    """What the finished tasks tell. tallies: one of each source. See `Account` for the rest."""
 
-    folder: Path
-    tallies: list[Tally] = field(default_factory=list)
+    tallies: list[Tally]
     unsupported: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    digests: list[bytes] = field(default_factory=list)
-    sketches: list[np.ndarray] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
-    sizes: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, source: int, account: Account) -> None:
+        tally = self.tallies[source]
+        tally.records += account.tally.records
+        tally.kept += account.tally.kept
+        tally.dropped.update(account.tally.dropped)
+        tally.rejected.update(account.tally.rejected)
+        self.unsupported.update(account.unsupported)
+        self.missing += account.missing
+        self.examples = account.examples | self.examples
 
 
 def build_corpus(
     sources: Sequence[str],
     out: Path,
+    settings: CorpusSettings | None = None,
     *,
-    validation: float = 0.05,
-    max_rejected: float = 0.01,
-    text_column: str = "text",
+    workers: int | None = None,
     overwrite: bool = True,
     progress: bool = True,
 ) -> Corpus:
     """Read `sources` into a corpus folder.
 
-    sources: files, folders, globs, or the word `installed-docs`. validation: share of the bytes to hold out.
-    max_rejected: share of broken records past which the build fails; unless it is 0, a tenth of the records, up to ten,
-    is allowed as well.
-    text_column: the field of tables and JSON records that holds the text.
+    sources: files, folders, globs, or the word `installed-docs`. workers: processes that read; unless told, one for
+    each processor, and none for sources below 32 MB. The corpus does not depend on it.
     overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
     settings.
 
-    `out` appears only when it is complete; an earlier corpus there stays until then. What was set aside is said on
+    `out` appears only when it is complete; an earlier corpus there stays until then. Parts that workers finished are
+    kept beside it when the build is interrupted, and the same build goes on from them. What was set aside is said on
     standard error. A build that fails for what it read leaves `failed.json` and `rejected/` in `out` (in `out/failed`
     when it holds a corpus).
     Raises: UsageError for wrong arguments and for a corpus that is not to be replaced, TilthError when there are no
     documents, too many broken ones, or no space.
     """
-    if not 0 < validation < 0.5:
-        raise UsageError(f"validation is {validation}: choose a share above 0 and below 0.5")
-    if not 0 <= max_rejected <= 1:
-        raise UsageError(f"max_rejected is {max_rejected}: choose a share from 0 to 1")
+    settings = settings or CorpusSettings()
+    if workers is not None and workers < 1:
+        raise UsageError(f"workers is {workers}: at least one has to read")
     given, out = out, Path(os.path.abspath(out))
     check_out(out)
     found = find_sources(sources, out)
-    settings = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
+    tasks = plan_tasks(found, settings)
+    alone = workers is None and sum(task.size for task in tasks) <= ALONE
+    count = 0 if alone else min(workers or os.cpu_count() or 1, len(tasks))
+    build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
         output_folder(out.parent)
-        with whole_folder(out) as folder:
-            build = _Build(folder)
-            _read(build, found, out, text_column, max_rejected, progress)
-            _check_counts(build, out, max_rejected)
-            card = _write(build, found, settings)
-            (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
-            write_json(folder / CARD, seal(card))
+        with _parts_folder(out, kept=not alone) as parts:
+            _run(build, tasks, parts, out, count, progress)
+            _check_counts(build, tasks, parts, out, settings.max_rejected)
+            with whole_folder(out) as folder:
+                _gather_rejected(tasks, parts, folder)
+                finished = [Part(parts / task.id, task.source) for task in tasks]
+                card = assemble(finished, build.tallies, settings, folder, _notes(build, found))
+                (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
+                write_json(folder / CARD, seal(card))
     except OSError as error:
         raise TilthError(explain(error, out)) from error
     for line in told_of_rejections(card["rejected"], card["in"], build.missing, given / "rejected"):
@@ -127,91 +108,79 @@ def build_corpus(
     return open_corpus(out)
 
 
-def _read(
-    build: _Build, sources: list[Source], out: Path, text_column: str, max_rejected: float, progress: bool
-) -> None:
-    """Run every source through the stages into the spool, and set broken records aside."""
-    (build.folder / "rejected").mkdir()
-    stages = [stage.make(**stage.parameters) for stage in STAGES]
-    options = pa.ipc.IpcWriteOptions(compression="lz4")
-    with (
-        open(build.folder / "rejected" / "part-00000.jsonl", "w", encoding="utf-8") as rejected,
-        pa.ipc.new_stream(build.folder / "spool", SPOOL_SCHEMA, options=options) as spool,
-        progress_bar("Reading", sum(source.size for source in sources), "bytes", progress) as update,
-    ):
-        read = 0
+@contextlib.contextmanager
+def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
+    """The folder beside `out` where tasks are finished. It goes with the build, unless that fails and it is to be `kept`.
 
-        def advance(size: int) -> None:
-            nonlocal read
-            read += size
-            update(read, kept=f"{len(build.digests):,}")
-
-        for source in sources:
-            tally = Tally(source.name, len(source.files))
-            build.tallies.append(tally)
-            for item in to_batches(read_source(source, text_column, advance)):
-                if isinstance(item, Dropped):
-                    tally.records += item.count
-                    tally.dropped[item.reason] += item.count
-                    build.unsupported.update([item.detail] if item.detail else [])
-                elif isinstance(item, Rejected):
-                    tally.records += 1
-                    tally.rejected[item.reason] += 1
-                    if sentence := missing_after(item):
-                        build.missing.append(sentence)
-                    build.examples.setdefault(item.reason, f"{item.source}, {item.record}: {item.detail}")
-                    line = {"source": item.source, "record": item.record, "reason": item.reason, "detail": item.detail}
-                    rejected.write(json.dumps(line, ensure_ascii=True) + "\n")
-                    if sum(tally.rejected.values()) > max(1000, max(0.5, max_rejected) * tally.records):
-                        rejected.flush()
-                        _fail(build, out, f"most records of {source.name} are broken, so the build stopped early")
-                else:
-                    tally.records += item.num_rows
-                    batch = _through(stages, item, tally)
-                    if batch.num_rows:
-                        spool.write_batch(batch.select(SPOOL_SCHEMA.names))
-                        _note_kept(build, batch, tally)
-    if not any(tally.rejected for tally in build.tallies):
-        (build.folder / "rejected" / "part-00000.jsonl").unlink()
+    Raises: UsageError when another build is using it.
+    """
+    folder = out.with_name(f".{out.name}.parts")
+    folder.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder / "lock", timeout=0):
+            yield folder
+    except Timeout:
+        raise UsageError(f"another build is writing {out}; wait for it, or choose another --out") from None
+    except BaseException:
+        if kept and any(folder.glob(f"*/{ACCOUNT}")):
+            announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _through(stages: list[BatchFunction], batch: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
-    for stage in stages:
-        batch, dropped = keep_undropped(stage(batch))
-        tally.dropped.update(dropped)
-        if not batch.num_rows:
-            break
-    return batch
+def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, count: int, progress: bool) -> None:
+    """Finish every task, in `count` processes (0: in this one), and add up what they tell."""
+    accounts = {task.id: Account.read(parts / task.id) for task in tasks if (parts / task.id / ACCOUNT).exists()}
+    left = [task for task in tasks if task.id not in accounts]
+    read = sum(task.size for task in tasks if task.id in accounts)
+    kept = sum(account.tally.kept for account in accounts.values())
+    with progress_bar("Reading", sum(task.size for task in tasks), "bytes", progress) as update:
+
+        def tick(running: int) -> None:
+            update(read + running, kept=f"{kept:,}")
+
+        for task in run_in_processes(left, parts, count, tick) if count else _run_here(left, parts, tick):
+            account = accounts[task.id] = Account.read(parts / task.id)
+            read += task.size
+            kept += account.tally.kept
+            tick(0)
+            if account.overflowed:
+                break
+    for task in tasks:
+        if task.id in accounts:
+            build.add(task.source, accounts[task.id])
+    overflowed = next((task.name for task in tasks if task.id in accounts and accounts[task.id].overflowed), None)
+    if overflowed:
+        _fail(build, tasks, parts, out, f"most records of {overflowed} are broken, so the build stopped early")
 
 
-def _note_kept(build: _Build, batch: pa.RecordBatch, tally: Tally) -> None:
-    build.sizes.append(batch["bytes"].to_numpy())
-    build.digests += batch["digest"].to_pylist()
-    build.sketches.append(sketch_values(batch))
-    tally.kept += batch.num_rows
-    size, characters, words = (int(batch[name].to_numpy().sum()) for name in SIZES)
-    tally.bytes += size
-    tally.characters += characters
-    tally.words += words
+def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
+    """Run the tasks in this process. See `run_in_processes`."""
+    for task in tasks:
+        with Mark(parts / f"{task.id}.mark", task.deadly, told=tick):
+            run_task(task, parts / task.id)
+        yield task
 
 
-def _check_counts(build: _Build, out: Path, max_rejected: float) -> None:
+def _check_counts(build: _Build, tasks: list[FileTask], parts: Path, out: Path, max_rejected: float) -> None:
     found = counts(build.tallies)
     rejected = sum(found["rejected"].values())
     if not found["kept"]:
         names = ", ".join(tally.source for tally in build.tallies)
         files = sum(tally.files for tally in build.tallies)
-        _fail(build, out, f"no documents in {names} ({files:,} files, {found['in']:,} records)")
+        _fail(build, tasks, parts, out, f"no documents in {names} ({files:,} files, {found['in']:,} records)")
     if rejected > allowed_rejections(found["in"], max_rejected):
-        _fail(build, out, too_many(rejected, found["in"], max_rejected))
+        _fail(build, tasks, parts, out, too_many(rejected, found["in"], max_rejected))
 
 
-def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
+def _fail(build: _Build, tasks: list[FileTask], parts: Path, out: Path, problem: str) -> NoReturn:
     """Keep the counts and what was set aside, and stop."""
     found = counts(build.tallies)
     place = output_folder(out / "failed" if is_corpus(out) else out)
     shutil.rmtree(place / "rejected", ignore_errors=True)
-    shutil.copytree(build.folder / "rejected", place / "rejected")
+    _gather_rejected(tasks, parts, place)
     write_json(place / FAILED, {"problem": problem, **found, "sources": [tally.to_json() for tally in build.tallies]})
     lines = [problem]
     lines += [
@@ -225,83 +194,20 @@ def _fail(build: _Build, out: Path, problem: str) -> NoReturn:
     raise TilthError("\n".join(lines))
 
 
-def _write(build: _Build, sources: list[Source], settings: dict[str, Any]) -> dict[str, Any]:
-    """Split the spooled documents, write them, check the result; returns the card."""
-    groups = name_groups(find_groups(np.concatenate(build.sketches)), build.digests)
-    split = choose_split(groups, np.concatenate(build.sizes), settings["validation"])
-    writers = {name: SplitWriter(build.folder / name) for name in ("train", "validation")}
-    for batch, held in _split_batches(build.folder / "spool", groups, split):
-        writers["train"].add(batch.filter(pa.array(~held)))
-        writers["validation"].add(batch.filter(pa.array(held)))
-    for writer in writers.values():
-        writer.close()
-    (build.folder / "spool").unlink()
-    leaks = check_leaks(build.folder)
-    if any(leaks.values()):
-        raise AssertionError(f"the split leaks: {leaks}")
-    splits = {name: writer.summary() for name, writer in writers.items()}
-    found = counts(build.tallies)
-    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends)
-    left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
-    if written != found["kept"] or found["in"] != written + left_out:
-        raise AssertionError(f"counts do not add up: {found}, {written} documents written")
-    return {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
-        **found,
-        "fingerprint": fingerprint([summary["fingerprint"] for summary in splits.values()]),
-        "splits": splits,
-        "split_rule": split.rule,
-        "leak_check": {"passed": True, **leaks},
-        "sources": [tally.to_json() for tally in build.tallies],
-        "stages": [{"name": stage.name, "version": stage.version, "parameters": stage.parameters} for stage in STAGES],
-        "settings": settings,
-        "notes": _notes(build, sources, split),
-        "files": [
-            {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
-            for name, writer in writers.items()
-            for path in writer.paths
-        ],
-        "versions": {"tilth": __version__, "pyarrow": pa.__version__, "python": platform.python_version()},
-    }
+def _gather_rejected(tasks: list[FileTask], parts: Path, folder: Path) -> None:
+    """Write what the finished tasks set aside to `folder`/rejected, in their order."""
+    gathered = folder / "rejected" / "part-00000.jsonl"
+    gathered.parent.mkdir()
+    with open(gathered, "wb") as file:
+        for task in tasks:
+            with contextlib.suppress(FileNotFoundError), open(parts / task.id / REJECTED, "rb") as rejected:
+                shutil.copyfileobj(rejected, file)
+    if not gathered.stat().st_size:
+        gathered.unlink()
 
 
-def _split_batches(spool: Path, groups: list[str], split: Split) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Batches of documents, and which are held out. A document that is cut comes as two, in groups of their own."""
-    start = 0
-    with pa.ipc.open_stream(pa.memory_map(os.fspath(spool))) as reader:
-        for batch in reader:
-            end = start + batch.num_rows
-            held = split.validation[start:end]
-            documents = batch.append_column("group", pa.array(groups[start:end], pa.string()))
-            ends = {index - start: size for index, size in split.ends.items() if start <= index < end}
-            if ends:
-                documents, held = _cut(documents, held, ends)
-            yield documents, held
-            start = end
-
-
-def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> tuple[pa.RecordBatch, np.ndarray]:
-    """ends: about how many bytes to cut off and hold out, by the document's place in the batch."""
-    rows = []
-    for index, row in enumerate(documents.to_pylist()):
-        if index not in ends:
-            rows.append(row)
-            continue
-        text, end = cut_text(row["text"], ends[index] / len(row["text"].encode()))
-        rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
-    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
-    return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)
-
-
-def _notes(build: _Build, sources: list[Source], split: Split) -> list[str]:
+def _notes(build: _Build, sources: list[Source]) -> list[str]:
     notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
     if build.unsupported:
         notes.append(f"files of formats that are not read: {reasons(build.unsupported)}")
-    if split.ends:
-        cut = "one document was" if len(split.ends) == 1 else f"{len(split.ends)} documents were"
-        notes.append(
-            f"{cut} cut in two, the {'end is' if len(split.ends) == 1 else 'ends are'} in validation; the splits hold "
-            f"{len(split.ends)} more than were kept, and validation is easier than on unseen documents"
-        )
     return notes

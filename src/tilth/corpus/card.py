@@ -8,6 +8,7 @@ from typing import Any
 DROPPED = {
     "duplicate": "the same text as an earlier document, apart from case and white space",
     "empty": "no text",
+    "near_duplicate": "most of its text is in an earlier document",
     "too_short": "a docstring below 100 characters",
     "unsupported": "a file of a format that is not read",
 }

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import pyarrow as pa
 
 DIGEST_BYTES = 16
@@ -16,7 +17,7 @@ def digest(normalised_text: str) -> bytes:
 def deduplicator() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """A stage that adds the column `digest` and drops as `duplicate` every document whose digest it has seen before.
 
-    It remembers one digest per document.
+    It remembers one digest per document. What lies in other tasks is for `first_of_each`.
     """
     seen: set[bytes] = set()
 
@@ -30,3 +31,13 @@ def deduplicator() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
         return batch.append_column("drop", pa.array(drop, pa.string()))
 
     return deduplicate
+
+
+def first_of_each(digests: np.ndarray) -> np.ndarray:
+    """Which documents are the first with their digest: bool (documents,). digests: uint8 (documents, 16)."""
+    halves = np.ascontiguousarray(digests).view("<u8").reshape(len(digests), 2)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: equal digests stay in the order of the documents
+    differs = np.any(halves[order[1:]] != halves[order[:-1]], axis=1)
+    first = np.ones(len(digests), bool)
+    first[order[1:]] = differs
+    return first

@@ -4,16 +4,16 @@ import errno
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from tilth.corpus.reader import CARD, is_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.errors import UsageError
 from tilth.files import read_json
 
 FAILED = "failed.json"
 
-_DECIDING = ("validation", "text_column")
-"""Settings that change what is in a corpus; the limit on broken records only decides whether there is one."""
+_NOT_DECIDING = {"max_rejected"}
+"""Settings that only decide whether there is a corpus; the others change what is in it."""
 
 
 def check_out(out: Path) -> None:
@@ -28,7 +28,7 @@ def check_out(out: Path) -> None:
         raise UsageError(f"{out} is not a corpus and holds other things ({names}); choose an empty or new --out")
 
 
-def check_replaces(out: Path, sources: Iterable[str], settings: dict[str, Any]) -> None:
+def check_replaces(out: Path, sources: Iterable[str], settings: CorpusSettings) -> None:
     """Refuse to replace a corpus by one that is not a newer build of the same.
 
     sources: names, as on the card; their order does not matter. Where they lie is not on a card, so that sources of one
@@ -41,13 +41,14 @@ def check_replaces(out: Path, sources: Iterable[str], settings: dict[str, Any]) 
     choose = "choose another --out, or pass --overwrite"
     try:
         names = [str(source["source"]) for source in card["sources"]]
-        before = {name: card["settings"][name] for name in _DECIDING}
-    except (KeyError, TypeError):
+        before = dict(card["settings"])
+    except (KeyError, TypeError, ValueError):
         raise UsageError(f"{out} holds a corpus whose card does not say what it was made from; {choose}") from None
     if sorted(names) != sorted(sources):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise UsageError(f"{out} holds a corpus of other sources ({shown}); {choose}")
-    if differ := [f"{name} was {value}" for name, value in before.items() if value != settings[name]]:
+    now = settings.model_dump(exclude=_NOT_DECIDING)
+    if differ := [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]:
         raise UsageError(f"{out} holds a corpus of other settings ({', '.join(differ)}); {choose}")
 
 

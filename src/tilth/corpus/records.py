@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 BATCH_RECORDS = 1000
@@ -84,11 +85,14 @@ def _finite(value: Any) -> Any:
     return [_finite(child) for child in value] if isinstance(value, list) else value
 
 
-def to_batches(items: Iterable[Item]) -> Iterator[pa.RecordBatch | Dropped | Rejected]:
+def to_batches(items: Iterable[Item], records: int | None = None) -> Iterator[pa.RecordBatch | Dropped | Rejected]:
     """Gather records into batches of bounded size, keeping their order; what is not a record passes through.
+
+    records: how many a batch holds at most, 1,000 unless told.
 
     A text that cannot be UTF-8 (a lone surrogate, as JSON may hold) is rejected here, for all formats alike.
     """
+    most = records or BATCH_RECORDS
     rows: list[tuple[str, str, str, str]] = []
     size = 0
     for item in items:
@@ -102,7 +106,7 @@ def to_batches(items: Iterable[Item]) -> Iterator[pa.RecordBatch | Dropped | Rej
             continue
         rows.append((printable(item.id), item.text, item.source, to_json(item.metadata)))
         size += len(item.text)
-        if len(rows) >= BATCH_RECORDS or size >= BATCH_BYTES:
+        if len(rows) >= most or size >= BATCH_BYTES:
             yield _batch(rows)
             rows, size = [], 0
     if rows:
@@ -112,3 +116,10 @@ def to_batches(items: Iterable[Item]) -> Iterator[pa.RecordBatch | Dropped | Rej
 def _batch(rows: list[tuple[str, str, str, str]]) -> pa.RecordBatch:
     columns = [pa.array(column, pa.string()) for column in zip(*rows, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=BATCH_SCHEMA)
+
+
+def fixed_rows(column: pa.Array) -> np.ndarray:
+    """A column of binary values of one width as uint8 (rows, width), without a copy."""
+    width = column.type.byte_width
+    values = np.frombuffer(column.buffers()[1] or b"", np.uint8)
+    return values[column.offset * width : (column.offset + len(column)) * width].reshape(len(column), width)

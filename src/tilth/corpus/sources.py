@@ -2,14 +2,16 @@
 
 import glob
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from tilth.corpus.archives import is_tar, read_members
 from tilth.corpus.compression import Broken, file_chunks, open_stream
 from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
+from tilth.corpus.mark import Deadly, advance, start_file
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
@@ -20,11 +22,15 @@ INSTALLED_DOCS = "installed-docs"
 
 @dataclass(frozen=True)
 class File:
-    """A file to read. name: its path from the source on, which is the same wherever the source is. size: in bytes."""
+    """A file to read. name: its path from the source on, which is the same wherever the source is.
+
+    size: in bytes. modified: when it was, in nanoseconds, as the file system says.
+    """
 
     path: Path
     name: str
     size: int
+    modified: int
 
 
 @dataclass
@@ -53,7 +59,7 @@ def find_sources(given: Sequence[str], out: Path) -> list[Source]:
     out = out.resolve()
     for text in given:
         if text == INSTALLED_DOCS:
-            modules = [File(path, name, _size(path)) for name, path in installed_modules()]
+            modules = [_file(path, name) for name, path in installed_modules()]
             sources.append(Source(INSTALLED_DOCS, modules, installed=True))
             continue
         roots = [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
@@ -96,38 +102,43 @@ def _collect(root: Path, source: Source, seen: set[Path], out: Path) -> None:
             continue
         seen.add(real)
         name = printable(Path(os.path.abspath(path)).relative_to(base).as_posix())
-        source.files.append(File(path, name, _size(path)))
+        source.files.append(_file(path, name))
     if hidden:
         source.notes.append(f"{hidden} hidden files or folders (names that start with a dot) were not read")
     if repeated:
         source.notes.append(f"{repeated} files that an earlier source names too were read once")
 
 
-def _size(path: Path) -> int:
+def _file(path: Path, name: str) -> File:
     try:
-        return path.stat().st_size
+        status = path.stat()
     except OSError:
-        return 0
+        return File(path, name, 0, 0)
+    return File(path, name, status.st_size, status.st_mtime_ns)
 
 
-def read_source(source: Source, text_column: str, advance: Callable[[int], None]) -> Iterator[Item]:
-    """Everything a source holds, in order; what cannot be read is rejected, never raised.
+def read_files(
+    files: Sequence[File], installed: bool, text_column: str, spoiled: Mapping[int, str] = MappingProxyType({})
+) -> Iterator[Item]:
+    """Everything the files of a source hold, in order; what cannot be read is rejected, never raised.
 
-    advance(bytes) is called as the files are read.
+    installed: see `Source`. spoiled: files that are not to be read, by their place, with the reason.
     """
-    if source.installed:
-        yield from read_docs(
-            [(file.name, file.path) for file in source.files], lambda index: advance(source.files[index].size)
-        )
+    if installed:
+        yield from read_docs([(file.name, file.path) for file in files], lambda index: advance(files[index].size))
         return
-    for file in source.files:
+    for index, file in enumerate(files):
+        start_file(index)
+        if index in spoiled:
+            yield Rejected(file.name, "whole file", spoiled[index], str(Deadly(spoiled[index])))
+            continue
         try:
-            yield from _read_file(file, text_column, advance)
+            yield from _read_file(file, text_column)
         except Broken as broken:
             yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
 
 
-def _read_file(file: File, text_column: str, advance: Callable[[int], None]) -> Iterator[Item]:
+def _read_file(file: File, text_column: str) -> Iterator[Item]:
     if not file.path.is_file():
         what = "a broken link" if file.path.is_symlink() else "not a plain file"
         raise Broken("unreadable", f"{what}, or it vanished")

@@ -13,7 +13,7 @@ from torch import Tensor
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.corpus.records import Record, Rejected
 from tilth.corpus.rejections import allowed_rejections
-from tilth.corpus.sources import find_sources, read_source
+from tilth.corpus.sources import find_sources, read_files
 from tilth.errors import TilthError, UsageError
 from tilth.model.cross_entropy import linear_cross_entropy
 from tilth.model.folder import load_model
@@ -140,7 +140,7 @@ def read_texts(data: str | Path, totals: _Totals, text_column: str = "text") -> 
             yield document.text
         return
     for source in find_sources([str(data)], Path(data) / ".no-output"):
-        for item in read_source(source, text_column, lambda size: None):
+        for item in read_files(source.files, source.installed, text_column):
             if isinstance(item, Record):
                 yield item.text
             elif isinstance(item, Rejected):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import Corpus, is_corpus, open_corpus
+from tilth.corpus.settings import CorpusSettings
 from tilth.errors import TilthError, UsageError
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES, Family
@@ -168,7 +169,9 @@ def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool,
                 f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus, or accept "
                 "the change with --accept-changes"
             )
-    return build_corpus([str(path)], built, validation=recipe.data.validation, progress=progress)
+    return build_corpus(
+        [str(path)], built, CorpusSettings(validation=recipe.data.validation), progress=progress
+    )
 
 
 def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, resume: bool, progress: bool) -> TextTokenizer:

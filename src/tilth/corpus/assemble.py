@@ -1,0 +1,174 @@
+"""From the parts of all tasks to a corpus: what needs more than one document at a time.
+
+De-duplication across tasks, content groups, the split, Parquet, the leak check, and the card. In memory are one batch
+of documents, and of each document its sizes, its digest, its group, and one band of its sketch at a time.
+"""
+
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tilth.corpus.card import Tally, counts
+from tilth.corpus.dedupe import first_of_each
+from tilth.corpus.file_task import KEYS, TEXTS, read_batches
+from tilth.corpus.groups import join_documents, name_groups
+from tilth.corpus.measure import SIZES, measure
+from tilth.corpus.normalise import normalise
+from tilth.corpus.reader import FORMAT, FORMAT_VERSION
+from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
+from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.sketch import GROUPS, NEAR, band_values
+from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
+from tilth.corpus.stages import stages_of
+from tilth.corpus.writer import SplitWriter
+from tilth.files import fingerprint, sha256_file
+from tilth.version import __version__
+
+
+@dataclass(frozen=True)
+class Part:
+    """A finished part: its folder, and the number of the source it is from."""
+
+    folder: Path
+    source: int
+
+
+def assemble(
+    parts: Sequence[Part], tallies: list[Tally], settings: CorpusSettings, folder: Path, notes: list[str]
+) -> dict[str, Any]:
+    """Write the splits into `folder`; returns the card.
+
+    parts: in the order of the documents. tallies: the counts of each source before documents of different parts are
+    compared; they are brought to their final state. notes: for the card.
+    """
+    keys = _Keys(parts)
+    kept = first_of_each(keys.column("digest"))
+    _drop(tallies, "duplicate", keys.sources[~kept])
+    if settings.near_duplicates == "drop":
+        first = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum())) == np.arange(kept.sum())
+        _drop(tallies, "near_duplicate", keys.sources[kept][~first])
+        kept[kept] = first
+    sizes = {name: keys.column(name)[kept] for name in SIZES}
+    for name, values in sizes.items():
+        sums = np.bincount(keys.sources[kept], values, len(tallies))
+        for tally, total in zip(tallies, sums, strict=True):
+            setattr(tally, name, int(total))
+    digests = [row.tobytes() for row in keys.column("digest")[kept]]
+    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(digests)), digests)
+    split = choose_split(groups, sizes["bytes"], settings.validation)
+    writers = {name: SplitWriter(folder / name) for name in ("train", "validation")}
+    for batch, held in _split_batches(parts, kept, groups, split):
+        writers["train"].add(batch.filter(pa.array(~held)))
+        writers["validation"].add(batch.filter(pa.array(held)))
+    for writer in writers.values():
+        writer.close()
+    leaks = check_leaks(folder)
+    if any(leaks.values()):
+        raise AssertionError(f"the split leaks: {leaks}")
+    splits = {name: writer.summary() for name, writer in writers.items()}
+    found = counts(tallies)
+    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends)
+    left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
+    if written != found["kept"] or found["in"] != written + left_out:
+        raise AssertionError(f"counts do not add up: {found}, {written} documents written")
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        **found,
+        "fingerprint": fingerprint([summary["fingerprint"] for summary in splits.values()]),
+        "splits": splits,
+        "split_rule": split.rule,
+        "leak_check": {"passed": True, **leaks},
+        "sources": [tally.to_json() for tally in tallies],
+        "stages": [stage.to_json() for stage in stages_of(settings)],
+        "settings": settings.model_dump(),
+        "notes": notes + _note_of_cuts(split),
+        "files": [
+            {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
+            for name, writer in writers.items()
+            for path in writer.paths
+        ],
+        "versions": {"tilth": __version__, "pyarrow": pa.__version__, "python": platform.python_version()},
+    }
+
+
+class _Keys:
+    """What the documents of all parts are compared by, in order; read from the mapped files when it is asked for.
+
+    sources: the number of each document's source, int64 (documents,).
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._batches = [batch for part in parts for batch in read_batches(part.folder / KEYS)]
+        rows = [sum(batch.num_rows for batch in read_batches(part.folder / KEYS)) for part in parts]
+        self.sources = np.repeat([part.source for part in parts], rows)
+
+    def column(self, name: str) -> np.ndarray:
+        """A size, int64 (documents,), or the digests, uint8 (documents, 16)."""
+        columns = [batch[name] for batch in self._batches]
+        return np.concatenate([fixed_rows(c) if name == "digest" else c.to_numpy() for c in columns])
+
+    def bands(self, first: int, count: int, kept: np.ndarray) -> Iterator[np.ndarray]:
+        """The bands `first` and following of the documents that are `kept`, one after another."""
+        for band in range(first, first + count):
+            yield np.concatenate([band_values(batch["sketch"])[:, band] for batch in self._batches])[kept]
+
+
+def _drop(tallies: list[Tally], reason: str, sources: np.ndarray) -> None:
+    """Count documents as dropped; sources: the number of the source of each."""
+    for tally, count in zip(tallies, np.bincount(sources, minlength=len(tallies)).tolist(), strict=True):
+        tally.kept -= count
+        tally.dropped.update({reason: count} if count else {})
+
+
+def _split_batches(
+    parts: Sequence[Part], kept: np.ndarray, groups: list[str], split: Split
+) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
+    """Batches of kept documents, and which are held out. A document that is cut comes as two, in groups of their own.
+
+    kept: of all documents of the parts. groups, split: of the kept ones.
+    """
+    row = start = 0
+    for part in parts:
+        for texts, sizes in zip(read_batches(part.folder / TEXTS), read_batches(part.folder / KEYS), strict=True):
+            chosen = pa.array(kept[row : row + texts.num_rows])
+            row += texts.num_rows
+            documents = texts.filter(chosen)
+            end = start + documents.num_rows
+            for name in SIZES:
+                documents = documents.append_column(name, sizes[name].filter(chosen))
+            documents = documents.append_column("group", pa.array(groups[start:end], pa.string()))
+            held = split.validation[start:end]
+            ends = {index - start: size for index, size in split.ends.items() if start <= index < end}
+            if ends:
+                documents, held = _cut(documents, held, ends)
+            yield documents, held
+            start = end
+
+
+def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> tuple[pa.RecordBatch, np.ndarray]:
+    """ends: about how many bytes to cut off and hold out, by the document's place in the batch."""
+    rows = []
+    for index, row in enumerate(documents.to_pylist()):
+        if index not in ends:
+            rows.append(row)
+            continue
+        text, end = cut_text(row["text"], ends[index] / len(row["text"].encode()))
+        rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
+    batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
+    return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)
+
+
+def _note_of_cuts(split: Split) -> list[str]:
+    if not split.ends:
+        return []
+    cut = "one document was" if len(split.ends) == 1 else f"{len(split.ends)} documents were"
+    return [
+        f"{cut} cut in two, the {'end is' if len(split.ends) == 1 else 'ends are'} in validation; the splits hold "
+        f"{len(split.ends)} more than were kept, and validation is easier than on unseen documents"
+    ]

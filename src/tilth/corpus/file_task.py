@@ -1,0 +1,216 @@
+"""A file task: some files of a source in, one part of documents and an account of every record out.
+
+A task depends on nothing but its files and the settings, and its part is there whole or not at all, so that any process
+on any machine may run it, twice if need be. Its id is a hash of what the part depends on: one made of other files or
+with other settings is never taken for it.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+
+from tilth.corpus.card import Tally
+from tilth.corpus.clean import keep_undropped
+from tilth.corpus.mark import Deadly, advance, guarded
+from tilth.corpus.records import BATCH_SCHEMA, Dropped, Rejected, to_batches
+from tilth.corpus.rejections import missing_after
+from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.sources import File, Source, read_files
+from tilth.corpus.stages import KEY_COLUMNS, BatchFunction, stages_of
+from tilth.files import fingerprint, read_json, whole_folder, write_json
+from tilth.version import __version__
+
+MOST_FILES = 512
+MOST_BYTES = 64_000_000
+"""Files of a source are one task up to so many, or so many bytes as they lie on disk."""
+
+TEXTS, KEYS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "rejected.jsonl", "account.json"
+"""The files of a part. Keys are what documents are compared by; they lie apart, and are read by mapping the file."""
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """What a worker is told. source: the number of the source. installed: see `Source`.
+
+    deadly: records that ended the workers that read them, by digest, and spoiled: files that did so before a record
+    could be told, by their place in the task; each with the reason to give. careful: work on one record at a time, so
+    that the one that ends the worker can be told.
+    """
+
+    source: int
+    name: str
+    installed: bool
+    files: list[File]
+    settings: CorpusSettings
+    deadly: dict[str, str] = field(default_factory=dict)
+    spoiled: dict[int, str] = field(default_factory=dict)
+    careful: bool = False
+
+    @property
+    def id(self) -> str:
+        """A hash of all that the part depends on."""
+        files = [(os.fsencode(file.path).hex(), file.size, file.modified) for file in self.files]
+        stages = [stage.to_json() for stage in stages_of(self.settings)]
+        return fingerprint([__version__, self.source, self.name, files, self.settings.text_column, stages])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, as they lie on disk."""
+        return sum(file.size for file in self.files)
+
+    def to_json(self) -> str:
+        """One line, which `from_json` reads."""
+        files = [[str(file.path), file.name, file.size, file.modified] for file in self.files]
+        return json.dumps({**vars(self), "files": files, "settings": self.settings.model_dump()})
+
+    @classmethod
+    def from_json(cls, line: str) -> "FileTask":
+        """The task that `to_json` wrote."""
+        value = json.loads(line)
+        value["files"] = [File(Path(path), *rest) for path, *rest in value["files"]]
+        value["settings"] = CorpusSettings.model_validate(value["settings"])
+        value["spoiled"] = {int(index): reason for index, reason in value["spoiled"].items()}
+        return cls(**value)
+
+
+@dataclass
+class Account:
+    """What became of a task's records; the sizes in the tally are left to `assemble`.
+
+    unsupported: files of formats that are not read. examples: a rejected record for each reason. missing: sentences of
+    `missing_after`. overflowed: so many records were broken that the rest was not read.
+    """
+
+    tally: Tally
+    unsupported: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    overflowed: bool = False
+
+    @classmethod
+    def read(cls, part: Path) -> "Account":
+        """The account in the folder of a finished part."""
+        value = read_json(part / ACCOUNT)
+        tally = value.pop("tally")
+        counters = {name: Counter(tally.pop(name)) for name in ("dropped", "rejected")}
+        return cls(Tally(**tally, **counters), Counter(value.pop("unsupported")), **value)
+
+
+def plan_tasks(sources: Sequence[Source], settings: CorpusSettings) -> list[FileTask]:
+    """The tasks of a build, in the order of its documents, whatever the number of workers."""
+    return [
+        FileTask(number, source.name, source.installed, files, settings)
+        for number, source in enumerate(sources)
+        for files in _bundles(source.files)
+    ]
+
+
+def _bundles(files: Sequence[File]) -> Iterator[list[File]]:
+    bundle: list[File] = []
+    for file in files:
+        if len(bundle) == MOST_FILES or bundle and sum(each.size for each in bundle) + file.size > MOST_BYTES:
+            yield bundle
+            bundle = []
+        bundle.append(file)
+    if bundle:
+        yield bundle
+
+
+def too_broken(tally: Tally, max_rejected: float) -> bool:
+    """Whether so many records are broken, over 1,000 and half of them, that reading on is pointless."""
+    return sum(tally.rejected.values()) > max(1000, max(0.5, max_rejected) * tally.records)
+
+
+def run_task(task: FileTask, part: Path) -> None:
+    """Read the task's files through the stages into the folder `part`, which appears when all of it is there."""
+    account = Account(Tally(task.name, len(task.files)))
+    functions = [stage.make(**stage.parameters) for stage in stages_of(task.settings)]
+    with whole_folder(part) as folder, _PartWriter(folder) as writer:
+        items = read_files(task.files, task.installed, task.settings.text_column, task.spoiled)
+        for item in to_batches(items, 1 if task.careful else None):
+            if isinstance(item, Dropped):
+                account.tally.records += item.count
+                account.tally.dropped[item.reason] += item.count
+                account.unsupported.update([item.detail] if item.detail else [])
+            elif isinstance(item, Rejected):
+                _set_aside(item, account, writer.rejected)
+                if too_broken(account.tally, task.settings.max_rejected):
+                    account.overflowed = True
+                    break
+            else:
+                advance(0)
+                try:
+                    batch = _through(functions, item, account.tally, task.careful)
+                except Deadly as deadly:
+                    row = item.to_pylist()[0]
+                    _set_aside(Rejected(row["source"], row["id"], deadly.reason, str(deadly)), account, writer.rejected)
+                    continue
+                account.tally.records += item.num_rows
+                account.tally.kept += batch.num_rows
+                if batch.num_rows:
+                    writer.add(batch)
+        write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
+
+
+def _set_aside(item: Rejected, account: Account, file: TextIO) -> None:
+    account.tally.records += 1
+    account.tally.rejected[item.reason] += 1
+    if sentence := missing_after(item):
+        account.missing.append(sentence)
+    account.examples.setdefault(item.reason, f"{item.source}, {item.record}: {item.detail}")
+    line = {"source": item.source, "record": item.record, "reason": item.reason, "detail": item.detail}
+    file.write(json.dumps(line, ensure_ascii=True) + "\n")
+
+
+def _through(functions: list[BatchFunction], batch: pa.RecordBatch, tally: Tally, careful: bool) -> pa.RecordBatch:
+    """careful: the batch is one record. Raises: Deadly when that record has ended workers before."""
+    if careful:
+        with guarded(batch["text"][0].as_py().encode()):
+            return _through(functions, batch, tally, careful=False)
+    for function in functions:
+        batch, dropped = keep_undropped(function(batch))
+        tally.dropped.update(dropped)
+        if not batch.num_rows:
+            break
+    return batch
+
+
+class _PartWriter:
+    """The files of a part. Each is opened when there is something to write, but for the rejected records."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._writers: dict[str, pa.ipc.RecordBatchFileWriter] = {}
+        self.rejected = open(folder / REJECTED, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+
+    def __enter__(self) -> "_PartWriter":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.rejected.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        keys = [column.name for column in KEY_COLUMNS] + ["sketch"]
+        for name, columns, compression in ((TEXTS, BATCH_SCHEMA.names, "lz4"), (KEYS, keys, None)):
+            chosen = batch.select(columns)
+            if name not in self._writers:
+                options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+                self._writers[name] = pa.ipc.new_file(self._folder / name, chosen.schema, options=options)
+            self._writers[name].write_batch(chosen)
+
+
+def read_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The batches of an Arrow file of a part; none where no document was kept."""
+    if not path.exists():
+        return
+    with pa.ipc.open_file(pa.memory_map(str(path))) as reader:
+        for index in range(reader.num_record_batches):
+            yield reader.get_batch(index)

@@ -1,0 +1,116 @@
+"""Where a worker is in its work: what its parent reads while it works, and after it died.
+
+Some input makes a parser in C hang or crash, which no exception can tell of. So a worker writes down what it is about
+to do; a time-out that needs no cooperation ends it; and the parent, which finds the mark, has the record set aside.
+"""
+
+import contextlib
+import faulthandler
+import hashlib
+import mmap
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+_FORMAT = struct.Struct("<QQ16s")
+_NOTHING = bytes(16)
+
+
+class Deadly(Exception):
+    """The record about to be read has ended workers before. `reason`: timed_out or worker_died."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the process that read it {'hung' if reason == 'timed_out' else 'died'}, twice")
+        self.reason = reason
+
+
+class Mark:
+    """The mark of one worker at one task, a file of 32 bytes. Inside `with mark:` the functions below write to it.
+
+    deadly: digests of records that are not to be read again, each with its reason. timeout: end this process when no
+    step is made for so many seconds; None for a process that has other things to do. told(bytes) is called with what
+    was read so far.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        deadly: Mapping[str, str],
+        timeout: float | None = None,
+        told: Callable[[int], None] | None = None,
+    ) -> None:
+        self._deadly = deadly
+        self._timeout = timeout
+        self._told = told
+        self._read = self._file = 0
+        path.write_bytes(bytes(_FORMAT.size))
+        with open(path, "r+b") as file:
+            self._map = mmap.mmap(file.fileno(), _FORMAT.size)
+
+    def __enter__(self) -> "Mark":
+        global _current
+        _current = self
+        self._write(_NOTHING)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
+        global _current
+        _current = None
+        faulthandler.cancel_dump_traceback_later()
+        self._map.close()
+
+    def start_file(self, index: int) -> None:
+        self._file = index
+        self._write(_NOTHING)
+
+    def advance(self, size: int) -> None:
+        self._read += size
+        self._write(_NOTHING)
+        if self._told:
+            self._told(self._read)
+
+    @contextlib.contextmanager
+    def guard(self, content: bytes) -> Iterator[None]:
+        digest = hashlib.blake2b(content, digest_size=16).digest()
+        if reason := self._deadly.get(digest.hex()):
+            raise Deadly(reason)
+        self._write(digest)
+        yield
+        self._write(_NOTHING)
+
+    def _write(self, digest: bytes) -> None:
+        if self._timeout:
+            faulthandler.dump_traceback_later(self._timeout, exit=True)
+        _FORMAT.pack_into(self._map, 0, self._read, self._file, digest)
+
+
+_current: Mark | None = None
+
+
+def start_file(index: int) -> None:
+    """The task's file number `index` is read from here on."""
+    if _current:
+        _current.start_file(index)
+
+
+def advance(size: int) -> None:
+    """`size` more bytes were read."""
+    if _current:
+        _current.advance(size)
+
+
+@contextlib.contextmanager
+def guarded(content: bytes) -> Iterator[None]:
+    """Work on one record that may hang or crash its parser. Raises: Deadly when it has done so twice."""
+    with _current.guard(content) if _current else contextlib.nullcontext():
+        yield
+
+
+def read_mark(path: Path) -> tuple[int, int, str | None]:
+    """(bytes read, number of the file, digest of the record that was being worked on or None)."""
+    try:
+        read, file, digest = _FORMAT.unpack(path.read_bytes())
+    except (OSError, struct.error):
+        return 0, 0, None
+    return read, file, None if digest == _NOTHING else digest.hex()
