@@ -17,6 +17,7 @@ def corpus_build(
     *,
     overrides: Sequence[str] = (),
     workers: int | None = None,
+    on: str = "processes",
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def corpus_build(
 
     settings = load_settings(CorpusSettings, overrides)
     return build_corpus(
-        sources, Path(out), settings, workers=workers, overwrite=overwrite, progress=progress
+        sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress
     ).card
 
 

@@ -127,6 +127,9 @@ def corpus_build(
     workers: Annotated[
         int | None, typer.Option(help="Processes that read. [default: one for each processor]", show_default=False)
     ] = None,
+    on: Annotated[
+        str, typer.Option(help="processes of this machine, or a Ray cluster: ray, auto or ray://HOST:PORT.")
+    ] = "processes",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a corpus of other sources or other settings in --out.")
     ] = False,
@@ -145,6 +148,7 @@ def corpus_build(
             out,
             overrides=[*overrides, *given],
             workers=workers,
+            on=on,
             overwrite=overwrite,
         )
     _show_card(card, out, as_json)

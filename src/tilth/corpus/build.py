@@ -7,6 +7,7 @@ one another (`assemble.py`) follows when all parts are there.
 """
 
 import contextlib
+import functools
 import os
 import shutil
 from collections import Counter
@@ -19,8 +20,9 @@ from filelock import FileLock, Timeout
 
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, plan_tasks, run_task, too_broken
+from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, mark_of, plan_tasks, run_task, too_broken
 from tilth.corpus.mark import Mark
+from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
 from tilth.corpus.pool import run_in_processes
 from tilth.corpus.reader import CARD, Corpus, is_corpus, open_corpus, seal
@@ -33,6 +35,13 @@ from tilth.progress import announce, progress_bar
 
 ALONE = 32_000_000
 """Bytes of all sources up to which this process does the work, as it is done before workers would have started."""
+
+
+Runner = Callable[[Sequence[FileTask], Path, Callable[[int], None]], Iterator[FileTask]]
+"""runner(tasks, folder, tick) runs every task into `folder`/its id, and yields each as it is done.
+
+tick(bytes) is called from time to time with what the tasks that are running have read so far.
+"""
 
 
 @dataclass
@@ -61,13 +70,15 @@ def build_corpus(
     settings: CorpusSettings | None = None,
     *,
     workers: int | None = None,
+    on: str = "processes",
     overwrite: bool = True,
     progress: bool = True,
 ) -> Corpus:
     """Read `sources` into a corpus folder.
 
     sources: files, folders, globs, or the word `installed-docs`. workers: processes that read; unless told, one for
-    each processor, and none for sources below 32 MB. The corpus does not depend on it.
+    each processor, and none for sources below 32 MB. on: `processes` of this machine, or a Ray cluster: `ray` starts
+    one here, `ray://HOST:PORT` and `auto` find one. The corpus depends on neither.
     overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
     settings.
 
@@ -87,13 +98,12 @@ def build_corpus(
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
     tasks = plan_tasks(found, settings)
-    alone = workers is None and sum(task.size for task in tasks) <= ALONE
-    count = 0 if alone else min(workers or os.cpu_count() or 1, len(tasks))
+    run = _runner(on, workers, sum(task.size for task in tasks))
     build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
         output_folder(out.parent)
-        with _parts_folder(out, kept=not alone) as parts:
-            _run(build, tasks, parts, out, count, progress)
+        with _parts_folder(out, kept=run is not _run_here) as parts:
+            _run(build, tasks, parts, out, run, progress)
             _check_counts(build, tasks, parts, out, settings.max_rejected)
             with whole_folder(out) as folder:
                 _gather_rejected(tasks, parts, folder)
@@ -130,8 +140,8 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, count: int, progress: bool) -> None:
-    """Finish every task, in `count` processes (0: in this one), and add up what they tell."""
+def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runner, progress: bool) -> None:
+    """Finish every task, and add up what they tell."""
     accounts = {task.id: Account.read(parts / task.id) for task in tasks if (parts / task.id / ACCOUNT).exists()}
     left = [task for task in tasks if task.id not in accounts]
     read = sum(task.size for task in tasks if task.id in accounts)
@@ -141,7 +151,7 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, count: in
         def tick(running: int) -> None:
             update(read + running, kept=f"{kept:,}")
 
-        for task in run_in_processes(left, parts, count, tick) if count else _run_here(left, parts, tick):
+        for task in run(left, parts, tick):
             account = accounts[task.id] = Account.read(parts / task.id)
             read += task.size
             kept += account.tally.kept
@@ -156,10 +166,23 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, count: in
         _fail(build, tasks, parts, out, f"most records of {overflowed} are broken, so the build stopped early")
 
 
+def _runner(on: str, workers: int | None, size: int) -> Runner:
+    """What runs tasks whose files are `size` bytes. Raises: UsageError."""
+    if on != "processes":
+        if on not in ("ray", "auto") and not on.startswith("ray://"):
+            raise UsageError(f"a build runs on processes, ray, auto or ray://HOST:PORT, not on {on!r}")
+        if workers is not None:
+            raise UsageError("how many workers there are is for the Ray cluster to say; leave --workers out")
+        return functools.partial(run_on_ray, address=on)
+    if workers is None and size <= ALONE:
+        return _run_here
+    return functools.partial(run_in_processes, count=workers or os.cpu_count() or 1)
+
+
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
-    """Run the tasks in this process. See `run_in_processes`."""
+    """Run the tasks in this process."""
     for task in tasks:
-        with Mark(parts / f"{task.id}.mark", task.deadly, told=tick):
+        with Mark(mark_of(parts / task.id), task.deadly, told=tick):
             run_task(task, parts / task.id)
         yield task
 

@@ -79,6 +79,11 @@ class FileTask:
         return cls(**value)
 
 
+def mark_of(part: Path) -> Path:
+    """Where the worker that makes `part` leaves its mark."""
+    return part.with_name(f"{part.name}.mark")
+
+
 @dataclass
 class Account:
     """What became of a task's records; the sizes in the tally are left to `assemble`.

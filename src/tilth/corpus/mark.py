@@ -9,11 +9,13 @@ import faulthandler
 import hashlib
 import mmap
 import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-_FORMAT = struct.Struct("<QQ16s")
+_FORMAT = struct.Struct("<QQ16sd")
 _NOTHING = bytes(16)
 
 
@@ -26,7 +28,7 @@ class Deadly(Exception):
 
 
 class Mark:
-    """The mark of one worker at one task, a file of 32 bytes. Inside `with mark:` the functions below write to it.
+    """The mark of one worker at one task, a small file. Inside `with mark:` the functions below write to it.
 
     deadly: digests of records that are not to be read again, each with its reason. timeout: end this process when no
     step is made for so many seconds; None for a process that has other things to do. told(bytes) is called with what
@@ -82,7 +84,7 @@ class Mark:
     def _write(self, digest: bytes) -> None:
         if self._timeout:
             faulthandler.dump_traceback_later(self._timeout, exit=True)
-        _FORMAT.pack_into(self._map, 0, self._read, self._file, digest)
+        _FORMAT.pack_into(self._map, 0, self._read, self._file, digest, time.time())
 
 
 _current: Mark | None = None
@@ -107,10 +109,23 @@ def guarded(content: bytes) -> Iterator[None]:
         yield
 
 
-def read_mark(path: Path) -> tuple[int, int, str | None]:
-    """(bytes read, number of the file, digest of the record that was being worked on or None)."""
+@dataclass(frozen=True)
+class Step:
+    """What a mark says: bytes read so far, the number of the file, the digest of the record where one is guarded.
+
+    began: when the step did, in seconds since 1970.
+    """
+
+    read: int = 0
+    file: int = 0
+    digest: str | None = None
+    began: float = 0.0
+
+
+def read_mark(path: Path) -> Step:
+    """The last step that a worker has begun; of none, where it has not begun."""
     try:
-        read, file, digest = _FORMAT.unpack(path.read_bytes())
+        read, file, digest, began = _FORMAT.unpack(path.read_bytes())
     except (OSError, struct.error):
-        return 0, 0, None
-    return read, file, None if digest == _NOTHING else digest.hex()
+        return Step()
+    return Step(read, file, None if digest == _NOTHING else digest.hex(), began)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from tilth.corpus.file_task import FileTask, run_task
+from tilth.corpus.file_task import FileTask, mark_of, run_task
 from tilth.corpus.mark import Mark
 from tilth.errors import TilthError
 
@@ -22,13 +22,14 @@ OUT_OF_MEMORY = 3
 """Status of a worker that ended for want of memory."""
 
 
-def work(task: FileTask, part: Path, mark: Path, timeout: float) -> dict[str, Any]:
-    """Run a task; what it raises is returned as `error`, which `raise_error` raises again elsewhere.
+def work(line: str, part: Path, timeout: float) -> dict[str, Any]:
+    """Run the task of a line; what it raises is returned as `error`, which `raise_error` raises again elsewhere.
 
     Ends the process when memory runs out: what it was at is then treated like any other record that ends a worker.
     """
+    task = FileTask.from_json(line)
     try:
-        with Mark(mark, task.deadly, timeout):
+        with Mark(mark_of(part), task.deadly, timeout):
             run_task(task, part)
     except TilthError as error:
         return {"error": {"problem": str(error)}}
@@ -66,7 +67,7 @@ def main() -> None:
     threading.Thread(target=receive, daemon=True).start()
     while True:
         order = json.loads(lines.get())
-        answer = work(FileTask.from_json(order["task"]), Path(order["part"]), Path(order["mark"]), order["timeout"])
+        answer = work(order["task"], Path(order["part"]), order["timeout"])
         print(json.dumps(answer), file=answers, flush=True)
 
 
