@@ -48,8 +48,7 @@ def sketcher(shingle: int, near: bool) -> Callable[[pa.RecordBatch], pa.RecordBa
     """
     layouts = [GROUPS, NEAR] if near else [GROUPS]
     count = max(layout.bands * layout.rows for layout in layouts)
-    salts = Key(0, 0, "sketch").generator().integers(0, 2**32, size=(2, count), dtype=np.uint32)
-    salts[0] |= np.uint32(1)
+    salts = _salts(count)
     width = sum(layout.bands for layout in layouts)
 
     def sketch(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -138,6 +137,13 @@ def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
             steps[0] = 1
             _POWERS.append(np.multiply.accumulate(steps))
     return _POWERS[0], _POWERS[1]
+
+
+def _salts(count: int) -> np.ndarray:
+    """The multiplier, odd, and the addend of each permutation of the 32-bit numbers: uint32 (2, permutations)."""
+    salts = Key(0, 0, "sketch").generator().integers(0, 2**32, size=(2, count), dtype=np.uint32)
+    salts[0] |= np.uint32(1)
+    return salts
 
 
 def _minima(hashes: np.ndarray, starts: np.ndarray, salts: np.ndarray) -> np.ndarray:

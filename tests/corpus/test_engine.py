@@ -1,0 +1,196 @@
+"""File tasks give the same corpus whoever runs them, and one bad record costs that record."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tilth.corpus import attempts, build as build_module
+from tilth.corpus.build import build_corpus
+from tilth.corpus.file_task import ACCOUNT
+from tilth.corpus.settings import CorpusSettings
+from tilth.errors import TilthError, UsageError
+
+WORDS = [f"word{number}" for number in range(3000)]
+
+
+def text(seed: int, words: int = 40) -> str:
+    return " ".join(random.Random(seed).choices(WORDS, k=words))
+
+
+@pytest.fixture
+def sources(tmp_path, monkeypatch) -> Path:
+    """Six files, each a task of its own: 240 documents, of which 24 are in two files, a broken line in each file."""
+    monkeypatch.setattr("tilth.corpus.file_task.MOST_FILES", 1)
+    folder = tmp_path / "sources"
+    folder.mkdir()
+    for number in range(6):
+        texts = [text(40 * number + index) for index in range(40)]
+        texts += [text(40 * ((number + 1) % 6) + index) for index in range(4)]
+        lines = [json.dumps({"id": f"{number}-{index}", "text": each}) for index, each in enumerate(texts)]
+        (folder / f"{number}.jsonl").write_text("\n".join([*lines[:20], '{"text": ', *lines[20:]]))
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_corpus_does_not_depend_on_the_workers(sources, build, tmp_path):
+    found = []
+    for workers in (None, 1, 3):
+        card = build(sources, workers=workers, max_rejected=0.1).card
+        found.append(hashes(tmp_path / "out"))
+    assert found[0] == found[1] == found[2]
+    assert (card["in"], card["kept"]) == (270, 240)
+    assert (card["dropped"], card["rejected"]) == ({"duplicate": 24}, {"invalid_json": 6})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "sources"]
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_gives_the_same_corpus(sources, build, tmp_path):
+    pytest.importorskip("ray")
+    build(sources, max_rejected=0.1)
+    expected = hashes(tmp_path / "out")
+    settings = CorpusSettings(max_rejected=0.1)
+    build_corpus([str(sources)], tmp_path / "out", settings, on="ray", progress=False)
+    assert hashes(tmp_path / "out") == expected
+
+
+def test_a_wrong_cluster_or_number_of_workers_is_told(sources, tmp_path):
+    for settings, words in (({"on": "spark"}, "not on 'spark'"), ({"on": "ray", "workers": 2}, "leave --workers out")):
+        with pytest.raises(UsageError, match=words):
+            build_corpus([str(sources)], tmp_path / "out", progress=False, **settings)
+    with pytest.raises(UsageError, match="workers is 0"):
+        build_corpus([str(sources)], tmp_path / "out", workers=0, progress=False)
+
+
+@pytest.fixture
+def deadly(tmp_path, monkeypatch):
+    """Texts with DIE end the worker that cleans them, texts with HANG never end; a file *.dies does so when opened."""
+    folder = tmp_path / "patch"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "from tilth.corpus import clean, sources\n"
+        "cleaned, opened = clean.clean_text, sources.open_stream\n"
+        "def clean_text(text, *rest):\n"
+        "    if 'DIE' in text: os.kill(os.getpid(), 11)\n"
+        "    if 'HANG' in text: time.sleep(1000)\n"
+        "    return cleaned(text, *rest)\n"
+        "def open_stream(chunks, size, path):\n"
+        "    if path.suffix == '.dies': os.kill(os.getpid(), 9)\n"
+        "    return opened(chunks, size, path)\n"
+        "clean.clean_text, sources.open_stream = clean_text, open_stream\n"
+    )
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setattr(attempts, "TIMEOUT", 2.0)
+    monkeypatch.setattr("tilth.corpus.pool.TIMEOUT", 2.0)
+
+
+def test_what_kills_or_hangs_a_worker_is_set_aside_alone(sources, build, set_aside, deadly, tmp_path):
+    for name, line in (("1", "DIE"), ("4", "HANG")):
+        with open(sources / f"{name}.jsonl", "a") as file:
+            file.write("\n" + json.dumps({"id": line, "text": f"{line} {text(999)}"}))
+    (sources / "9.dies").write_text(text(1000))
+    card = build(sources, workers=2, max_rejected=0.1).card
+    assert card["kept"] == 240
+    assert card["rejected"] == {"invalid_json": 6, "timed_out": 1, "worker_died": 2}
+    rejected = {line["record"]: line for line in set_aside(tmp_path / "out") if line["reason"] != "invalid_json"}
+    assert rejected.keys() == {"DIE", "HANG", "whole file"}
+    assert rejected["DIE"]["source"] == "sources/1.jsonl" and rejected["DIE"]["reason"] == "worker_died"
+    assert rejected["HANG"]["detail"] == "the process that read it hung, twice"
+    assert rejected["whole file"]["source"] == "sources/9.dies"
+
+
+def test_workers_that_do_nothing_but_die_end_the_build(sources, build, deadly, monkeypatch, tmp_path):
+    monkeypatch.setattr(attempts, "MOST_DEATHS", 3)
+    (sources / "0.jsonl").write_text("\n".join(json.dumps({"text": f"DIE {n} " + text(n)}) for n in range(9)))
+    with pytest.raises(TilthError, match=r"3 worker processes died or hung, the last one reading sources/0\.jsonl"):
+        build(sources, workers=1)
+
+
+def test_a_killed_build_goes_on_from_its_finished_parts(sources, build, tmp_path, monkeypatch):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from tilth.corpus import file_task; file_task.MOST_FILES = 1\n"
+        "from tilth.corpus import pool; run = pool._Worker.start\n"
+        "def start(self, attempts, folder):\n"
+        "    if attempts.task.files[0].name.endswith('3.jsonl'): import time; time.sleep(1000)\n"
+        "    run(self, attempts, folder)\n"
+        "pool._Worker.start = start\n"
+        "from tilth.corpus.build import build_corpus\n"
+        "from tilth.corpus.settings import CorpusSettings\n"
+        "build_corpus([sys.argv[1]], Path(sys.argv[2]), CorpusSettings(max_rejected=.1), workers=1, progress=False)\n"
+    )
+    command = [sys.executable, "-c", script, str(sources), str(tmp_path / "out")]
+    parts = tmp_path / ".out.parts"
+    driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    deadline = time.monotonic() + 60
+    while len(list(parts.glob(f"*/{ACCOUNT}"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    finished = {path.parent.name for path in parts.glob(f"*/{ACCOUNT}")}
+    assert len(finished) == 3 and not (tmp_path / "out").exists()
+    run, started = build_module.run_in_processes, []
+
+    def note(tasks, *rest, **more):
+        started.extend(task.id for task in tasks)
+        return run(tasks, *rest, **more)
+
+    monkeypatch.setattr(build_module, "run_in_processes", note)
+    card = build(sources, workers=2, max_rejected=0.1).card
+    assert len(started) == 3 and not finished & set(started)
+    resumed = hashes(tmp_path / "out")
+    build(sources, max_rejected=0.1)
+    assert hashes(tmp_path / "out") == resumed and card["kept"] == 240
+    assert not parts.exists()
+
+
+def test_parts_of_changed_files_or_settings_are_not_taken(sources, build, tmp_path, monkeypatch):
+    def stop(*rest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(build_module, "assemble", stop)
+        build(sources, workers=1, max_rejected=0.1)
+    before = {path.name for path in (tmp_path / ".out.parts").iterdir() if path.is_dir()}
+    assert len(before) == 6
+    with open(sources / "2.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"id": "new", "text": text(5000)}))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(build_module, "assemble", stop)
+        build(sources, workers=1, max_rejected=0.2)
+    after = {path.name for path in (tmp_path / ".out.parts").iterdir() if path.is_dir()}
+    assert len(after - before) == 1
+    assert build(sources, workers=1, max_rejected=0.1).card["kept"] == 241
+
+
+def test_two_builds_do_not_write_one_corpus(sources, build, tmp_path):
+    (tmp_path / ".out.parts").mkdir()
+    with FileLock(tmp_path / ".out.parts" / "lock"), pytest.raises(UsageError, match="another build is writing"):
+        build(sources)
+    assert build(sources, max_rejected=0.1).card["kept"] == 240
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+def test_near_duplicates_are_dropped_but_for_the_first(build, documents, tmp_path, workers):
+    texts = {f"{number}": text(number, 200) for number in range(30)}
+    copies = {f"{name}-copy": each.replace(" ", " and ", 1) for name, each in list(texts.items())[:10]}
+    others = {f"{name}-half": " ".join(each.split()[:100] + text(100 + int(name), 100).split()) for name, each in texts.items()}
+    lines = [json.dumps({"id": name, "text": each}) for name, each in {**texts, **copies, **others}.items()]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert build(tmp_path / "a.jsonl", workers=workers).card["kept"] == 70
+    corpus = build(tmp_path / "a.jsonl", workers=workers, near_duplicates="drop")
+    assert corpus.card["dropped"] == {"near_duplicate": 10}
+    assert documents(corpus).keys() == {**texts, **others}.keys()
