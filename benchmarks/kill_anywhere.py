@@ -82,7 +82,9 @@ def make_corpus(folder: Path) -> Path:
     """Some of Python's help topics: about 500 rows of 32 tokens."""
     lines = [json.dumps({"id": name, "text": topics[name][:700]}) for name in sorted(topics)[:56]]
     (folder / "topics.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    tilth.corpus_build([str(folder / "topics.jsonl")], folder / "corpus", overrides=["validation=0.125"], progress=False)
+    tilth.corpus_build(
+        [str(folder / "topics.jsonl")], folder / "corpus", overrides=["validation=0.125"], progress=False
+    )
     return folder / "corpus"
 
 

@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import open_corpus
-from tilth.corpus.sources import find_sources, read_files
 from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.sources import find_sources, read_files
 from tilth.errors import TilthError
 from tilth.model.folder import load_model
 from tilth.model.inputs import Inputs
@@ -141,7 +141,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory):
         for number in range(24):
             text = f"Text {number}. Some words {number * 7 % 13} here, and more {number % 5}. " * (1 + number % 4)
             file.write(json.dumps({"text": text}) + "\n")
-    return build_corpus([str(folder / "texts.jsonl")], folder / "corpus", CorpusSettings(validation=0.2), progress=False)
+    return build_corpus(
+        [str(folder / "texts.jsonl")], folder / "corpus", CorpusSettings(validation=0.2), progress=False
+    )
 
 
 def test_a_damaged_corpus(corpus, examples):

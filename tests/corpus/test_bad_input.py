@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from tilth.corpus import assemble as assemble_module
 from tilth.corpus.build import build_corpus
-from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.rejections import allowed_rejections
+from tilth.corpus.settings import CorpusSettings
 from tilth.errors import TilthError, UsageError
 
 GOOD = "\n".join(json.dumps({"text": f"a good record number {number}"}) for number in range(30)) + "\n"
@@ -425,9 +425,7 @@ def test_every_line_is_kept_dropped_or_rejected(lines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("lines")
     always = json.dumps({"text": "long enough that the file does not look binary " * 300}).encode() + b"\n"
     (folder / "a.jsonl").write_bytes(always + b"\n".join(lines))
-    card = build_corpus(
-        [str(folder / "a.jsonl")], folder / "out", CorpusSettings(max_rejected=1), progress=False
-    ).card
+    card = build_corpus([str(folder / "a.jsonl")], folder / "out", CorpusSettings(max_rejected=1), progress=False).card
     records = 1 + sum(bool(line.strip()) for line in lines)
     assert card["in"] == records
     assert card["in"] == card["kept"] + sum(card["dropped"].values()) + sum(card["rejected"].values())

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tilth.corpus import attempts, build as build_module
+from tilth.corpus import attempts
+from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
 from tilth.corpus.file_task import ACCOUNT
 from tilth.corpus.settings import CorpusSettings
@@ -187,7 +188,10 @@ def test_two_builds_do_not_write_one_corpus(sources, build, tmp_path):
 def test_near_duplicates_are_dropped_but_for_the_first(build, documents, tmp_path, workers):
     texts = {f"{number}": text(number, 200) for number in range(30)}
     copies = {f"{name}-copy": each.replace(" ", " and ", 1) for name, each in list(texts.items())[:10]}
-    others = {f"{name}-half": " ".join(each.split()[:100] + text(100 + int(name), 100).split()) for name, each in texts.items()}
+    others = {
+        f"{name}-half": " ".join(each.split()[:100] + text(100 + int(name), 100).split())
+        for name, each in texts.items()
+    }
     lines = [json.dumps({"id": name, "text": each}) for name, each in {**texts, **copies, **others}.items()]
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     assert build(tmp_path / "a.jsonl", workers=workers).card["kept"] == 70

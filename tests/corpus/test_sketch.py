@@ -59,7 +59,8 @@ def test_the_share_of_equal_minima_is_the_similarity():
         right = " ".join(word if rng.random() > 0.03 else "other" for word in left.split(" "))
         salts = sketch_module._salts(112)
         minima = [
-            sketch_module._minima(hashes, starts, salts) for hashes, starts in shingle_hashes(pa.array([left, right]), 5)
+            sketch_module._minima(hashes, starts, salts)
+            for hashes, starts in shingle_hashes(pa.array([left, right]), 5)
         ]
         both = np.concatenate(minima, axis=1)
         estimates.append((both[:, 0] == both[:, 1]).mean())

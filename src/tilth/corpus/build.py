@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, mark_of, plan_tasks, run_task, too_broken
+from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, mark_of, plan_tasks, run_task
 from tilth.corpus.mark import Mark
 from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
@@ -120,7 +120,7 @@ def build_corpus(
 
 @contextlib.contextmanager
 def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
-    """The folder beside `out` where tasks are finished. It goes with the build, unless that fails and it is to be `kept`.
+    """The folder beside `out` where tasks are finished. kept: it stays for the next build when this one fails.
 
     Raises: UsageError when another build is using it.
     """

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pyarrow as pa
 
@@ -102,9 +102,9 @@ class Account:
     def read(cls, part: Path) -> "Account":
         """The account in the folder of a finished part."""
         value = read_json(part / ACCOUNT)
-        tally = value.pop("tally")
-        counters = {name: Counter(tally.pop(name)) for name in ("dropped", "rejected")}
-        return cls(Tally(**tally, **counters), Counter(value.pop("unsupported")), **value)
+        tally = Tally(**value.pop("tally"))
+        tally.dropped, tally.rejected = Counter(tally.dropped), Counter(tally.rejected)
+        return cls(tally, Counter(value.pop("unsupported")), **value)
 
 
 def plan_tasks(sources: Sequence[Source], settings: CorpusSettings) -> list[FileTask]:

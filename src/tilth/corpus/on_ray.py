@@ -20,7 +20,9 @@ _AHEAD = 2
 """Tasks that are handed to Ray for each processor, so that none waits for the next."""
 
 
-def run_on_ray(tasks: Sequence[FileTask], folder: Path, tick: Callable[[int], None], address: str) -> Iterator[FileTask]:
+def run_on_ray(
+    tasks: Sequence[FileTask], folder: Path, tick: Callable[[int], None], address: str
+) -> Iterator[FileTask]:
     """A `Runner` on the cluster at `address`, or on one that is started here (`ray`).
 
     Raises: what a task raises; TilthError when there is no cluster, or workers do nothing but die.

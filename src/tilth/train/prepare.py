@@ -169,9 +169,7 @@ def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool,
                 f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus, or accept "
                 "the change with --accept-changes"
             )
-    return build_corpus(
-        [str(path)], built, CorpusSettings(validation=recipe.data.validation), progress=progress
-    )
+    return build_corpus([str(path)], built, CorpusSettings(validation=recipe.data.validation), progress=progress)
 
 
 def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, resume: bool, progress: bool) -> TextTokenizer:
