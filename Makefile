@@ -38,6 +38,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/muon.py
 	$(BIN)/python benchmarks/planted_faults.py
 	$(BIN)/python benchmarks/save_stall.py
+	$(BIN)/python benchmarks/wikipedia.py $(TEXTS)/../wikipedia
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

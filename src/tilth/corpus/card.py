@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 DROPPED = {
+    "disambiguation": "a page that only lists the pages a title may mean",
     "duplicate": "the same text as an earlier document, apart from case and white space",
     "empty": "no text",
     "near_duplicate": "most of its text is in an earlier document",
+    "not_an_article": "a page of a wiki outside its main namespace: talk, templates, help",
+    "not_wikitext": "a page of a wiki that is data or a program",
+    "redirect": "a page of a wiki that only leads to another",
     "too_short": "a docstring below 100 characters",
     "unsupported": "a file of a format that is not read",
 }

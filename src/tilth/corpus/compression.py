@@ -6,9 +6,11 @@ has been handed on, so that a reader of lines keeps the complete ones.
 
 import bz2
 import lzma
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +26,11 @@ RATIO_FROM = 16_000_000
 """Decompressed bytes below which the ratio does not matter: a small file of blanks is no bomb."""
 
 MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+BZ2_BLOCK = 1_000_000
+"""Compressed bytes of the largest block of bz2, and some more: damage is found at the end of its block."""
+
+_BZ2_START = re.compile(rb"BZh[1-9]1AY&SY")
+_BZ2_START_SIZE = 10
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tzst")
 
 _DECODERS: dict[str, Callable[[], Any]] = {
@@ -35,12 +42,16 @@ _DECODERS: dict[str, Callable[[], Any]] = {
 
 
 class Broken(Exception):
-    """A stream that cannot be read further. `reason` is truncated, corrupt, bomb or unreadable."""
+    """A stream that cannot be read further. `reason` is truncated, corrupt, bomb or unreadable.
 
-    def __init__(self, reason: str, detail: str) -> None:
+    rest: what can be read again behind a damage, with a part missing between; it may turn out to be nothing.
+    """
+
+    def __init__(self, reason: str, detail: str, rest: Iterator[bytes] | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.rest = rest
 
 
 class Stream:
@@ -112,19 +123,24 @@ def open_stream(chunks: Iterator[bytes], size: int, path: Path | None = None) ->
     return stream if kind is None else Stream(_bounded(_decompress(stream.chunks(), kind), size))
 
 
-def _bounded(chunks: Iterator[bytes], compressed_size: int) -> Iterator[bytes]:
-    total = 0
-    for chunk in chunks:
-        total += len(chunk)
-        if total > max(RATIO_FROM, MAX_RATIO * compressed_size):
-            raise Broken("bomb", f"decompresses to over {MAX_RATIO} times its {compressed_size:,} bytes")
-        yield chunk
+def _bounded(chunks: Iterator[bytes], compressed_size: int, total: int = 0) -> Iterator[bytes]:
+    try:
+        for chunk in chunks:
+            total += len(chunk)
+            if total > max(RATIO_FROM, MAX_RATIO * compressed_size):
+                raise Broken("bomb", f"decompresses to over {MAX_RATIO} times its {compressed_size:,} bytes")
+            yield chunk
+    except Broken as broken:
+        broken.rest = broken.rest and _bounded(broken.rest, compressed_size, total)
+        raise
 
 
 def _decompress(chunks: Iterator[bytes], kind: str) -> Iterator[bytes]:
     """Decompressed chunks; members that follow one another, and zero padding between them, are one stream."""
     decoder = _DECODERS[kind]()
     gathered = bytearray()
+    member = bytearray()  # of bz2: the compressed bytes since its start, where the next may hide after a damage
+    chunk, start = b"", 0
     broken: Broken | None = None
     try:
         for chunk in chunks:
@@ -136,6 +152,10 @@ def _decompress(chunks: Iterator[bytes], kind: str) -> Iterator[bytes]:
                         if not data:
                             break
                         decoder = _DECODERS[kind]()
+                        member.clear()
+                    if kind == "bz2":
+                        member += data
+                        del member[: -2 * BZ2_BLOCK]
                     gathered += decoder.decompress(data)
                     data = decoder.unused_data if decoder.eof else b""
                 if len(gathered) >= CHUNK:
@@ -146,8 +166,23 @@ def _decompress(chunks: Iterator[bytes], kind: str) -> Iterator[bytes]:
     except Broken as error:
         broken = error
     except (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError) as error:
-        broken = Broken("corrupt", f"the {kind} data is damaged: {error}")
+        rest = _next_bz2(bytes(member[1:]), chain([chunk[start + PIECE :]], chunks)) if kind == "bz2" else None
+        broken = Broken("corrupt", f"the {kind} data is damaged: {error}", rest)
     if gathered:
         yield bytes(gathered)
     if broken:
         raise broken
+
+
+def _next_bz2(member: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Decompressed chunks from the next bz2 stream on; a dump of Wikipedia has one for every hundred pages.
+
+    member: the start of the damaged stream, without its own first byte.
+    """
+    buffer = member
+    for chunk in chain([b""], chunks):
+        buffer += chunk
+        if found := _BZ2_START.search(buffer):
+            yield from _decompress(chain([buffer[found.start() :]], chunks), "bz2")
+            return
+        buffer = buffer[-_BZ2_START_SIZE:]

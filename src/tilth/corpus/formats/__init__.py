@@ -9,8 +9,10 @@ from tilth.corpus.compression import HEAD, SUFFIXES, Stream, compression_of
 from tilth.corpus.formats.arrow import read_arrow, read_parquet
 from tilth.corpus.formats.html import read_html
 from tilth.corpus.formats.jsonl import read_json, read_jsonl
+from tilth.corpus.formats.mediawiki import read_mediawiki
 from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
+from tilth.corpus.formats.wikimedia import CIRRUS, ENTERPRISE, read_cirrus, read_enterprise
 from tilth.corpus.records import Dropped, Item, Rejected
 
 Reader = Callable[[Stream, str, str], Iterator[Item]]
@@ -22,6 +24,9 @@ READERS: dict[str, Reader] = {
     "table": read_table,
     "jsonl": read_jsonl,
     "json": read_json,
+    "mediawiki": read_mediawiki,
+    "cirrus": read_cirrus,
+    "enterprise": read_enterprise,
     "parquet": read_parquet,
     "arrow": read_arrow,
 }
@@ -74,7 +79,8 @@ def tell_format(head: bytes, name: str) -> str:
     hint = hint_of(name)
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
-            return kind
+            wide = kind == "utf-16" and any("<mediawiki ".encode(name) in head for name in ("utf-16-le", "utf-16-be"))
+            return "mediawiki" if wide else kind
     if kind := compression_of(head):
         return f"{kind} inside a compressed file"
     if len(head.translate(None, _CONTROLS)) < (1 - _MAX_CONTROL_SHARE) * len(head) or hint in ("parquet", "arrow"):
@@ -83,7 +89,11 @@ def tell_format(head: bytes, name: str) -> str:
     if _HTML.match(start):
         return "html"
     if _XML.match(start):
-        return "xml"
+        return "mediawiki" if b"<mediawiki" in start else "xml"
+    if CIRRUS.match(start):
+        return "cirrus"
+    if start.startswith(b'{"name":') and ENTERPRISE.search(start):
+        return "enterprise"
     if start.startswith(b"{") and (hint == "jsonl" or _lines_are_objects(start)):
         return "jsonl"
     return hint or "text"
