@@ -12,6 +12,7 @@ from tilth.corpus.card import DROPPED
 from tilth.corpus.compression import Broken, open_stream
 from tilth.corpus.formats import mediawiki_pages, read_stream
 from tilth.corpus.records import Dropped, Record, Rejected
+from tilth.corpus.settings import CorpusSettings
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "wikipedia"
 
@@ -307,7 +308,7 @@ def test_flipped_bytes_in_a_build_add_up(tmp_path):
         (tmp_path / "d.xml.bz2").write_bytes(flip(data, choose))
         try:
             card = build_corpus(
-                [str(tmp_path / "d.xml.bz2")], tmp_path / f"out{index}", max_rejected=1, progress=False
+                [str(tmp_path / "d.xml.bz2")], tmp_path / f"out{index}", CorpusSettings(max_rejected=1), progress=False
             ).card
         except TilthError as error:
             assert "no documents" in str(error) or "split" in str(error)
