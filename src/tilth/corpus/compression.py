@@ -26,12 +26,15 @@ RATIO_FROM = 16_000_000
 """Decompressed bytes below which the ratio does not matter: a small file of blanks is no bomb."""
 
 MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tzst")
+
 BZ2_BLOCK = 1_000_000
 """Compressed bytes of the largest block of bz2, and some more: damage is found at the end of its block."""
 
 _BZ2_START = re.compile(rb"BZh[1-9]1AY&SY")
 _BZ2_START_SIZE = 10
-SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tzst")
+
+DECODING_ERRORS = (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError)
 
 _DECODERS: dict[str, Callable[[], Any]] = {
     "gz": lambda: zlib.decompressobj(wbits=31),
@@ -39,6 +42,16 @@ _DECODERS: dict[str, Callable[[], Any]] = {
     "xz": lambda: lzma.LZMADecompressor(memlimit=512_000_000),
     "zst": lambda: zstandard.ZstdDecompressor().decompressobj(),
 }
+
+
+CRAWL_START = re.compile(rb"WARC/\d|filedesc:|https?:[^\s]{1,2000} [\d.]{7,15} \d{14} ")
+"""How a web crawl file, or a record in one, begins."""
+
+MEMBER_MAGIC = {"gz": b"\x1f\x8b\x08", "zst": b"\x28\xb5\x2f\xfd"}
+"""Compressions of which a crawl file holds one member for each record."""
+
+_SNIFFED = 4096
+"""Compressed bytes of a member that tell whether a record starts in it."""
 
 
 class Broken(Exception):
@@ -58,10 +71,13 @@ class Stream:
     """A stream whose first bytes can be looked at before it is read.
 
     head: up to 64 KB from the start. path: the file that holds exactly these bytes, where there is one.
+    packed: for a web crawl file gz or zst, if it is compressed; then `head` is decompressed and `chunks` are not, since
+    a damaged member is to cost its own record and not all that follow.
     """
 
     def __init__(self, chunks: Iterator[bytes], path: Path | None = None) -> None:
         self.path = path
+        self.packed: str | None = None
         self._chunks = chunks
         self._broken: Broken | None = None
         self._whole = True
@@ -119,8 +135,39 @@ def compression_of(head: bytes) -> str | None:
 def open_stream(chunks: Iterator[bytes], size: int, path: Path | None = None) -> Stream:
     """Decompress `chunks` if they are compressed. size: how many bytes they are, which bounds what may come out."""
     stream = Stream(chunks, path)
+    for packed in MEMBER_MAGIC:
+        if start := _crawl_start(stream.head, packed):
+            stream.packed, stream.head = packed, start
+            return stream
     kind = compression_of(stream.head)
     return stream if kind is None else Stream(_bounded(_decompress(stream.chunks(), kind), size))
+
+
+def _crawl_start(head: bytes, kind: str) -> bytes | None:
+    """The first decompressed bytes of a crawl file; of a later member when the first is damaged, its magic included."""
+    magic = MEMBER_MAGIC[kind]
+    if sum(a == b for a, b in zip(head, magic, strict=False)) < len(magic) - 1:
+        return None
+    at = 0
+    while at >= 0:
+        if start := starts_record(head[at : at + _SNIFFED], kind):
+            return start
+        at = head.find(magic, at + 1)
+    return None
+
+
+def starts_record(data: bytes, kind: str) -> bytes | None:
+    """What the member that begins with `data` begins with, if that is a record of a web crawl."""
+    try:
+        start = _DECODERS[kind]().decompress(data[:_SNIFFED])
+    except (zlib.error, zstandard.ZstdError):
+        return None
+    return start if CRAWL_START.match(start) else None
+
+
+def new_decoder(kind: str) -> Any:
+    """A decompressor of one member, with `decompress`, `eof` and `unused_data`."""
+    return _DECODERS[kind]()
 
 
 def _bounded(chunks: Iterator[bytes], compressed_size: int, total: int = 0) -> Iterator[bytes]:
@@ -165,7 +212,7 @@ def _decompress(chunks: Iterator[bytes], kind: str) -> Iterator[bytes]:
             broken = Broken("truncated", f"the {kind} data ends before its end mark")
     except Broken as error:
         broken = error
-    except (zlib.error, OSError, EOFError, ValueError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except DECODING_ERRORS as error:
         rest = _next_bz2(bytes(member[1:]), chain([chunk[start + PIECE :]], chunks)) if kind == "bz2" else None
         broken = Broken("corrupt", f"the {kind} data is damaged: {error}", rest)
     if gathered:

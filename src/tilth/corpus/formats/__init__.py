@@ -12,6 +12,7 @@ from tilth.corpus.formats.jsonl import read_json, read_jsonl
 from tilth.corpus.formats.mediawiki import read_mediawiki
 from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
+from tilth.corpus.formats.warc import read_arc, read_warc
 from tilth.corpus.formats.wikimedia import CIRRUS, ENTERPRISE, read_cirrus, read_enterprise
 from tilth.corpus.records import Dropped, Item, Rejected
 
@@ -29,6 +30,8 @@ READERS: dict[str, Reader] = {
     "enterprise": read_enterprise,
     "parquet": read_parquet,
     "arrow": read_arrow,
+    "warc": read_warc,
+    "arc": read_arc,
 }
 
 HINTS = {
@@ -48,6 +51,10 @@ HINTS = {
     ".parquet": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".warc": "warc",
+    ".wet": "warc",
+    ".wat": "warc",
+    ".arc": "arc",
 }
 
 _MAGIC = {
@@ -62,6 +69,9 @@ _MAGIC = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_CRAWLS = ("warc", "arc")
+"""Downloads of these are at times an error page, which is not to pass as a document."""
+
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\b\x1b"))
 _MAX_CONTROL_SHARE = 0.05
 _HTML = re.compile(rb"(?:<\?xml[^>]*>|<!--.*?-->|\s)*<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
@@ -119,7 +129,11 @@ def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Ite
         yield Dropped("empty")
         return
     kind = tell_format(stream.head, name)
-    if kind in READERS:
+    if stream.packed and kind not in _CRAWLS:
+        kind = "arc"  # it starts with a record, and its first member, which names the format, is damaged
+    if hint_of(name) in _CRAWLS and kind not in _CRAWLS and kind in READERS:
+        yield Rejected(source, "whole file", "wrong_format", f"the name says {hint_of(name)}, the content is {kind}")
+    elif kind in READERS:
         yield from READERS[kind](stream, source, text_column)
     elif kind == "utf-16":
         detail = "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8"
