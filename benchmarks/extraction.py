@@ -31,7 +31,7 @@ SHINGLE = 4
 
 EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     "fast": lambda page: page_text(page).text,
-    "quality": lambda page: page_text(page, extract="quality").text,
+    "quality": lambda page: page_text(page, extraction="quality").text,
     "trafilatura": lambda page: trafilatura.extract(page) or "",
 }
 

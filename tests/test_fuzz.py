@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import open_corpus
+from tilth.corpus.reading import Reading
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import find_sources, read_files
 from tilth.errors import TilthError
@@ -274,7 +275,7 @@ def test_a_damaged_source(tmp_path, name, examples):
 
     def look() -> None:
         for source in find_sources([str(raw)], tmp_path / "out"):
-            for item in read_files(source.files, source.installed, "text"):
+            for item in read_files(source.files, source.installed, Reading()):
                 text, reason = getattr(item, "text", None), getattr(item, "reason", None)
                 assert reason or text.encode().decode() == text
 

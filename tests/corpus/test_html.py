@@ -149,19 +149,19 @@ ARTICLE = (
 
 def test_quality():
     pytest.importorskip("trafilatura", reason="needs the extra web")
-    found = page_text(ARTICLE.encode(), extract="quality")
+    found = page_text(ARTICLE.encode(), extraction="quality")
     assert found.text.count("Sentence number") == 8
     assert "Home" not in found.text and "disagree" not in found.text
     assert "extract" not in found.metadata
-    assert [page_text(ARTICLE.encode(), extract="quality").text for _ in range(4)] == [found.text] * 4
+    assert [page_text(ARTICLE.encode(), extraction="quality").text for _ in range(4)] == [found.text] * 4
 
 
 def test_quality_falls_back_to_fast_and_says_so(monkeypatch):
     pytest.importorskip("trafilatura", reason="needs the extra web")
     many = page("<br>".join(f"line {number}" for number in range(25_000)))
     for content in (many.encode(), b"<html><body></body></html>", b"<html><body>" + HOSTILE["3 MB"]):
-        found = page_text(content, extract="quality")
-        assert found.metadata["extract"] == "fast"
+        found = page_text(content, extraction="quality")
+        assert found.metadata["extraction"] == "fast"
         assert found.text == page_text(content).text
     monkeypatch.setattr(html_module, "MAX_QUALITY_TAGS", 10)
-    assert page_text(ARTICLE.encode(), extract="quality").metadata["extract"] == "fast"
+    assert page_text(ARTICLE.encode(), extraction="quality").metadata["extraction"] == "fast"

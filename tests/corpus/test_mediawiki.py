@@ -375,7 +375,7 @@ def test_enterprise_html():
         enterprise(10, "<div>" * 1000 + "x"),
         enterprise(11, "<table><tr><td>x</td></tr></table>"),
         {"name": "x", "identifier": 12},
-        enterprise(13, "x" * 2_000_001),
+        enterprise(13, "x" * 16_000_001),
     ]
     items = read("\n".join(map(json.dumps, lines)).encode())
     (item,) = records(items).values()

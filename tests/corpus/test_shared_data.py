@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Record, Rejected
-from tilth.corpus.sources import find_sources, read_source
+from tilth.corpus.sources import find_sources, read_files
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 
@@ -57,7 +58,7 @@ def test_real_crawls(names, kept, dropped):
 
 
 def read_all(path):
-    return read_source(find_sources([str(path)], Path("nowhere"))[0], "text", lambda size: None)
+    return read_files(find_sources([str(path)], Path("nowhere"))[0].files, False, Reading())
 
 
 def test_a_bad_member_of_a_real_crawl_costs_one_record(tmp_path):

@@ -16,8 +16,9 @@ import zstandard
 from tilth.corpus.build import build_corpus
 from tilth.corpus.card import DROPPED
 from tilth.corpus.formats import framing, members
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import BATCH_SCHEMA, Dropped, Record, Rejected, to_batches
-from tilth.corpus.sources import find_sources, read_source
+from tilth.corpus.sources import find_sources, read_files
 
 pytest.importorskip("fastwarc", reason="needs the extra web")
 pytest.importorskip("resiliparse", reason="needs the extra web")
@@ -66,7 +67,7 @@ def packed(records, level=9):
 
 def read(path, name=None):
     """Everything that is read of a file, as (texts by id, dropped, rejected by place)."""
-    items = list(read_source(find_sources([str(path)], Path("nowhere"))[0], "text", lambda size: None))
+    items = list(read_files(find_sources([str(path)], Path("nowhere"))[0].files, False, Reading()))
     records = {item.id: item.text.strip() for item in items if isinstance(item, Record)}
     assert len(records) == sum(isinstance(item, Record) for item in items)
     dropped = Counter(item.reason for item in items if isinstance(item, Dropped))
@@ -189,7 +190,7 @@ def test_arc(extra, pack, write):
     found, dropped, rejected = read(path)
     assert sorted(found.values()) == sorted(some_text(number) for number in (1, 3))
     assert (dropped, rejected) == ({"not_a_response": 2, "http_status": 1}, {})
-    (item,) = [item for item in read_source(find_sources([str(path)], Path("x"))[0], "text", lambda size: None)
+    (item,) = [item for item in read_files(find_sources([str(path)], Path("x"))[0].files, False, Reading())
                if isinstance(item, Record) and item.metadata["url"] == "http://example.org/a b"]  # fmt: skip
     assert item.metadata["date"] == "2008-04-30T20:48:25Z"
     damaged = b"".join(records).replace(b"Page 1", b"Page 1 and more")
@@ -356,9 +357,9 @@ def test_memory_is_bounded_on_a_large_record(tmp_path):
         file.write(b"\r\n\r\n" + pages(1)[0])
     script = (
         "import re, sys; from pathlib import Path; from tilth.corpus.compression import file_chunks, open_stream\n"
-        "from tilth.corpus.formats.warc import read_warc\n"
+        "from tilth.corpus.reading import Reading; from tilth.corpus.formats.warc import read_warc\n"
         "stream = open_stream(file_chunks(open(sys.argv[1], 'rb'), lambda size: None), 1)\n"
-        "print(*(type(item).__name__ + getattr(item, 'reason', '') for item in read_warc(stream, 'a', '')))\n"
+        "print(*(type(item).__name__ + getattr(item, 'reason', '') for item in read_warc(stream, 'a', Reading())))\n"
         "print(int(re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]) // 1024)"
     )
     run = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True)
@@ -427,7 +428,7 @@ def _check_fuzzed(path, limit):
     """Read through the batches of a build, and count as it does. Returns the number of records kept."""
     source = find_sources([str(path)], Path("nowhere"))[0]
     read_in = kept = dropped = rejected = 0
-    for item in to_batches(read_source(source, "text", lambda size: None)):
+    for item in to_batches(read_files(source.files, False, Reading())):
         if isinstance(item, Dropped):
             dropped += item.count
             read_in += item.count

@@ -57,7 +57,7 @@ class FileTask:
         """A hash of all that the part depends on."""
         files = [(os.fsencode(file.path).hex(), file.size, file.modified) for file in self.files]
         stages = [stage.to_json() for stage in stages_of(self.settings)]
-        return fingerprint([__version__, self.source, self.name, files, self.settings.text_column, stages])
+        return fingerprint([__version__, self.source, self.name, files, vars(self.settings.reading), stages])
 
     @property
     def size(self) -> int:
@@ -137,7 +137,7 @@ def run_task(task: FileTask, part: Path) -> None:
     account = Account(Tally(task.name, len(task.files)))
     functions = [stage.make(**stage.parameters) for stage in stages_of(task.settings)]
     with whole_folder(part) as folder, _PartWriter(folder) as writer:
-        items = read_files(task.files, task.installed, task.settings.text_column, task.spoiled)
+        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled)
         for item in to_batches(items, 1 if task.careful else None):
             if isinstance(item, Dropped):
                 account.tally.records += item.count

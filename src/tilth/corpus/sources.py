@@ -13,6 +13,7 @@ from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
 from tilth.corpus.mark import Deadly, advance, start_file
 from tilth.corpus.reader import is_corpus
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
 from tilth.errors import UsageError
@@ -118,7 +119,7 @@ def _file(path: Path, name: str) -> File:
 
 
 def read_files(
-    files: Sequence[File], installed: bool, text_column: str, spoiled: Mapping[int, str] = MappingProxyType({})
+    files: Sequence[File], installed: bool, reading: Reading, spoiled: Mapping[int, str] = MappingProxyType({})
 ) -> Iterator[Item]:
     """Everything the files of a source hold, in order; what cannot be read is rejected, never raised.
 
@@ -133,12 +134,12 @@ def read_files(
             yield Rejected(file.name, "whole file", spoiled[index], str(Deadly(spoiled[index])))
             continue
         try:
-            yield from _read_file(file, text_column)
+            yield from _read_file(file, reading)
         except Broken as broken:
             yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
 
 
-def _read_file(file: File, text_column: str) -> Iterator[Item]:
+def _read_file(file: File, reading: Reading) -> Iterator[Item]:
     if not file.path.is_file():
         what = "a broken link" if file.path.is_symlink() else "not a plain file"
         raise Broken("unreadable", f"{what}, or it vanished")
@@ -149,7 +150,7 @@ def _read_file(file: File, text_column: str) -> Iterator[Item]:
     with opened:
         stream = open_stream(file_chunks(opened, advance), file.size, file.path)
         if not is_tar(stream.head):
-            yield from read_stream(stream, file.name, file.name, text_column)
+            yield from read_stream(stream, file.name, file.name, reading)
             return
         for member in read_members(stream, file.name):
             if isinstance(member, Rejected):
@@ -157,6 +158,6 @@ def _read_file(file: File, text_column: str) -> Iterator[Item]:
                 continue
             name, content = member
             try:
-                yield from read_stream(content, f"{file.name}/{name}", name, text_column)
+                yield from read_stream(content, f"{file.name}/{name}", name, reading)
             except Broken as broken:
                 yield Rejected(f"{file.name}/{name}", FROM_THE_BREAK_ON, broken.reason, broken.detail)

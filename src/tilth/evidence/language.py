@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tilth.corpus.reader import is_corpus, open_corpus
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Record, Rejected
 from tilth.corpus.rejections import allowed_rejections
 from tilth.corpus.sources import find_sources, read_files
@@ -140,7 +141,7 @@ def read_texts(data: str | Path, totals: _Totals, text_column: str = "text") -> 
             yield document.text
         return
     for source in find_sources([str(data)], Path(data) / ".no-output"):
-        for item in read_files(source.files, source.installed, text_column):
+        for item in read_files(source.files, source.installed, Reading(text_column)):
             if isinstance(item, Record):
                 yield item.text
             elif isinstance(item, Rejected):

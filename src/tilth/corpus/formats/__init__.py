@@ -14,10 +14,11 @@ from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
 from tilth.corpus.formats.warc import read_arc, read_warc
 from tilth.corpus.formats.wikimedia import CIRRUS, ENTERPRISE, read_cirrus, read_enterprise
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected
 
-Reader = Callable[[Stream, str, str], Iterator[Item]]
-"""reader(stream, source, text_column) yields what it finds, in order. It may raise `Broken` at the end."""
+Reader = Callable[[Stream, str, Reading], Iterator[Item]]
+"""reader(stream, source, reading) yields what it finds, in order. It may raise `Broken` at the end."""
 
 READERS: dict[str, Reader] = {
     "text": read_text,
@@ -121,7 +122,7 @@ def _lines_are_objects(start: bytes) -> bool:
         return False
 
 
-def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Iterator[Item]:
+def read_stream(stream: Stream, source: str, name: str, reading: Reading) -> Iterator[Item]:
     """Every record of one file. name: its file name, a hint to the format. Raises: Broken (see `Stream`)."""
     if not stream.head:
         for _ in stream.chunks():
@@ -134,7 +135,7 @@ def read_stream(stream: Stream, source: str, name: str, text_column: str) -> Ite
     if hint_of(name) in _CRAWLS and kind not in _CRAWLS and kind in READERS:
         yield Rejected(source, "whole file", "wrong_format", f"the name says {hint_of(name)}, the content is {kind}")
     elif kind in READERS:
-        yield from READERS[kind](stream, source, text_column)
+        yield from READERS[kind](stream, source, reading)
     elif kind == "utf-16":
         detail = "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8"
         yield Rejected(source, "whole file", "invalid_utf8", detail)

@@ -9,6 +9,7 @@ import pyarrow.types as types
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.jsonl import own_id
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejected
 
 ROWS = 256
@@ -21,7 +22,7 @@ _BYTES = {
 }
 
 
-def read_parquet(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_parquet(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a row; the other columns are metadata. Raises: Broken."""
     import pyarrow.parquet as parquet
 
@@ -29,10 +30,10 @@ def read_parquet(stream: Stream, source: str, text_column: str) -> Iterator[Item
         opened = parquet.ParquetFile(file)
         return opened.schema_arrow, opened.iter_batches(batch_size=ROWS)
 
-    yield from _read(stream, source, text_column, open_batches)
+    yield from _read(stream, source, reading, open_batches)
 
 
-def read_arrow(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_arrow(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a row of an Arrow IPC file (Feather 2) or stream. Raises: Broken."""
 
     def open_batches(file) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -42,15 +43,15 @@ def read_arrow(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
         opened = pa.ipc.open_file(file)
         return opened.schema, (opened.get_batch(index) for index in range(opened.num_record_batches))
 
-    yield from _read(stream, source, text_column, open_batches)
+    yield from _read(stream, source, reading, open_batches)
 
 
-def _read(stream: Stream, source: str, text_column: str, open_batches) -> Iterator[Item]:
+def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterator[Item]:
     row = 0
     with stream.spool() as file:
         try:
             schema, batches = open_batches(file)
-            column = find_text_column(schema.names, text_column)
+            column = find_text_column(schema.names, reading.text_column)
             if not _is_text(schema.field(column).type):
                 detail = (
                     f"the column {column!r} holds {schema.field(column).type}, not text: choose one with --text-column"

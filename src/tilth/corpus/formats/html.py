@@ -4,15 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Any
 
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
+from tilth.corpus.mark import Deadly, guarded
+from tilth.corpus.reading import Extraction, Reading
 from tilth.corpus.records import Item, Record, Rejected
 from tilth.errors import import_extra
-
-Extract = Literal["fast", "quality"]
-"""fast: resiliparse. quality: trafilatura, a fifth as fast (benchmarks/results/extraction.md)."""
 
 MAX_BYTES = 16_000_000
 MAX_MAIN_BYTES = 2_000_000
@@ -43,7 +42,7 @@ _LICENCES = ", ".join(['[rel~="license"]', *(f'[href*="{place}"]' for place in _
 
 
 class PageProblem(Exception):
-    """A page that gives no text. `reason` is too_large, too_deep or invalid_utf8."""
+    """A page that gives no text. `reason` is too_large, too_deep, invalid_utf8, timed_out or worker_died."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -58,7 +57,7 @@ class Page:
     metadata: dict[str, Any]
 
 
-def read_html(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_html(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """One record: the text of the page. Raises: Broken, TilthError."""
     content = bytearray()
     for chunk in stream.chunks():
@@ -66,19 +65,20 @@ def read_html(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
         if len(content) > MAX_BYTES:
             break
     try:
-        page = page_text(bytes(content))
+        page = page_text(bytes(content), extraction=reading.extraction)
     except PageProblem as problem:
         yield Rejected(source, "whole file", problem.reason, str(problem))
         return
     yield Record(source, page.text, source, page.metadata)
 
 
-def page_text(content: bytes, charset: str | None = None, extract: Extract = "fast") -> Page:
+def page_text(content: bytes, charset: str | None = None, extraction: Extraction = "fast") -> Page:
     """The main content of a page, in time and memory bounded by its size, which is at most 16 MB.
 
     charset: what the HTTP header said. Metadata: `charset`, `charset_declared`, `undecodable` (see `decode`), `title`,
     `language` (the page's attribute), `licence` (the address of a Creative Commons licence, or of another that is
-    marked as the page's), `extract` as `fast` where `quality` was asked for and the page is too large or gave nothing.
+    marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large or gives
+    nothing.
     Raises: PageProblem, TilthError.
     """
     if len(content) > MAX_BYTES:
@@ -95,16 +95,24 @@ def page_text(content: bytes, charset: str | None = None, extract: Extract = "fa
         html, metadata = decode(content, labels)
     except Undecodable as error:
         raise PageProblem("invalid_utf8", str(error)) from None
+    try:
+        with guarded(content):
+            return _parsed(html, metadata, extraction, len(content) <= MAX_MAIN_BYTES, depth <= MAX_DEPTH)
+    except Deadly as deadly:
+        raise PageProblem(deadly.reason, str(deadly)) from None
+
+
+def _parsed(html: str, metadata: dict[str, Any], extraction: Extraction, small: bool, shallow: bool) -> Page:
     tree = import_extra("resiliparse.parse.html", "html").HTMLTree.parse(html)
     metadata |= _about(tree)
-    if extract == "quality":
-        text = _by_trafilatura(html) if len(content) <= MAX_MAIN_BYTES and html.count("<") <= MAX_QUALITY_TAGS else None
+    if extraction == "quality":
+        text = _by_trafilatura(html) if small and html.count("<") <= MAX_QUALITY_TAGS else None
         if text:
             return Page(text, metadata)
-        metadata["extract"] = "fast"
+        metadata["extraction"] = "fast"
     text = import_extra("resiliparse.extract.html2text", "html").extract_plain_text(
         tree,
-        main_content=len(content) <= MAX_MAIN_BYTES and depth <= MAX_DEPTH,
+        main_content=small and shallow,
         alt_texts=False,
         comments=False,
         post_meta=False,

@@ -7,23 +7,24 @@ from typing import Any
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.lines import BOM, excerpt, read_lines
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 
 MAX_RECORD = 64_000_000
 """Bytes of the longest line, or JSON file, that is parsed."""
 
 
-def read_jsonl(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_jsonl(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a line; a broken line costs only itself. Raises: Broken after the last whole line."""
     for number, offset, line in read_lines(stream.chunks(), MAX_RECORD):
         where = f"line {number}, byte {offset}"
         if line is None:
             yield Rejected(source, where, "too_large", f"the line is longer than {MAX_RECORD // 1_000_000} MB")
         elif line.strip():
-            yield _parse(line, source, str(number), where, text_column)
+            yield _parse(line, source, str(number), where, reading)
 
 
-def read_json(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_json(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """The objects of a list, or the one object, of a file of at most 64 MB. Raises: Broken."""
     content = bytearray()
     for chunk in stream.chunks():
@@ -42,12 +43,12 @@ def read_json(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
         yield Rejected(source, "whole file", "invalid_json", str(error))
     else:
         for number, value in enumerate(values if isinstance(values, list) else [values], start=1):
-            yield _record(value, source, str(number), f"item {number}", text_column)
+            yield _record(value, source, str(number), f"item {number}", reading)
 
 
-def _parse(line: bytes, source: str, number: str, where: str, text_column: str) -> Item:
+def _parse(line: bytes, source: str, number: str, where: str, reading: Reading) -> Item:
     try:
-        return _record(json.loads(line.decode("utf-8")), source, number, where, text_column)
+        return _record(json.loads(line.decode("utf-8")), source, number, where, reading)
     except UnicodeDecodeError as error:
         return Rejected(
             source, where, "invalid_utf8", f"byte {error.start:,} of the line is not UTF-8 ({error.reason})"
@@ -56,13 +57,13 @@ def _parse(line: bytes, source: str, number: str, where: str, text_column: str) 
         return Rejected(source, where, "invalid_json", f"{error}: {excerpt(line)}")
 
 
-def _record(value: Any, source: str, number: str, where: str, text_column: str) -> Item:
+def _record(value: Any, source: str, number: str, where: str, reading: Reading) -> Item:
     if not isinstance(value, dict):
         return Rejected(
             source, where, "not_an_object", f"a record is an object with fields, this is {excerpt(repr(value))}"
         )
     try:
-        column = find_text_column(value.keys(), text_column)
+        column = find_text_column(value.keys(), reading.text_column)
     except NoTextColumn as error:
         return Rejected(source, where, "no_text_column", str(error))
     text = value.pop(column)

@@ -13,6 +13,7 @@ from xml.parsers import expat
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.lines import excerpt
 from tilth.corpus.formats.mediawiki_pages import END, OPEN, cut_pages, read_pieces
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 from tilth.corpus.wikitext import Names, to_prose
 from tilth.corpus.wikitext.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, ENGLISH
@@ -42,7 +43,7 @@ class _Malformed(Exception):
     """XML that cannot be read; the message says why."""
 
 
-def read_mediawiki(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_mediawiki(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record an article; the id is `<wiki>:<page id>`, or `<source>:<page id>` in a dump without its head.
 
     Dropped: redirects, disambiguations, pages outside the main namespace or not in wikitext, those without prose.

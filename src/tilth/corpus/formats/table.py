@@ -8,6 +8,7 @@ from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.formats.lines import excerpt, read_lines
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Record, Rejected
 
 MAX_LINE = 64_000_000
@@ -15,7 +16,7 @@ _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
-def read_table(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_table(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a row; the other columns are metadata. Rows with more or fewer fields than the header are rejected.
 
     Raises: Broken after the last whole row.
@@ -43,7 +44,7 @@ def read_table(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
         elif row and columns is None:
             columns = [name.strip() for name in row]
             try:
-                column = find_text_column(columns, text_column)
+                column = find_text_column(columns, reading.text_column)
             except NoTextColumn as error:
                 yield Rejected(source, where, "no_text_column", f"{error}; the first row is read as the header")
                 return

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from tilth.corpus.compression import Stream
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Record, Rejected
 
 LARGE = 4_000_000
@@ -15,7 +16,7 @@ PART = 256 * 1024
 _BOUNDARIES = (re.compile(rb".*\n\r?\n", re.DOTALL), re.compile(rb".*\n", re.DOTALL), re.compile(rb".*\s", re.DOTALL))
 
 
-def read_text(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_text(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """One record, or parts `source#1`, `source#2`, ... of a file above 4 MB, in memory bounded by that.
 
     Raises: Broken after the complete parts.

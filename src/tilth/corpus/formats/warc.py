@@ -12,6 +12,7 @@ from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.formats.framing import ARC, WARC, Frame, Layout, read_frames
 from tilth.corpus.formats.html import MAX_BYTES, PageProblem, page_text
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 from tilth.errors import import_extra
 
@@ -19,27 +20,27 @@ _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _ARC_HEADER = re.compile(rb"(.+?) (\S+) (\d{14}) (\S+)(?: .*)? \d+\r?\n", re.DOTALL)
 
 
-def read_warc(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_warc(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A document for each page (an HTTP response of status 2xx with HTML or plain text) and each WET text.
 
     Raises: TilthError.
     """
-    yield from _read(stream, source, WARC)
+    yield from _read(stream, source, reading, WARC)
 
 
-def read_arc(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_arc(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """The same for ARC files of version 1 and 2. Raises: TilthError."""
-    yield from _read(stream, source, ARC)
+    yield from _read(stream, source, reading, ARC)
 
 
-def _read(stream: Stream, source: str, layout: Layout) -> Iterator[Item]:
+def _read(stream: Stream, source: str, reading: Reading, layout: Layout) -> Iterator[Item]:
     crawl = import_extra("fastwarc.warc", "web")
     for found in read_frames(stream, source, layout):
         if isinstance(found, Rejected):
             yield found
             continue
         try:
-            yield _item(crawl, found if layout is WARC else _as_warc(found), source)
+            yield _item(crawl, found if layout is WARC else _as_warc(found), source, reading)
         except _Malformed as error:
             yield Rejected(source, found.place, error.reason, str(error))
 
@@ -72,7 +73,7 @@ def _as_warc(frame: Frame) -> Frame:
     return Frame(b"\r\n".join(lines) + b"\r\n\r\n", frame.content, frame.place, frame.at)
 
 
-def _item(crawl: Any, frame: Frame, source: str) -> Item:
+def _item(crawl: Any, frame: Frame, source: str, reading: Reading) -> Item:
     record = _parse(crawl, frame)
     kinds, headers = crawl.WarcRecordType, record.headers
     kind = (headers.get("Content-Type") or "").partition(";")[0].strip().lower()
@@ -102,7 +103,7 @@ def _item(crawl: Any, frame: Frame, source: str) -> Item:
     if kind == "text/plain":
         return _plain_text(frame, source, headers, body, charset, {"content_type": kind})
     try:
-        page = page_text(body, charset)
+        page = page_text(body, charset, reading.extraction)
     except PageProblem as problem:
         raise _Malformed(problem.reason, str(problem)) from None
     metadata = _about(headers) | {"content_type": kind} | page.metadata

@@ -16,6 +16,7 @@ from tilth.corpus.formats.html import MAX_BYTES
 from tilth.corpus.formats.jsonl import MAX_RECORD
 from tilth.corpus.formats.lines import excerpt, read_lines
 from tilth.corpus.formats.mediawiki import is_disambiguation
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 from tilth.errors import import_extra
 
@@ -35,7 +36,7 @@ class _Bad(Exception):
     """A line that is no page: the reason and the detail."""
 
 
-def read_cirrus(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_cirrus(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a page, with the id of the action before it. Raises: Broken after the last whole line."""
     action: tuple[str, dict[str, Any]] | None = None
     for where, line in _lines(stream):
@@ -78,7 +79,7 @@ def _cirrus_page(page: dict[str, Any], number: str, source: str, where: str) -> 
     return Record(f"{wiki if isinstance(wiki, str) else source}:{number}", text, source, metadata)
 
 
-def read_enterprise(stream: Stream, source: str, text_column: str) -> Iterator[Item]:
+def read_enterprise(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """A record a page, of its HTML. Raises: Broken after the last whole line, TilthError without resiliparse."""
     for where, line in _lines(stream):
         try:
