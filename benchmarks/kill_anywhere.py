@@ -46,7 +46,7 @@ TINY = (
     "train.save_every=4 steps", "train.device=cpu", "train.precision=float32",
 )  # fmt: skip
 MICRO_BATCHES = 4
-TIMES = ("time", "seconds", "tokens_per_second")
+TIMES = ("time", "seconds", "tokens_per_second", "took")
 PROBE = '''
 """Counts, where the killer can read it: micro-batches begun in this process, and those since the last update."""
 import mmap, os, struct

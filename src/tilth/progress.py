@@ -75,11 +75,11 @@ def progress_line(
     """What a bar shows, in at most `width` characters: the parts that are least needed are left out first.
 
     share: done, from 0 to 1, or None when the total is unknown. elapsed, left: seconds, or None when unknown.
-    figures: one that is named `rate` is shown without its name.
+    figures: those that are named `rate` and `now` are shown without their names.
     """
     from rich.text import Text
 
-    shown_figures = [value if name == "rate" else f"{name} {value}" for name, value in figures.items()]
+    shown_figures = [value if name in ("rate", "now") else f"{name} {value}" for name, value in figures.items()]
     # In the order of the line, each with its need: the smaller, the longer it stays.
     parts = [(0, description), (1, amount)]
     if left is not None:

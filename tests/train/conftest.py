@@ -33,7 +33,7 @@ TINY = (
     "train.device=cpu",
     "train.precision=float32",
 )
-TIMES = ("time", "seconds", "tokens_per_second")
+TIMES = ("time", "seconds", "tokens_per_second", "took")
 
 MakeRecipe = Callable[..., Recipe]
 RunIt = Callable[..., dict[str, Any]]

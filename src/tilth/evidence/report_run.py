@@ -99,10 +99,16 @@ def _headline(record: RunRecord) -> list[Stat]:
         Stat("Held-out bits per byte", bits, bits_caption(record.objective), "bits"),
         Stat("Held-out loss", human.decimal(loss), loss_caption, "nats" if len(parts) > 1 else "nats per token"),
         Stat("Tokens seen", human.count(record.tokens), f"Text read while training{passes}.", "tokens"),
-        Stat("Time", human.duration(record.seconds), "Training, evaluation and saving, on the clock."),
+        Stat("Time", human.duration(record.seconds), _parts_of_time(record)),
         Stat("Speed", human.count(record.speed), "The median over the run; higher is faster.", "tokens per second"),
         Stat("Parameters", human.count(record.parameters), f"Numbers the model learned{in_trunk}."),
     ]
+
+
+def _parts_of_time(record: RunRecord) -> str:
+    if not record.evaluation_seconds:
+        return "Training, evaluation and saving, on the clock."
+    return f"Training and saving, on the clock, and {human.duration(record.evaluation_seconds)} of evaluation."
 
 
 def _warning(event: Event) -> dict[str, Any]:

@@ -69,6 +69,11 @@ class RunRecord:
         return self._last("seconds")
 
     @property
+    def evaluation_seconds(self) -> float:
+        """What scoring held-out data on schedule took, as far as the log tells."""
+        return sum(event["took"] for event in self.evaluations if human.is_number(event.get("took")))
+
+    @property
     def speed(self) -> float | None:
         """Tokens a second, the median over the steps."""
         speeds = [step["tokens_per_second"] for step in self.steps if human.is_number(step.get("tokens_per_second"))]

@@ -194,8 +194,11 @@ class Run:
                         signal_number = self._agree(interrupt)
                     if self.position.is_due("evaluate_every"):
                         self.position.note("evaluate_every")
+                        started = self.position.clock.seconds
+                        update(self.position.share, now="evaluating")
                         self._evaluate()
                         signal_number = self._agree(interrupt)
+                        self.position.note_evaluation(self.position.clock.seconds - started)
                     if self.ended is not None:
                         reason = self.ended
                         break
@@ -307,7 +310,9 @@ class Run:
 
     def _evaluate(self) -> None:
         """Held-out loss and samples; keeps the model when it is the best."""
+        started = time.perf_counter()
         held_out = held_out_loss(self.replica, self.held_out)
+        took = round(time.perf_counter() - started, 3)
         self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
         steps = self.steps_since_evaluation
         train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
@@ -316,7 +321,7 @@ class Run:
         self.trackers.log(
             "evaluation", self.position.step, tokens=self.position.tokens,
             seconds=round(self.position.clock.seconds, 3), train_loss=train_loss, held_out_loss=held_out.loss,
-            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, parts=held_out.parts,
+            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took, parts=held_out.parts,
         )  # fmt: skip
         whole = self.replica.whole_model()
         if whole is not None:

@@ -10,6 +10,10 @@ TIMES = {"evaluate_every": 12, "save_every": 6}
 """How often a run evaluates and saves over its budget, unless the recipe says."""
 
 
+EVALUATION_SHARE = 0.1
+"""How much of a budget of time evaluations may take, unless the recipe says how often they are."""
+
+
 class Clock:
     """Seconds spent training, those before a resume included.
 
@@ -37,6 +41,8 @@ class Position:
         self.step, self.tokens, self.clock = 0, 0, Clock()
         self._settings, self._packing, self._rows_per_step = settings, packing, rows_per_step
         self._last = {"evaluate_every": 0.0, "save_every": 0.0, "keep_every": 0.0}
+        self._pause = 0.0
+        """Seconds from an evaluation's start on in which the next is not due."""
 
     @property
     def spent(self) -> float:
@@ -64,16 +70,26 @@ class Position:
         return self.epoch if budget.unit == "epochs" else float(self.step)
 
     def is_due(self, setting: str) -> bool:
-        """Whether what the setting (`evaluate_every`, `save_every` or `keep_every`) asks for is to be done now."""
+        """Whether what the setting (`evaluate_every`, `save_every` or `keep_every`) asks for is to be done now.
+
+        With a budget of time, evaluations on the usual schedule leave it to training but for `EVALUATION_SHARE`.
+        """
         every: Budget | None = getattr(self._settings, setting)
         if every is None and setting not in TIMES:
             return False
         interval = 1 / TIMES[setting] if every is None else every.amount
+        if setting == "evaluate_every" and every is None and self._settings.budget.unit == "minutes":
+            interval = max(interval, self._pause / 60 / self._settings.budget.amount)
         return self.units(every) - self._last[setting] >= interval - 1e-9
 
     def note(self, setting: str) -> None:
         """Count the setting's interval from here."""
         self._last[setting] = self.units(getattr(self._settings, setting))
+
+    def note_evaluation(self, seconds: float) -> None:
+        """An evaluation has taken so long: the next waits until that is a small share of the time since."""
+        if self._settings.budget.unit == "minutes":
+            self._pause = seconds / EVALUATION_SHARE
 
     def recount(self, before: dict[str, Any], now: dict[str, Any]) -> None:
         """Count from here the intervals that other settings than before give: they may be in another unit."""
@@ -83,8 +99,9 @@ class Position:
 
     def state(self) -> dict[str, Any]:
         """What to keep in a checkpoint, as JSON. The clock goes on when a run goes back, and is kept apart."""
-        return {"step": self.step, "tokens": self.tokens, "last": dict(self._last)}
+        return {"step": self.step, "tokens": self.tokens, "last": dict(self._last), "pause": self._pause}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go to where `state` was taken."""
         self.step, self.tokens, self._last = state["step"], state["tokens"], dict(state["last"])
+        self._pause = state.get("pause", 0.0)
