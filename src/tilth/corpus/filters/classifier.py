@@ -1,0 +1,178 @@
+"""A classifier of quality, learned: documents that resemble given ones are kept, as was done with curated text for
+GPT-3 (Brown et al. 2020, appendix A).
+
+Logistic regression on hashed words and pairs of words (Weinberger et al. 2009, "Feature Hashing for Large Scale
+Multitask Learning") tells the given texts from a sample of the corpus. The sample holds good documents too: the score
+ranks documents, it is no probability of being good.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from tilth.corpus.filters.columns import mark_dropped, merge_metadata
+from tilth.corpus.filters.excerpt import excerpt
+from tilth.corpus.filters.segments import gather
+from tilth.errors import UsageError
+from tilth.files import fingerprint
+from tilth.key import Key
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+REASONS = {"unlike": "does not resemble the texts that were given as an example"}
+
+BITS = 18
+"""Words and pairs of words fall into 2**18 features."""
+
+EXCERPT = 6000
+"""Characters of a document that its score is from, in three places; the given texts are cut into pieces so long."""
+
+MOST = 20_000
+"""Pieces of the given texts, and documents of the sample, that the classifier learns from."""
+
+HELD_OUT = 0.2
+FEWEST = 20
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """What was learned.
+
+    weights: float32 (2**18,). auc: area under the ROC curve on held-out pieces and documents, `tested` of each: 0.5
+    when nothing was learned. sample_scores: ascending, of the corpus's documents that were held out.
+    """
+
+    weights: np.ndarray
+    bias: float
+    auc: float
+    tested: tuple[int, int]
+    sample_scores: np.ndarray
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """float64 (texts,) from 0 to 1: how much each resembles the given texts rather than the sample."""
+        return _logistic(_features([excerpt(text, EXCERPT) for text in texts]), self.weights, self.bias)
+
+    def threshold(self, keep: float) -> float:
+        """The score that a share `keep` of the sample's documents reaches."""
+        return float(np.quantile(self.sample_scores, 1 - keep))
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of what decides the scores."""
+        return fingerprint([self.weights.astype("<f4").tobytes().hex(), self.bias])
+
+
+def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed: int = 0) -> Scorer:
+    """Learn to tell the texts of `like_texts` from those of the corpus.
+
+    sample_texts: documents of the corpus, any number; of more than `MOST`, a seeded sample is drawn as they pass. A
+    fifth of the given texts (of fewer than ten: of their pieces) and of the sample is held out for `auc` and for the
+    scores that thresholds are from. Equal texts and seed give equal scorers.
+    Raises: UsageError when there are fewer than 20 pieces or documents of either kind.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+    from threadpoolctl import threadpool_limits
+
+    like, origin = _cut(like_texts, seed)
+    sample = [text for _, text in _draw(((0, excerpt(text, EXCERPT)) for text in sample_texts if text.strip()), seed)]
+    for name, count in (("the texts to resemble", len(like)), ("the corpus's documents", len(sample))):
+        if count < FEWEST:
+            raise UsageError(f"like: {name} make {count} pieces of text; {FEWEST} or more are needed to learn from")
+    groups = (origin, np.arange(len(sample)))
+    held = [_held_out(texts, Key(seed, index, "like held out")) for index, texts in enumerate(groups)]
+    test = np.concatenate(held)
+    features = _features(like + sample)
+    labels = np.repeat([1, 0], [len(like), len(sample)])
+    with threadpool_limits(1):  # sums in one order, whatever the machine
+        model = LogisticRegression(class_weight="balanced", max_iter=300).fit(features[~test], labels[~test])
+    weights = model.coef_[0].astype(np.float32)
+    bias = float(model.intercept_[0])
+    scores = _logistic(features[test], weights, bias)
+    auc = float(roc_auc_score(labels[test], scores))
+    tested = (int(held[0].sum()), int(held[1].sum()))
+    return Scorer(weights, bias, auc, tested, np.sort(scores[labels[test] == 0]))
+
+
+def like(
+    scorer: Scorer, keep: float | None = None, threshold: float | None = None
+) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
+    """A stage that drops documents whose score is below a threshold, and adds `like_score` to the metadata.
+
+    keep: the share of documents to keep, by the scores of the scorer's sample; threshold: the score itself.
+    Raises: UsageError unless one of the two is given, from 0 to 1.
+    """
+    if (keep is None) == (threshold is None):
+        raise UsageError("like: give keep, the share of documents to keep, or threshold, the score to reach")
+    limit = scorer.threshold(keep) if keep is not None and 0 < keep <= 1 else threshold
+    if limit is None or not 0 <= limit <= 1:
+        raise UsageError(f"like: {'threshold' if keep is None else 'keep'} is not a share from 0 to 1")
+
+    def filter_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+        scores = scorer.score(batch["text"].to_pylist())
+        batch = merge_metadata(batch, [{"like_score": round(score, 4)} for score in scores.tolist()])
+        return mark_dropped(batch, ["unlike" if score < limit else None for score in scores])
+
+    return filter_batch
+
+
+def _logistic(features: "sparse.csr_matrix", weights: np.ndarray, bias: float) -> np.ndarray:
+    return 1 / (1 + np.exp(-(features @ weights.astype(np.float64) + bias)))
+
+
+def _features(texts: Sequence[str]) -> "sparse.csr_matrix":
+    """float64 (texts, 2**18): logarithms of counts, each row of length 1."""
+    from scipy import sparse
+
+    parts = []
+    for segments in gather([text.casefold() for text in texts]):
+        document = segments.words.document
+        rows, columns = [document], [segments.words.hashes]
+        pairs = segments.whole(2)
+        rows.append(document[pairs])
+        columns.append(segments.ngrams(2)[pairs])
+        places = (np.concatenate(rows), (np.concatenate(columns) >> np.uint64(64 - BITS)).astype(np.int64))
+        counts = sparse.coo_matrix((np.ones(len(places[0])), places), (segments.count, 2**BITS)).tocsr()
+        parts.append(counts)
+    features = sparse.vstack(parts, format="csr") if parts else sparse.csr_matrix((0, 2**BITS))
+    features.data = np.log1p(features.data)
+    lengths = np.sqrt(np.asarray(features.multiply(features).sum(axis=1)).ravel())
+    return sparse.csr_matrix(sparse.diags(1 / np.where(lengths, lengths, 1)) @ features)
+
+
+def _cut(texts: Iterable[str], seed: int) -> tuple[list[str], np.ndarray]:
+    """Pieces of the texts, and which text each is from."""
+    cut = (
+        (index, text[start : start + EXCERPT])
+        for index, text in enumerate(texts)
+        for start in range(0, max(1, len(text) - EXCERPT // 4), EXCERPT)
+        if text[start : start + EXCERPT].strip()
+    )
+    drawn = _draw(cut, seed)
+    origin = np.array([index for index, _ in drawn], np.int64)
+    if len(np.unique(origin)) < 10:
+        origin = np.arange(len(drawn))
+    return [text for _, text in drawn], origin
+
+
+def _draw(items: Iterable[tuple[int, str]], seed: int) -> list[tuple[int, str]]:
+    """All, or of more than `MOST` a sample in which each is equally likely (Vitter 1985, algorithm R), as they pass."""
+    kept: list[tuple[int, str]] = []
+    generator = Key(seed, 0, "like sample").generator()
+    for number, item in enumerate(items):
+        if number < MOST:
+            kept.append(item)
+        elif (place := int(generator.integers(number + 1))) < MOST:
+            kept[place] = item
+    return kept
+
+
+def _held_out(origin: np.ndarray, key: Key) -> np.ndarray:
+    """bool (pieces,): a fifth of the texts that the pieces are from, at least one."""
+    texts = np.unique(origin)
+    chosen = key.generator().permutation(texts)[: max(1, round(HELD_OUT * len(texts)))]
+    return np.isin(origin, chosen)
