@@ -15,6 +15,7 @@ def corpus_build(
     sources: Sequence[str],
     out: StrPath,
     *,
+    recipe: StrPath | None = None,
     overrides: Sequence[str] = (),
     workers: int | None = None,
     on: str = "processes",
@@ -23,14 +24,15 @@ def corpus_build(
 ) -> dict[str, Any]:
     """Read, clean, de-duplicate and split documents into the corpus folder `out`; returns its card.
 
-    A corpus in `out` is replaced by a newer build from sources of the same names with the same settings; `overwrite`
-    replaces any other corpus too. Other arguments and errors: see `tilth.corpus.build.build_corpus`.
+    recipe: a built-in name (`web`) or a YAML file of settings, which `key=value` overrides change; see
+    `tilth.corpus.settings.CorpusSettings`. A corpus in `out` is replaced by a newer build from sources of the same
+    names with the same settings; `overwrite` replaces any other corpus too. Other arguments and errors: see
+    `tilth.corpus.build.build_corpus`.
     """
     from tilth.corpus.build import build_corpus
-    from tilth.corpus.settings import CorpusSettings
-    from tilth.settings import load_settings
+    from tilth.corpus.settings import load_corpus_settings
 
-    settings = load_settings(CorpusSettings, overrides)
+    settings = load_corpus_settings(recipe, overrides)
     return build_corpus(
         sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress
     ).card

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperCommand
@@ -21,6 +21,9 @@ import tilth
 from tilth import render
 from tilth.errors import Terminated, TilthError, UsageError
 from tilth.shell import Verbs
+
+if TYPE_CHECKING:
+    from tilth.settings import Settings
 
 app = typer.Typer(
     cls=Verbs,
@@ -40,14 +43,23 @@ class WithSettings(TyperCommand):
     """A verb whose --help ends with the settings that KEY=VALUE changes; they are loaded for it only."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
-        from tilth.tasks.settings import FinetuneSettings
-
         rows = []
-        for name, field in FinetuneSettings.model_fields.items():
+        for name, field in _settings_of(ctx.command.name).model_fields.items():
             default = str(field.default).lower()  # as an override gives it: false, not False
-            rows.append((name if field.default is None else f"{name}={default}", field.description or ""))
+            plain = field.default is None or isinstance(field.default, dict)
+            rows.append((name if plain else f"{name}={default}", field.description or ""))
         with formatter.section("Settings (KEY=VALUE)"):
             formatter.write_dl(rows)
+
+
+def _settings_of(verb: str) -> "type[Settings]":
+    if verb == "finetune":
+        from tilth.tasks.settings import FinetuneSettings
+
+        return FinetuneSettings
+    from tilth.corpus.settings import CorpusSettings
+
+    return CorpusSettings
 
 
 def main() -> NoReturn:
@@ -103,7 +115,7 @@ def _working() -> Iterator[None]:
         yield
 
 
-@corpus_app.command("build")
+@corpus_app.command("build", cls=WithSettings)
 def corpus_build(
     sources: Annotated[
         list[str],
@@ -114,6 +126,9 @@ def corpus_build(
         ),
     ],
     out: Annotated[str, typer.Option(help="The corpus folder to make.", show_default=False)],
+    recipe: Annotated[
+        str | None, typer.Option(help="Settings by name (web) or in a YAML file.", show_default=False)
+    ] = None,
     validation: Annotated[
         float | None, typer.Option(help="Share of the text to hold out. [default: 0.05]", show_default=False)
     ] = None,
@@ -146,6 +161,7 @@ def corpus_build(
         card = tilth.corpus_build(
             [text for text in sources if text not in overrides],
             out,
+            recipe=recipe,
             overrides=[*overrides, *given],
             workers=workers,
             on=on,

@@ -263,12 +263,10 @@ def on_resume(name: str) -> str:
     return _KIND_ON_RESUME.get(name, "alters")
 
 
-def builtin_recipes() -> list[str]:
-    """Names of the recipes that come with Tilth."""
+def builtin_recipes(package: str = "tilth.recipes") -> list[str]:
+    """Names of the recipes that come with Tilth in `package`: of a run, unless told."""
     return sorted(
-        path.name.removesuffix(".yaml")
-        for path in resources.files("tilth.recipes").iterdir()
-        if path.name.endswith(".yaml")
+        path.name.removesuffix(".yaml") for path in resources.files(package).iterdir() if path.name.endswith(".yaml")
     )
 
 
@@ -279,13 +277,17 @@ def load_recipe(recipe: str | Path | Recipe, overrides: Sequence[str] = ()) -> R
     """
     if isinstance(recipe, Recipe):
         return load_settings(Recipe, overrides, recipe.model_dump(mode="json"), "the recipe")
-    return load_settings(Recipe, overrides, _read_values(recipe), str(recipe))
+    return load_settings(Recipe, overrides, read_values(recipe), str(recipe))
 
 
-def _read_values(recipe: str | Path) -> dict[str, Any]:
+def read_values(recipe: str | Path, package: str = "tilth.recipes") -> dict[str, Any]:
+    """The values that a recipe gives, by the name of one in `package` or as a YAML file.
+
+    Raises: UsageError.
+    """
     path = Path(recipe)
-    if str(recipe) in builtin_recipes():
-        text = (resources.files("tilth.recipes") / f"{recipe}.yaml").read_text(encoding="utf-8")
+    if str(recipe) in builtin_recipes(package):
+        text = (resources.files(package) / f"{recipe}.yaml").read_text(encoding="utf-8")
     elif path.is_file():
         try:
             text = path.read_text(encoding="utf-8")
@@ -294,6 +296,6 @@ def _read_values(recipe: str | Path) -> dict[str, Any]:
     else:
         raise UsageError(
             f"no recipe {str(recipe)!r}: there is no such file, and no built-in recipe of that name"
-            + nearest(str(recipe), builtin_recipes())
+            + nearest(str(recipe), builtin_recipes(package))
         )
     return read_yaml(text, str(recipe))

@@ -429,3 +429,18 @@ def test_every_line_is_kept_dropped_or_rejected(lines, tmp_path_factory):
     records = 1 + sum(bool(line.strip()) for line in lines)
     assert card["in"] == records
     assert card["in"] == card["kept"] + sum(card["dropped"].values()) + sum(card["rejected"].values())
+
+
+def test_names_of_columns_that_are_not_text_cost_the_file_only(tmp_path, build, set_aside):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    table = pa.table({"text": ["some text"], "zzzz": [1]})
+    parquet.write_table(table, raw / "a.parquet", store_schema=False)
+    with pa.ipc.new_file(raw / "b.arrow", table.schema) as writer:
+        writer.write_table(table)
+    for path in raw.iterdir():
+        path.write_bytes(path.read_bytes().replace(b"zzzz", b"\xf4zzz"))
+    (raw / "good.txt").write_text("a good text")
+    card = build(raw, max_rejected=1).card
+    assert (card["kept"], card["rejected"]) == (1, {"corrupt": 2})
+    assert {line["source"] for line in set_aside(tmp_path / "out")} == {"raw/a.parquet", "raw/b.arrow"}

@@ -39,12 +39,17 @@ class Part:
 
 
 def assemble(
-    parts: Sequence[Part], tallies: list[Tally], settings: CorpusSettings, folder: Path, notes: list[str]
+    parts: Sequence[Part],
+    tallies: list[Tally],
+    settings: CorpusSettings,
+    folder: Path,
+    notes: list[str],
+    facts: dict[str, Any],
 ) -> dict[str, Any]:
     """Write the splits into `folder`; returns the card.
 
     parts: in the order of the documents. tallies: the counts of each source before documents of different parts are
-    compared; they are brought to their final state. notes: for the card.
+    compared; they are brought to their final state. notes, facts: for the card.
     """
     keys = _Keys(parts)
     kept = first_of_each(keys.column("digest"))
@@ -87,6 +92,7 @@ def assemble(
         "sources": [tally.to_json() for tally in tallies],
         "stages": [stage.to_json() for stage in stages_of(settings)],
         "settings": settings.model_dump(),
+        **facts,
         "notes": notes + _note_of_cuts(split),
         "files": [
             {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}

@@ -14,13 +14,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.file_task import ACCOUNT, REJECTED, Account, FileTask, mark_of, plan_tasks, run_task
+from tilth.corpus.file_task import ACCOUNT, REJECTED, SAMPLES, Account, FileTask, mark_of, plan_tasks, run_task
+from tilth.corpus.filters.contamination import read_evaluation_sets
+from tilth.corpus.formats.text import PART
+from tilth.corpus.likeness import learn_likeness
 from tilth.corpus.mark import Mark
 from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
@@ -29,6 +32,7 @@ from tilth.corpus.reader import CARD, Corpus, is_corpus, open_corpus, seal
 from tilth.corpus.rejections import allowed_rejections, told_of_rejections, too_many
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import Source, find_sources
+from tilth.corpus.stages import stages_of
 from tilth.errors import TilthError, UsageError
 from tilth.files import output_folder, whole_folder, write_json
 from tilth.progress import announce, progress_bar
@@ -52,6 +56,9 @@ class _Build:
     unsupported: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
+    samples: dict[str, list[list[str]]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    test_items: set[int] = field(default_factory=set)
 
     def add(self, source: int, account: Account) -> None:
         tally = self.tallies[source]
@@ -62,6 +69,11 @@ class _Build:
         self.unsupported.update(account.unsupported)
         self.missing += account.missing
         self.examples = account.examples | self.examples
+        self.cut |= account.cut
+        self.test_items.update(account.test_items)
+        for reason, documents in account.samples.items():
+            kept = self.samples.setdefault(reason, [])
+            kept += documents[: SAMPLES - len(kept)]
 
 
 def build_corpus(
@@ -97,22 +109,28 @@ def build_corpus(
     found = find_sources(sources, out)
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
-    tasks = plan_tasks(found, settings)
-    run = _runner(on, workers, sum(task.size for task in tasks))
+    run = _runner(on, workers, sum(source.size for source in found))
     build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
         output_folder(out.parent)
         with _parts_folder(out, kept=run is not _run_here) as parts:
+            learned, facts = learn_likeness(settings, found, parts)
+            for stage in stages_of(learned):
+                stage.function()  # so that wrong parameters, or an extra that is missing, stop nothing half-way
+            tasks = plan_tasks(found, learned)
             _run(build, tasks, parts, out, run, progress)
             _check_counts(build, tasks, parts, out, settings.max_rejected)
             with whole_folder(out) as folder:
                 _gather_rejected(tasks, parts, folder)
                 finished = [Part(parts / task.id, task.source) for task in tasks]
-                card = assemble(finished, build.tallies, settings, folder, _notes(build, found))
+                facts |= _facts(build, learned)
+                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts)
                 (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
                 write_json(folder / CARD, seal(card))
     except OSError as error:
         raise TilthError(explain(error, out)) from error
+    for line in _told_of_cuts(build):
+        announce(line)
     for line in told_of_rejections(card["rejected"], card["in"], build.missing, given / "rejected"):
         announce(line)
     return open_corpus(out)
@@ -233,4 +251,24 @@ def _notes(build: _Build, sources: list[Source]) -> list[str]:
     notes = [f"{source.name}: {note}" for source in sources for note in source.notes]
     if build.unsupported:
         notes.append(f"files of formats that are not read: {reasons(build.unsupported)}")
-    return notes
+    return notes + _told_of_cuts(build)
+
+
+def _told_of_cuts(build: _Build) -> list[str]:
+    """A sentence about texts that became many documents, if there are any."""
+    if not build.cut:
+        return []
+    files = "1 large text was" if len(build.cut) == 1 else f"{len(build.cut):,} large texts were"
+    return [
+        f"{files} cut into {sum(build.cut.values()):,} documents of up to {PART // 1024} KB; parts of one text may be "
+        "on both sides of the split"
+    ]
+
+
+def _facts(build: _Build, settings: CorpusSettings) -> dict[str, Any]:
+    """What the filters tell of the corpus as a whole."""
+    facts: dict[str, Any] = {"dropped_samples": dict(sorted(build.samples.items()))}
+    if (parameters := settings.filters.get("contamination")) is not None:
+        named = {name: parameters[name] for name in ("paths", "ngram", "fields") if name in parameters}
+        facts["contamination"] = read_evaluation_sets(**named).report(build.test_items)
+    return facts

@@ -22,6 +22,13 @@ DROPPED = {
 }
 
 
+def drop_reasons() -> dict[str, str]:
+    """What every reason to drop a record means, those of the filters among them."""
+    from tilth.corpus.filters import FILTERS
+
+    return DROPPED | {reason: meaning for each in FILTERS.values() for reason, meaning in each.reasons.items()}
+
+
 @dataclass
 class Tally:
     """Counts of one source: records in, and what became of them."""
@@ -103,8 +110,11 @@ def card_markdown(card: dict[str, Any]) -> str:
             f"| {_cell(source['source'])} | {figures} | {reasons(source['dropped'])} | {reasons(source['rejected'])} |"
         )
     lines += ["", "## Left out", ""]
+    meanings = drop_reasons()
     for reason, count in card["dropped"].items():
-        lines.append(f"- dropped, {reason}: {count:,}" + (f" ({DROPPED[reason]})" if reason in DROPPED else ""))
+        lines.append(f"- dropped, {reason}: {count:,}" + (f" ({meanings[reason]})" if reason in meanings else ""))
+        for name, text in card.get("dropped_samples", {}).get(reason, []):
+            lines.append(f"  - {_cell(name)}: {_cell(' '.join(text.split()))[:200]}")
     lines += [f"- rejected, {reason}: {count:,} (see `rejected/`)" for reason, count in card["rejected"].items()]
     if not card["dropped"] and not card["rejected"]:
         lines.append("Nothing.")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.corpus.card import DROPPED, reasons
+from tilth.corpus.card import drop_reasons, reasons
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -80,7 +80,8 @@ def _facts(card: dict[str, Any], folder: Path) -> "Table":
 
 def _said(card: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     for reason, count in card["dropped"].items():
-        yield "dropped", f"{count:,} {reason}" + (f": {DROPPED[reason]}" if reason in DROPPED else "")
+        meaning = drop_reasons().get(reason)
+        yield "dropped", f"{count:,} {reason}" + (f": {meaning}" if meaning else "")
     if card["rejected"]:
         yield "broken", f"{reasons(card['rejected'])}; see {folder / 'rejected'}"
     yield "split", f"{card['split_rule']}; asked for: {card['settings']['validation']:.1%} of the bytes"

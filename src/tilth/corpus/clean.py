@@ -1,7 +1,6 @@
 """The first stage: one way to write the same text."""
 
 import unicodedata
-from collections import Counter
 from collections.abc import Callable
 from typing import Literal
 
@@ -26,10 +25,13 @@ def cleaner(unicode_form: Literal["NFC", "NFKC"]) -> Callable[[pa.RecordBatch], 
     return clean
 
 
-def keep_undropped(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, int]]:
-    """Take out the records a stage has marked in `drop`; returns the rest, and how many left for which reason."""
+def keep_undropped(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[str, list[int]]]:
+    """Take out the records a stage has marked in `drop`; returns the rest, and the rows that left for each reason."""
     if "drop" not in batch.schema.names:
         return batch, {}
     drop = batch["drop"]
-    reasons = Counter(reason for reason in drop.to_pylist() if reason is not None)
-    return batch.filter(drop.is_null()).drop_columns(["drop"]), reasons
+    left: dict[str, list[int]] = {}
+    for row, reason in enumerate(drop.to_pylist()):
+        if reason is not None:
+            left.setdefault(reason, []).append(row)
+    return batch.filter(drop.is_null()).drop_columns(["drop"]), left

@@ -8,7 +8,7 @@ with other settings is never taken for it.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -17,14 +17,20 @@ import pyarrow as pa
 
 from tilth.corpus.card import Tally
 from tilth.corpus.clean import keep_undropped
+from tilth.corpus.filters.contamination import FOUND as TEST_ITEMS
+from tilth.corpus.filters.contamination import found_items
+from tilth.corpus.formats.text import is_part
 from tilth.corpus.mark import Deadly, advance, guarded
-from tilth.corpus.records import BATCH_SCHEMA, Dropped, Rejected, to_batches
+from tilth.corpus.records import BATCH_SCHEMA, Dropped, Item, Record, Rejected, to_batches
 from tilth.corpus.rejections import missing_after
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
 from tilth.corpus.stages import KEY_COLUMNS, BatchFunction, stages_of
 from tilth.files import fingerprint, read_json, whole_folder, write_json
 from tilth.version import __version__
+
+SAMPLES, SAMPLE_CHARACTERS = 3, 300
+"""Documents of a card that show what is dropped for a reason, and how much of each."""
 
 MOST_FILES = 512
 MOST_BYTES = 64_000_000
@@ -89,10 +95,15 @@ class Account:
     """What became of a task's records; the sizes in the tally are left to `assemble`.
 
     unsupported: files of formats that are not read. examples: a rejected record for each reason. missing: sentences of
-    `missing_after`. overflowed: so many records were broken that the rest was not read.
+    `missing_after`. overflowed: so many records were broken that the rest was not read. samples: the first documents
+    dropped for each reason, as [id, start of the text]. cut: parts made of each large text. test_items: numbers of the
+    items of test sets that were found.
     """
 
     tally: Tally
+    samples: dict[str, list[list[str]]] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    test_items: list[int] = field(default_factory=list)
     unsupported: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
@@ -104,7 +115,22 @@ class Account:
         value = read_json(part / ACCOUNT)
         tally = Tally(**value.pop("tally"))
         tally.dropped, tally.rejected = Counter(tally.dropped), Counter(tally.rejected)
-        return cls(tally, Counter(value.pop("unsupported")), **value)
+        return cls(tally, unsupported=Counter(value.pop("unsupported")), **value)
+
+    def note_dropped(self, batch: pa.RecordBatch, left: Mapping[str, list[int]]) -> None:
+        """Count the rows of `batch` that a stage drops for each reason, and keep some for the card."""
+        for reason, rows in left.items():
+            self.tally.dropped[reason] += len(rows)
+            kept = self.samples.setdefault(reason, [])
+            for row in rows[: SAMPLES - len(kept)]:
+                kept.append([batch["id"][row].as_py(), batch["text"][row].as_py()[:SAMPLE_CHARACTERS]])
+
+    def note_parts(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Count the parts of large texts that pass."""
+        for item in items:
+            if isinstance(item, Record) and is_part(item):
+                self.cut[item.source] = self.cut.get(item.source, 0) + 1
+            yield item
 
 
 def plan_tasks(sources: Sequence[Source], settings: CorpusSettings) -> list[FileTask]:
@@ -135,10 +161,10 @@ def too_broken(tally: Tally, max_rejected: float) -> bool:
 def run_task(task: FileTask, part: Path) -> None:
     """Read the task's files through the stages into the folder `part`, which appears when all of it is there."""
     account = Account(Tally(task.name, len(task.files)))
-    functions = [stage.make(**stage.parameters) for stage in stages_of(task.settings)]
+    functions = [stage.function() for stage in stages_of(task.settings)]
     with whole_folder(part) as folder, _PartWriter(folder) as writer:
         items = read_files(task.files, task.installed, task.settings.reading, task.spoiled)
-        for item in to_batches(items, 1 if task.careful else None):
+        for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
                 account.tally.records += item.count
                 account.tally.dropped[item.reason] += item.count
@@ -151,7 +177,7 @@ def run_task(task: FileTask, part: Path) -> None:
             else:
                 advance(0)
                 try:
-                    batch = _through(functions, item, account.tally, task.careful)
+                    batch = _through(functions, item, account, task.careful)
                 except Deadly as deadly:
                     row = item.to_pylist()[0]
                     _set_aside(Rejected(row["source"], row["id"], deadly.reason, str(deadly)), account, writer.rejected)
@@ -173,14 +199,18 @@ def _set_aside(item: Rejected, account: Account, file: TextIO) -> None:
     file.write(json.dumps(line, ensure_ascii=True) + "\n")
 
 
-def _through(functions: list[BatchFunction], batch: pa.RecordBatch, tally: Tally, careful: bool) -> pa.RecordBatch:
+def _through(functions: list[BatchFunction], batch: pa.RecordBatch, account: Account, careful: bool) -> pa.RecordBatch:
     """careful: the batch is one record. Raises: Deadly when that record has ended workers before."""
     if careful:
         with guarded(batch["text"][0].as_py().encode()):
-            return _through(functions, batch, tally, careful=False)
+            return _through(functions, batch, account, careful=False)
     for function in functions:
-        batch, dropped = keep_undropped(function(batch))
-        tally.dropped.update(dropped)
+        judged = function(batch)
+        if TEST_ITEMS in judged.schema.names:
+            account.test_items = sorted(found_items(judged).union(account.test_items))
+            judged = judged.drop_columns([TEST_ITEMS])
+        batch, left = keep_undropped(judged)
+        account.note_dropped(judged, left)
         if not batch.num_rows:
             break
     return batch

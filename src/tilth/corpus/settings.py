@@ -1,29 +1,65 @@
 """What a build of a corpus can be told."""
 
-from typing import Literal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tilth.corpus.reading import Extraction, Reading
-from tilth.settings import Settings
+from tilth.recipe import read_values
+from tilth.settings import Settings, load_settings, nearest
+
+RECIPES = "tilth.recipes.corpus"
 
 
 class CorpusSettings(Settings):
-    """Settings of `tilth corpus build`.
+    """Settings of `tilth corpus build`."""
 
-    validation: share of the bytes to hold out. max_rejected: share of broken records past which the build fails; unless
-    it is 0, a tenth of the records, up to ten, is allowed as well. text_column: the field of tables and JSON records
-    that holds the text. extraction: see `Extraction`. near_duplicates: of documents that share most of their text, keep
-    all or only the first.
-    """
+    validation: float = Field(default=0.05, gt=0, lt=0.5, description="share of the bytes to hold out")
+    max_rejected: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="share of broken records past which to stop; unless it is 0, a tenth of few is allowed as well",
+    )
+    text_column: str = Field(default="text", description="field of tables and JSON records that holds the text")
+    extraction: Extraction = Field(
+        default="fast", description="how a page's main content is found; quality: more exact, a fifth as fast"
+    )
+    near_duplicates: Literal["keep", "drop"] = Field(
+        default="keep", description="of documents that share most of their text, keep all or only the first"
+    )
+    filters: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="what judges, edits or drops documents, each with its parameters: filters.language.keep=[en] "
+        "filters.quality={}; see docs/corpus.md",
+    )
 
-    validation: float = Field(default=0.05, gt=0, lt=0.5)
-    max_rejected: float = Field(default=0.01, ge=0, le=1)
-    text_column: str = "text"
-    extraction: Extraction = "fast"
-    near_duplicates: Literal["keep", "drop"] = "keep"
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _known(cls, filters: Any) -> Any:
+        from tilth.corpus.filters import FILTERS
+
+        if not isinstance(filters, dict):
+            return filters
+        for name in filters:
+            if name not in FILTERS:
+                raise ValueError(f"there is no filter {name!r}{nearest(str(name), list(FILTERS))}")
+        # Without parameters a filter may be given as `true`, and taken out of a recipe's as `false`.
+        kept = {name: value for name, value in filters.items() if value not in (None, False)}
+        return {name: {} if value is True else value for name, value in kept.items()}
 
     @property
     def reading(self) -> Reading:
         """How files are read."""
         return Reading(self.text_column, self.extraction)
+
+
+def load_corpus_settings(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> CorpusSettings:
+    """Settings from a built-in name (`web`) or a YAML file, or the defaults, changed by `key=value` overrides.
+
+    Raises: UsageError that lists every problem.
+    """
+    values = {} if recipe is None else read_values(recipe, RECIPES)
+    return load_settings(CorpusSettings, overrides, values, "the settings" if recipe is None else str(recipe))

@@ -14,12 +14,12 @@ import pyarrow as pa
 
 from tilth.corpus.clean import cleaner
 from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
+from tilth.corpus.filters import FILTERS, BatchFunction
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sketch import sketcher
-
-BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
+from tilth.errors import UsageError
 
 KEY_COLUMNS = (*(pa.field(name, pa.int64()) for name in SIZES), pa.field("digest", pa.binary(DIGEST_BYTES)))
 
@@ -33,6 +33,13 @@ class Stage:
     make: Callable[..., BatchFunction]
     parameters: dict[str, Any] = field(default_factory=dict)
 
+    def function(self) -> BatchFunction:
+        """The stage in a build. Raises: UsageError for parameters that it does not have, or cannot use."""
+        try:
+            return self.make(**self.parameters)
+        except TypeError as error:
+            raise UsageError(f"filters.{self.name}: {str(error).partition('() ')[2] or error}") from None
+
     def to_json(self) -> dict[str, Any]:
         """What a card says of the stage."""
         return {"name": self.name, "version": self.version, "parameters": self.parameters}
@@ -42,6 +49,11 @@ def stages_of(settings: CorpusSettings) -> list[Stage]:
     """The stages of a build, in order."""
     return [
         Stage("clean", 1, cleaner, {"unicode_form": "NFC"}),
+        *(
+            Stage(each.name, each.version, each.make, settings.filters[each.name])
+            for each in FILTERS.values()
+            if each.name in settings.filters
+        ),
         Stage("normalise", 1, lambda: normalise),
         Stage("measure", 1, lambda: measure),
         Stage("deduplicate", 1, deduplicator),

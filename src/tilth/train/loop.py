@@ -321,7 +321,8 @@ class Run:
         self.trackers.log(
             "evaluation", self.position.step, tokens=self.position.tokens,
             seconds=round(self.position.clock.seconds, 3), train_loss=train_loss, held_out_loss=held_out.loss,
-            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took, parts=held_out.parts,
+            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best,
+            took=took, parts=held_out.parts,
         )  # fmt: skip
         whole = self.replica.whole_model()
         if whole is not None:

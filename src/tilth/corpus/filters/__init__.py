@@ -1,7 +1,7 @@
 """Filters of the corpus pipeline: stages that judge documents, edit them, or say what they are.
 
-Each takes and gives a `pyarrow.RecordBatch` with the columns `text` and `metadata`; those that
-edit the text go before what compares or measures it.
+Each takes and gives a `pyarrow.RecordBatch` with the columns `text` and `metadata`, before documents are measured and
+compared. A new one is a file here and an entry in the table.
 """
 
 from collections.abc import Callable
@@ -18,27 +18,26 @@ BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
 class Filter:
     """A stage by name. version: changes when its results do. make(**parameters): its function in a build.
 
-    reasons: what each reason in the column `drop` means. edits: whether it changes the texts.
+    reasons: what each reason in the column `drop` means.
     """
 
     name: str
     version: int
     make: Callable[..., BatchFunction]
     reasons: dict[str, str]
-    edits: bool = False
 
 
 FILTERS = {
     each.name: each
     for each in (
-        Filter("language", 1, language.language, language.REASONS, edits=True),
-        Filter("lines", 1, lines.lines, lines.REASONS, edits=True),
-        Filter("c4", 1, c4.c4, c4.REASONS, edits=True),
+        Filter("language", 1, language.language, language.REASONS),
+        Filter("lines", 1, lines.lines, lines.REASONS),
+        Filter("c4", 1, c4.c4, c4.REASONS),
         Filter("quality", 1, quality.quality, quality.REASONS),
         Filter("words", 1, words.words, words.REASONS),
         Filter("like", 1, classifier.like, classifier.REASONS),
         Filter("contamination", 1, contamination.contamination, contamination.REASONS),
-        Filter("personal", 1, personal.personal, {}, edits=True),
+        Filter("personal", 1, personal.personal, {}),
     )
 }
 """In an order that makes sense: what tells most for least first, what masks last."""

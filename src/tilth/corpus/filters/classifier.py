@@ -8,6 +8,7 @@ ranks documents, it is no probability of being good.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,19 @@ class Scorer:
         """The score that a share `keep` of the sample's documents reaches."""
         return float(np.quantile(self.sample_scores, 1 - keep))
 
+    def save(self, path: Path) -> None:
+        """Write what `load` reads."""
+        figures = np.array([self.bias, self.auc, *self.tested])
+        with open(path, "wb") as file:
+            np.savez(file, weights=self.weights, sample_scores=self.sample_scores, figures=figures)
+
+    @classmethod
+    def load(cls, path: Path) -> "Scorer":
+        """The scorer that `save` wrote."""
+        with np.load(path, allow_pickle=False) as saved:
+            bias, auc, given, sampled = saved["figures"].tolist()
+            return cls(saved["weights"], bias, auc, (int(given), int(sampled)), saved["sample_scores"])
+
     @property
     def fingerprint(self) -> str:
         """A hash of what decides the scores."""
@@ -99,13 +113,15 @@ def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed:
 
 
 def like(
-    scorer: Scorer, keep: float | None = None, threshold: float | None = None
+    scorer: Scorer | str, keep: float | None = None, threshold: float | None = None
 ) -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     """A stage that drops documents whose score is below a threshold, and adds `like_score` to the metadata.
 
-    keep: the share of documents to keep, by the scores of the scorer's sample; threshold: the score itself.
+    scorer: or the file that one was saved to. keep: the share of documents to keep, by the scores of the scorer's
+    sample; threshold: the score itself.
     Raises: UsageError unless one of the two is given, from 0 to 1.
     """
+    scorer = Scorer.load(Path(scorer)) if isinstance(scorer, str) else scorer
     if (keep is None) == (threshold is None):
         raise UsageError("like: give keep, the share of documents to keep, or threshold, the score to reach")
     limit = scorer.threshold(keep) if keep is not None and 0 < keep <= 1 else threshold

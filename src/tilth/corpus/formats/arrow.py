@@ -65,8 +65,8 @@ def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterat
                     yield _record(batch, index, column, source, row)
         except NoTextColumn as error:
             yield Rejected(source, "whole file", "no_text_column", str(error))
-        except (pa.ArrowException, OSError, MemoryError) as error:
-            # A damaged length can ask for any amount of memory at once.
+        except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
+            # A damaged length can ask for any amount of memory at once; names of columns may be no UTF-8.
             said = str(error).partition("\n")[0] or "a part of it is said to be larger than the memory"
             detail = f"damaged or incomplete: {said}"
             yield Rejected(source, f"from row {row + 1}", "corrupt", detail)

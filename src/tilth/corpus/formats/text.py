@@ -34,6 +34,11 @@ def read_text(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     yield _record(bytes(buffer), source, part + 1 if part else 0, offset)
 
 
+def is_part(record: Record) -> bool:
+    """Whether a record is a part of a text that was cut."""
+    return record.id == f"{record.source}#{record.metadata.get('part')}"
+
+
 def _cut(window: bytes) -> int:
     """Where to cut: after the last blank line of the second half, or newline, or space; else between characters."""
     half = len(window) // 2

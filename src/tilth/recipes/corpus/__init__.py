@@ -1,0 +1,1 @@
+"""Built-in settings of `tilth corpus build`, as YAML files."""
