@@ -1,4 +1,4 @@
-"""What the README tells people to type is run, with smaller settings."""
+"""What the README and the docs tell people to type is run, with smaller settings."""
 
 import os
 import re
@@ -13,8 +13,13 @@ import typer
 
 from tilth import cli
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"(<!-- test -->\n)?```(bash|python)\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parents[1]
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
+BLOCKS = [
+    block
+    for page in PAGES.values()
+    for block in re.findall(r"(<!-- test -->\n)?```(bash|python)\n(.*?)```", page, re.DOTALL)
+]
 TESTED = [(language, block) for mark, language, block in BLOCKS if mark]
 
 TINY = "train.batch_tokens=512 data.length=64 model.layers=1 model.width=64 model.heads=2 tokenizer.vocab_size=500"
@@ -51,8 +56,9 @@ def test_every_replacement_is_used():
 
 
 def test_links_lead_to_files():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (Path(__file__).parents[1] / target).exists(), target
+    for path, page in PAGES.items():
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page):
+            assert (path.parent / target).exists(), target
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_whole_readme_works_from_top_to_bottom(folder):
+def test_the_readme_and_the_docs_work_from_top_to_bottom(folder):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     for language, block in TESTED:
         arguments = ["bash", "-euc"] if language == "bash" else [sys.executable, "-c"]
