@@ -62,7 +62,8 @@ class Segments:
         heads = [text[:MAX_CHARACTERS] for text in texts]
         self.count = len(heads)
         self.codes = _code_points("\n" + "".join(f"{head}\n" for head in heads))
-        self.kinds = _kinds()[self.codes]
+        wide = self.codes.dtype.itemsize == 4
+        self.kinds = _kinds(sys.maxunicode + 1 if wide else 2**16)[self.codes]
         self._bounds = np.cumsum([1] + [len(head) + 1 for head in heads])
 
     @cached_property
@@ -197,11 +198,11 @@ def _code_points(text: str) -> np.ndarray:
 
 
 @cache
-def _kinds() -> np.ndarray:
-    """uint8: the flags of every code point. The table takes some tenths of a second, once in a process."""
-    kinds = np.zeros(sys.maxunicode + 1, np.uint8)
+def _kinds(count: int = 2**16) -> np.ndarray:
+    """uint8 (count,): flags of the first code points. All of them take some tenths of a second, once in a process."""
+    kinds = np.zeros(count, np.uint8)
     category = unicodedata.category
-    for code in range(sys.maxunicode + 1):
+    for code in range(count):
         kind = category(chr(code))
         if kind[0] in "LMN":
             kinds[code] = WORD | LETTER if kind[0] == "L" else WORD

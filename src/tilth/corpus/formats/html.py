@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.mark import Deadly, guarded
@@ -83,7 +85,8 @@ def page_text(content: bytes, charset: str | None = None, extraction: Extraction
     """
     if len(content) > MAX_BYTES:
         raise PageProblem("too_large", f"a page above {MAX_BYTES // 1_000_000} MB is not parsed")
-    content = _LONG_TAG.sub(_bound_attributes, content)
+    if _longest_tag(content) > 2 * MAX_ATTRIBUTES:
+        content = _LONG_TAG.sub(_bound_attributes, content)
     depth = _depth(content)
     if depth > MAX_PARSED_DEPTH:
         raise PageProblem(
@@ -144,6 +147,12 @@ def _licence(tree: Any) -> str:
         address, marked = link.getattr("href") or "", "license" in (link.getattr("rel") or "").lower().split()
         found.append((any(place in address for place in _CREATIVE_COMMONS), marked, -len(found), address))
     return max(found)[3] if found else ""
+
+
+def _longest_tag(content: bytes) -> int:
+    """A bound on the bytes of a tag: the largest distance between two `>`."""
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord(">"))
+    return int(np.diff(ends, prepend=0, append=len(content)).max(initial=0))
 
 
 def _bound_attributes(tag: re.Match[bytes]) -> bytes:
