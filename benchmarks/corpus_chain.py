@@ -91,8 +91,8 @@ def main() -> None:
         ratio = peer_median / medians[name]
         lines.append(f"| {name} | {kept[name]} | {spread} | {megabytes / medians[name]:.1f} | {ratio:.1f} |")
     about = (
-        f"{describe()}. {megabytes:.0f} MB of HTML ({given.copies} copies of the files, so that start-up weighs less; all "
-        f"but one of each page are dropped as duplicates at the end), {given.repeats} runs of each."
+        f"{describe()}. {megabytes:.0f} MB of HTML ({given.copies} copies of the files, so that start-up weighs "
+        f"less; all but one of each page are dropped as duplicates at the end), {given.repeats} runs of each."
     )
     write_table(given.results / "corpus_chain.md", __doc__ or "", about, lines)
     print("\n".join(lines))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.corpus.records import fixed_rows
+from tilth.corpus.rolling import inverse_powers, powers
 from tilth.key import Key, mix
 
 MAX_BYTES = 1_000_000
@@ -21,8 +22,7 @@ MAX_BYTES = 1_000_000
 SLICE_BYTES = 1_000_000
 """Text that is hashed together: the arrays of a slice stay near the processor."""
 
-_BASE = 0x100000001B3
-_PRIME = np.uint64(_BASE)
+_PRIME = np.uint64(0x100000001B3)
 _SPACE = ord(" ")
 
 
@@ -73,9 +73,6 @@ def shingle_hashes(texts: pa.Array, shingle: int) -> Iterator[tuple[np.ndarray, 
 
     texts: strings with single spaces between words. A document with fewer words than a shingle is one shingle.
     Yields (hashes, starts): uint64 hashes of the slice's shingles, and where each of its documents starts in them.
-
-    A shingle's hash is its part of a polynomial over the slice's bytes, moved to the power 0 by the inverse of the
-    base (Karp and Rabin 1987), so that all of them come from one running sum.
     """
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     content = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
@@ -93,9 +90,8 @@ def shingle_hashes(texts: pa.Array, shingle: int) -> Iterator[tuple[np.ndarray, 
 def _hash_slice(
     content: np.ndarray, starts: np.ndarray, ends: np.ndarray, shingle: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    powers, inverses = _powers(len(content) + 1)
     sums = np.zeros(len(content) + 1, np.uint64)
-    np.cumsum((content.astype(np.uint64) + np.uint64(1)) * powers[: len(content)], out=sums[1:])
+    np.cumsum((content.astype(np.uint64) + np.uint64(1)) * powers(len(content)), out=sums[1:])
     spaces = np.flatnonzero(content == _SPACE)
     after = np.searchsorted(spaces, ends)
     before = np.searchsorted(spaces, starts)
@@ -115,7 +111,7 @@ def _hash_slice(
     first_words = firsts[document] + np.arange(len(document)) - shingle_starts[document]
     last_words = np.minimum(first_words + shingle - 1, lasts[document])
     begin, end = word_starts[first_words], word_ends[last_words]
-    return mix((sums[end] - sums[begin]) * inverses[begin]), shingle_starts
+    return mix((sums[end] - sums[begin]) * inverse_powers(len(sums))[begin]), shingle_starts
 
 
 def _between(values: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.ndarray:
@@ -123,20 +119,6 @@ def _between(values: np.ndarray, before: np.ndarray, after: np.ndarray) -> np.nd
     counts = after - before
     offsets = np.repeat(before - (np.cumsum(counts) - counts), counts)
     return values[offsets + np.arange(len(offsets))]
-
-
-_POWERS: list[np.ndarray] = []
-
-
-def _powers(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of the base modulo 2^64 from 0 on, and their inverses; kept from one slice to the next."""
-    if not _POWERS or len(_POWERS[0]) < count:
-        _POWERS[:] = []
-        for base in (_BASE, pow(_BASE, -1, 2**64)):
-            steps = np.full(count, base, np.uint64)
-            steps[0] = 1
-            _POWERS.append(np.multiply.accumulate(steps))
-    return _POWERS[0], _POWERS[1]
 
 
 def _salts(count: int) -> np.ndarray:

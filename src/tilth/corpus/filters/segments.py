@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tilth.corpus.rolling import inverse_powers, powers
 from tilth.key import mix
 
 MAX_CHARACTERS = 1_000_000
@@ -29,7 +30,6 @@ GROUP_CHARACTERS = 200_000
 
 WORD, LETTER, BLANK = 1, 2, 4
 
-_BASE = 0x9E3779B97F4A7C15
 _NEXT = np.uint64(0xC2B2AE3D27D4EB4F)
 
 
@@ -139,12 +139,12 @@ class Segments:
 
     def _hashes(self, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
         sums = self._sums
-        return mix((sums[ends] - sums[starts]) * _powers(len(sums), True)[starts])
+        return mix((sums[ends] - sums[starts]) * inverse_powers(len(sums))[starts])
 
     @cached_property
     def _sums(self) -> np.ndarray:
         values = self.codes + np.uint64(1)
-        values *= _powers(len(values), False)
+        values *= powers(len(values))
         sums = np.zeros(len(values) + 1, np.uint64)
         np.cumsum(values, out=sums[1:])
         return sums
@@ -210,17 +210,3 @@ def _kinds(count: int = 2**16) -> np.ndarray:
             kinds[code] = BLANK
     kinds[ord("_")] = WORD
     return kinds
-
-
-_tables: dict[bool, np.ndarray] = {}
-
-
-def _powers(size: int, inverse: bool) -> np.ndarray:
-    """uint64 (size,): powers of the base modulo 2^64, or of its inverse."""
-    table = _tables.get(inverse)
-    if table is None or len(table) < size:
-        base = pow(_BASE, -1, 2**64) if inverse else _BASE
-        table = np.ones(max(size, 4 * GROUP_CHARACTERS), np.uint64)
-        table[1:] = np.uint64(base)
-        table = _tables[inverse] = np.cumprod(table)
-    return table[:size]
