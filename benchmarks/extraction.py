@@ -24,6 +24,9 @@ import trafilatura
 from machine import describe, write_table
 
 from tilth.corpus.formats.html import page_text
+from tilth.corpus.reading import Reading
+
+QUALITY = Reading(extraction="quality")
 
 RESULTS = Path(__file__).parent / "results" / "extraction.md"
 WORDS = re.compile(r"\w+")
@@ -31,7 +34,7 @@ SHINGLE = 4
 
 EXTRACTORS: dict[str, Callable[[bytes], str]] = {
     "fast": lambda page: page_text(page).text,
-    "quality": lambda page: page_text(page, extraction="quality").text,
+    "quality": lambda page: page_text(page, reading=QUALITY).text,
     "trafilatura": lambda page: trafilatura.extract(page) or "",
 }
 

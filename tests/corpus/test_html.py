@@ -10,11 +10,14 @@ pytest.importorskip("resiliparse", reason="needs the extra html")
 from tilth.corpus.formats import html as html_module
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.formats.html import MAX_BYTES, PageProblem, page_text
+from tilth.corpus.reading import Reading
 
 GERMAN = "Ein langer Absatz über Felder und Böden, der größtenteils aus Wörtern besteht."
 RUSSIAN = "Привет, это русский текст о полях и почвах, который довольно длинный."
 JAPANESE = "これは日本語の文章です。畑と土についての、かなり長い文章です。"
 QUOTED = "A caf\u00e9 \u201cquoted\u201d \u2013 with a dash and \u20ac 5."
+
+QUALITY = Reading(extraction="quality")
 
 
 def page(text, head=""):
@@ -149,19 +152,35 @@ ARTICLE = (
 
 def test_quality():
     pytest.importorskip("trafilatura", reason="needs the extra web")
-    found = page_text(ARTICLE.encode(), extraction="quality")
+    found = page_text(ARTICLE.encode(), reading=QUALITY)
     assert found.text.count("Sentence number") == 8
     assert "Home" not in found.text and "disagree" not in found.text
     assert "extract" not in found.metadata
-    assert [page_text(ARTICLE.encode(), extraction="quality").text for _ in range(4)] == [found.text] * 4
+    assert [page_text(ARTICLE.encode(), reading=QUALITY).text for _ in range(4)] == [found.text] * 4
+
+
+def test_no_time_goes_into_pages_of_languages_that_will_be_dropped(monkeypatch):
+    for module in ("trafilatura", "fasttext"):
+        pytest.importorskip(module)
+    seen = []
+    by_trafilatura = html_module._by_trafilatura
+    monkeypatch.setattr(html_module, "_by_trafilatura", lambda html: seen.append(html) or by_trafilatura(html))
+    german = page("<p>" + "Der Ausschuss trat zusammen und hörte, was mit dem Geld der Stadt geschehen war. " * 20)
+    reading = Reading(extraction="quality", languages=("en",))
+    assert page_text(ARTICLE.encode(), reading=reading).text == page_text(ARTICLE.encode(), reading=QUALITY).text
+    assert len(seen) == 2
+    found = page_text(german.encode(), reading=reading)
+    assert len(seen) == 2 and found.metadata["extraction"] == "fast" and "Der Ausschuss" in found.text
+    assert page_text(german.encode(), reading=Reading(extraction="quality", languages=("de",))).text
+    assert len(seen) == 3
 
 
 def test_quality_falls_back_to_fast_and_says_so(monkeypatch):
     pytest.importorskip("trafilatura", reason="needs the extra web")
     many = page("<br>".join(f"line {number}" for number in range(25_000)))
     for content in (many.encode(), b"<html><body></body></html>", b"<html><body>" + HOSTILE["3 MB"]):
-        found = page_text(content, extraction="quality")
+        found = page_text(content, reading=QUALITY)
         assert found.metadata["extraction"] == "fast"
         assert found.text == page_text(content).text
     monkeypatch.setattr(html_module, "MAX_QUALITY_TAGS", 10)
-    assert page_text(ARTICLE.encode(), extraction="quality").metadata["extraction"] == "fast"
+    assert page_text(ARTICLE.encode(), reading=QUALITY).metadata["extraction"] == "fast"

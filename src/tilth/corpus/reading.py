@@ -9,7 +9,11 @@ Extraction = Literal["fast", "quality"]
 
 @dataclass(frozen=True)
 class Reading:
-    """text_column: the field of tables and JSON records that holds the text."""
+    """text_column: the field of tables and JSON records that holds the text.
+
+    languages: those that will be kept, when others will be dropped: no time goes into the pages of others. Empty for all.
+    """
 
     text_column: str = "text"
     extraction: Extraction = "fast"
+    languages: tuple[str, ...] = ()

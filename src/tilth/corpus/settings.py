@@ -53,7 +53,9 @@ class CorpusSettings(Settings):
     @property
     def reading(self) -> Reading:
         """How files are read."""
-        return Reading(self.text_column, self.extraction)
+        language = self.filters.get("language", {})
+        languages = [] if language.get("by_paragraph") else language.get("keep") or []
+        return Reading(self.text_column, self.extraction, tuple(languages))
 
 
 def load_corpus_settings(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> CorpusSettings:

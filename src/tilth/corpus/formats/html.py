@@ -1,5 +1,6 @@
 """HTML: the main content of a page as plain text, and what the page says of itself."""
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.mark import Deadly, guarded
-from tilth.corpus.reading import Extraction, Reading
+from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Record, Rejected
 from tilth.errors import import_extra
 
@@ -32,6 +33,9 @@ MAX_QUALITY_TAGS = 20_000
 """Tags past which the fast extraction is used in any case: trafilatura takes up to 5 s for so many."""
 
 MAX_TITLE = 1000
+
+SURE = 0.9
+"""Confidence from which the fast pass's text is taken to tell the language of the better one."""
 
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w.:-]{2,40})""", re.IGNORECASE)
 _LONG_TAG = re.compile(rb"<([A-Za-z][\w:-]{0,40})[^>]{%d,}" % (2 * MAX_ATTRIBUTES))
@@ -67,20 +71,20 @@ def read_html(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
         if len(content) > MAX_BYTES:
             break
     try:
-        page = page_text(bytes(content), extraction=reading.extraction)
+        page = page_text(bytes(content), reading=reading)
     except PageProblem as problem:
         yield Rejected(source, "whole file", problem.reason, str(problem))
         return
     yield Record(source, page.text, source, page.metadata)
 
 
-def page_text(content: bytes, charset: str | None = None, extraction: Extraction = "fast") -> Page:
+def page_text(content: bytes, charset: str | None = None, reading: Reading = Reading()) -> Page:
     """The main content of a page, in time and memory bounded by its size, which is at most 16 MB.
 
     charset: what the HTTP header said. Metadata: `charset`, `charset_declared`, `undecodable` (see `decode`), `title`,
     `language` (the page's attribute), `licence` (the address of a Creative Commons licence, or of another that is
-    marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large or gives
-    nothing.
+    marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large, gives nothing,
+    or is surely in a language that will be dropped.
     Raises: PageProblem, TilthError.
     """
     if len(content) > MAX_BYTES:
@@ -100,28 +104,38 @@ def page_text(content: bytes, charset: str | None = None, extraction: Extraction
         raise PageProblem("invalid_utf8", str(error)) from None
     try:
         with guarded(content):
-            return _parsed(html, metadata, extraction, len(content) <= MAX_MAIN_BYTES, depth <= MAX_DEPTH)
+            return _parsed(html, metadata, reading, len(content) <= MAX_MAIN_BYTES, depth <= MAX_DEPTH)
     except Deadly as deadly:
         raise PageProblem(deadly.reason, str(deadly)) from None
 
 
-def _parsed(html: str, metadata: dict[str, Any], extraction: Extraction, small: bool, shallow: bool) -> Page:
+def _parsed(html: str, metadata: dict[str, Any], reading: Reading, small: bool, shallow: bool) -> Page:
     tree = import_extra("resiliparse.parse.html", "html").HTMLTree.parse(html)
     metadata |= _about(tree)
-    if extraction == "quality":
-        text = _by_trafilatura(html) if small and html.count("<") <= MAX_QUALITY_TAGS else None
-        if text:
-            return Page(text, metadata)
-        metadata["extraction"] = "fast"
-    text = import_extra("resiliparse.extract.html2text", "html").extract_plain_text(
-        tree,
-        main_content=small and shallow,
-        alt_texts=False,
-        comments=False,
-        post_meta=False,
-        list_bullets=True,
+    fast = functools.partial(_by_resiliparse, tree, small and shallow)
+    if reading.extraction == "fast":
+        return Page(fast(), metadata)
+    first = fast() if reading.languages else ""
+    able = small and html.count("<") <= MAX_QUALITY_TAGS and not _is_foreign(first, reading.languages)
+    if better := able and _by_trafilatura(html):
+        return Page(better, metadata)
+    return Page(first or fast(), {**metadata, "extraction": "fast"})
+
+
+def _by_resiliparse(tree: Any, main_content: bool) -> str:
+    return import_extra("resiliparse.extract.html2text", "html").extract_plain_text(
+        tree, main_content=main_content, alt_texts=False, comments=False, post_meta=False, list_bullets=True
     )
-    return Page(text, metadata)
+
+
+def _is_foreign(text: str, languages: tuple[str, ...]) -> bool:
+    """Whether a text is surely in none of the languages; no text is when there are none."""
+    if not languages:
+        return False
+    from tilth.corpus.filters.language import identify
+
+    language, confidence = identify(text)
+    return confidence >= SURE and language not in languages
 
 
 def _by_trafilatura(html: str) -> str | None:

@@ -103,7 +103,7 @@ def _item(crawl: Any, frame: Frame, source: str, reading: Reading) -> Item:
     if kind == "text/plain":
         return _plain_text(frame, source, headers, body, charset, {"content_type": kind})
     try:
-        page = page_text(body, charset, reading.extraction)
+        page = page_text(body, charset, reading)
     except PageProblem as problem:
         raise _Malformed(problem.reason, str(problem)) from None
     metadata = _about(headers) | {"content_type": kind} | page.metadata
