@@ -11,9 +11,13 @@ Extraction = Literal["fast", "quality"]
 class Reading:
     """text_column: the field of tables and JSON records that holds the text.
 
-    languages: those that will be kept, when others will be dropped: no time goes into the pages of others. Empty for all.
+    languages: those that will be kept, when others will be dropped: no time goes into pages of others. Empty for all.
     """
 
     text_column: str = "text"
     extraction: Extraction = "fast"
     languages: tuple[str, ...] = ()
+
+
+PLAIN = Reading()
+"""How files are read unless told."""

@@ -12,7 +12,7 @@ import numpy as np
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.mark import Deadly, guarded
-from tilth.corpus.reading import Reading
+from tilth.corpus.reading import PLAIN, Reading
 from tilth.corpus.records import Item, Record, Rejected
 from tilth.errors import import_extra
 
@@ -78,13 +78,13 @@ def read_html(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     yield Record(source, page.text, source, page.metadata)
 
 
-def page_text(content: bytes, charset: str | None = None, reading: Reading = Reading()) -> Page:
+def page_text(content: bytes, charset: str | None = None, reading: Reading = PLAIN) -> Page:
     """The main content of a page, in time and memory bounded by its size, which is at most 16 MB.
 
     charset: what the HTTP header said. Metadata: `charset`, `charset_declared`, `undecodable` (see `decode`), `title`,
     `language` (the page's attribute), `licence` (the address of a Creative Commons licence, or of another that is
-    marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large, gives nothing,
-    or is surely in a language that will be dropped.
+    marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large, gives
+    nothing, or is surely in a language that will be dropped.
     Raises: PageProblem, TilthError.
     """
     if len(content) > MAX_BYTES:
