@@ -177,7 +177,8 @@ def plan(values: Mapping[str, Any]) -> None:
     rows = {
         "machine": f"{values['processor']}, {values['dtype']}",
         "parameters": f"{values['parameters']:,}, of them {values['trunk_parameters']:,} in the trunk",
-        "memory of a step": f"{_bytes(memory['peak'])} estimated{measured} ({parts}); {_bytes(memory['free'])} free",
+        "memory of a step": f"{_bytes(memory['peak'])} estimated{measured} ({parts}, each at its highest); "
+        f"{_bytes(memory['free'])} free; the process itself takes some hundred MB more",
         "micro-batch": f"{micro['rows']} rows, {micro['tokens']:,} tokens"
         + (f"; up to {fits} rows of a step fit" if fits is not None else ""),
         "speed": f"{values['probe']['tokens_per_second']:,.0f} tokens a second" if values["probe"] else "not known",
