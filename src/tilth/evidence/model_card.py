@@ -40,7 +40,7 @@ def run_model_card(run: Path) -> str:
         "family": family,
         "size": str(record.recipe.get("size", "")),
         "method": OBJECTIVES.get(record.objective, record.objective),
-        "mask": _mask_token(run),
+        **_special_texts(run),
         "card": card,
         "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
@@ -58,12 +58,17 @@ def run_model_card(run: Path) -> str:
     return render("run_card.md.j2", context)
 
 
-def _mask_token(run: Path) -> str:
-    """How the run's tokenizer writes a masked token."""
+def _special_texts(run: Path) -> dict[str, str]:
+    """How the run's tokenizer writes a masked token ("mask") and the end of a text ("end", "" without one)."""
     path = run / "tokenizer.json"
-    tokenizer = load_tokenizer(path) if path.is_file() else None
-    mask = None if tokenizer is None else tokenizer.special.mask
-    return "[MASK]" if tokenizer is None or mask is None else tokenizer.backend.id_to_token(mask) or "[MASK]"
+    if not path.is_file():
+        return {"mask": "[MASK]", "end": ""}
+    tokenizer = load_tokenizer(path)
+    mask, end = (
+        "" if index is None else tokenizer.backend.id_to_token(index) or ""
+        for index in (tokenizer.special.mask, tokenizer.special.eot)
+    )
+    return {"mask": mask or "[MASK]", "end": end}
 
 
 def finetuned_model_card(result: dict[str, Any], name: str) -> str:

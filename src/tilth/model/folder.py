@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tilth.errors import TilthError, import_extra
 from tilth.files import read_json, whole_folder, write_json
+from tilth.model.belonging import RECORD, check_tokenizer, tokenizer_record
 from tilth.model.families import FAMILIES, Family
 from tilth.model.model import Model
 from tilth.model.names import to_ours, to_theirs
@@ -57,7 +58,8 @@ def save_model(
         config["problem_type"] = "single_label_classification"
     try:
         with whole_folder(Path(folder)) as aside:
-            write_json(aside / "config.json", config)
+            _save_tokenizer(model, tokenizer, special_ids, aside)
+            write_json(aside / "config.json", config | {RECORD: tokenizer_record(aside)})
             save_file(
                 {name: tensor.detach().float().cpu() for name, tensor in tensors.items()},
                 aside / "model.safetensors",
@@ -65,7 +67,6 @@ def save_model(
             )
             if step is not None:  # not in the weights' metadata, which safetensors writes in any order
                 write_json(aside / TRAINING, {"step": step})
-            _save_tokenizer(model, tokenizer, special_ids, aside)
             if "causal" in kept:
                 ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
                 write_json(aside / "generation_config.json", ids)
@@ -110,11 +111,7 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     except ValueError as error:
         raise TilthError(f"{folder / 'config.json'} is damaged: {error}; download or save the model again") from None
     tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > trunk_config.vocab_size:
-        raise TilthError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} entries and the model {trunk_config.vocab_size}: "
-            "they do not belong together; restore the tokenizer the model was trained with"
-        )
+    check_tokenizer(folder, config, family, tokenizer, trunk_config.vocab_size)
     with torch.device("meta"):
         model = Model(family, trunk_config, heads, labels)
     state = to_ours(_prefixed(_read_weights(folder), family), family.names, trunk_config)

@@ -58,6 +58,14 @@ def special_tokens(backend: Tokenizer, config: dict[str, Any] | None = None) -> 
     return SpecialTokens(**roles)
 
 
+def named_special_ids(folder: Path, backend: Tokenizer) -> dict[str, int]:
+    """Ids of the special tokens that a Hugging Face folder's configuration names: pad, bos, eos, unk, ... -> id."""
+    config = _folder_config(folder)
+    named = {key.removesuffix("_token"): _content(value) for key, value in config.items() if key.endswith("_token")}
+    ids = {role: backend.token_to_id(name) for role, name in named.items() if name}
+    return {role: index for role, index in ids.items() if index is not None}
+
+
 def _wrap(backend: Tokenizer, config: dict[str, Any], path: Path) -> TextTokenizer:
     if backend.get_vocab_size() == 0:
         raise TilthError(f"the tokenizer in {path} has an empty vocabulary")
