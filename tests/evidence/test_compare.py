@@ -37,6 +37,12 @@ def run(start: Path, data: dict[str, Path], out: Path, **changes) -> dict:
     return compare("classify", data["data"], out, test=data["test"], models=[start], **settings)
 
 
+def test_a_length_that_a_model_does_not_have_is_told_before_anything_is_trained(small_folder, data, tmp_path: Path):
+    with pytest.raises(UsageError, match="max_length=99 is more than the 24 tokens that the model reads"):
+        run(small_folder("bert", "masked"), data, tmp_path / "out", overrides=["max_length=99"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_system_is_measured_at_every_budget_and_seed(small_folder, data, tmp_path: Path):
     result = run(small_folder("bert", "masked"), data, tmp_path / "out")
     names = [system["name"] for system in result["systems"]]

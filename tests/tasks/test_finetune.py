@@ -169,6 +169,18 @@ def test_rates_fall_towards_the_input(small_folder):
     assert "trunk.blocks.0.mlp.up.weight" in decayed and "trunk.blocks.0.mlp.up.bias" not in decayed
 
 
+def test_the_settings_used_are_recorded(small_folder, train: Path, tmp_path: Path):
+    def used(name: str, *overrides: str) -> list:
+        settings = ["epochs=1", "max_steps=1", *overrides]
+        finetune(small_folder("bert", "masked"), train, tmp_path / name, overrides=settings, progress=False)
+        recorded = json.loads((tmp_path / name / "finetune.json").read_text())["settings"]
+        return [recorded[setting] for setting in ("lr", "head_lr", "max_length")]
+
+    assert used("a") == [0.0024, 0.0024, 24]
+    assert used("b", "lr=1e-3", "max_length=12") == [0.001, 0.001, 12]
+    assert used("c", "freeze=true") == [None, 0.003, 24]
+
+
 def test_default_rate_falls_with_width():
     assert FinetuneSettings().peak_rates(768)[0] == pytest.approx(1e-4)
     assert FinetuneSettings().peak_rates(256)[0] == pytest.approx(3e-4)
@@ -185,6 +197,10 @@ def test_wrong_use_is_told_before_anything_is_written(small_folder, train: Path,
         finetune(start, write(tmp_path / "one.jsonl", [("a", "good"), ("b", "good")]), out, progress=False)
     with pytest.raises(TilthError, match="1 label.*not learned: 'ugly'"):
         finetune(start, train, out, valid=write(tmp_path / "v.jsonl", [("a", "ugly")]), progress=False)
+    with pytest.raises(
+        UsageError, match="max_length=4000 is more than the 24 tokens that the model reads; give at most"
+    ):
+        finetune(start, train, out, overrides=["max_length=4000"], progress=False)
     with pytest.raises(TilthError, match="no model folder at"):
         finetune(tmp_path / "none" / "such" / "folder", train, out, progress=False)
     assert not out.exists()

@@ -48,7 +48,7 @@ def finetune(
     model_path: a run, a model folder (ours or anyone's of a known architecture), or a name on the Hugging Face hub.
     valid: data for early stopping; without it a share of `data` is held out where there are 32 examples per label.
     overrides: `key=value` changes to `FinetuneSettings`. overwrite: replace a fine-tuned model that is in `out`.
-    Returns what finetune.json holds.
+    Returns what finetune.json holds; its settings are those used, with the rates and the length that the model decided.
     Raises: UsageError for wrong settings and when `out` holds a fine-tuned model, TilthError for data, a model or a
     folder that cannot be used.
     """
@@ -70,6 +70,7 @@ def finetune(
             examples, held_out = split_for_stopping(examples, settings)
 
         model, tokenizer = load_model(model_path)
+        settings = settings.for_model(model.config)
         device = pick_device(settings.device)
         model.to(device)
         keep_freed_memory()
