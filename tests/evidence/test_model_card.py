@@ -165,3 +165,16 @@ def test_text_cannot_end_its_markdown():
     assert plain("a_b [x](y)\n# <script>") == r"a\_b \[x\](y) \# \<script\>"
     assert code("x``y") == "``` x``y ```"
     assert code("plain") == "`plain`"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"freeze": True, "summary": "trained"}, "Only the head was trained: the trunk is as it was."),
+        ({"freeze": True, "summary": "mean"}, "the trunk is as it was, but for its top block, which takes the mean"),
+        ({"freeze": False, "summary": "mean"}, None),
+    ],
+)
+def test_a_card_says_when_the_trunk_was_frozen(settings, sentence):
+    card = finetuned_model_card({"task": "classify", "labels": ["a", "b"], "settings": settings}, "model")
+    assert sentence in card if sentence else "Only the head" not in card

@@ -88,9 +88,12 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
         metadata["base_model"] = base
     else:
         base = _relative(base)
+    settings = result.get("settings") or {}
     context = {
         "metadata": _metadata(metadata),
         "name": plain(name),
+        "frozen": settings.get("freeze"),
+        "mean": settings.get("summary") == "mean",
         "base": code(base) if base else "",
         "data": code(Path(str(result["data"])).name) if result.get("data") else "",
         "labels": [code(str(label)) for label in result.get("labels") or []],
@@ -101,7 +104,7 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
         "seconds": result.get("seconds"),
         "flops": result.get("flops"),
         "weights": result.get("weights_sha256"),
-        "settings": yaml.safe_dump(result.get("settings") or {}, sort_keys=False, allow_unicode=True).strip(),
+        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
     }
     return render("finetuned_card.md.j2", context)
 

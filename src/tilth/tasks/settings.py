@@ -34,9 +34,13 @@ class FinetuneSettings(Settings):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     summary: Literal["mean", "trained"] = Field(
         "mean",
-        description="start the top block as the mean of a text's vectors, or keep what pre-training made of it",
+        description="start the top block as the mean of a text's vectors, or keep what pre-training made of it, which "
+        "is the default when frozen",
     )
-    freeze: bool = Field(False, description="train the head only, on the trunk's features as they are")
+    freeze: bool = Field(
+        False,
+        description="train the head only; the trunk stays as it was, save its top block where summary=mean is given",
+    )
     max_length: int | None = Field(
         None, ge=3, description="tokens of a text that are read, at most and by default the model's length"
     )
@@ -54,11 +58,14 @@ class FinetuneSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _epochs_as_given(cls, values: Any) -> Any:
-        """Epochs that were asked for are what is trained: the default bounds in updates would overrule them."""
-        if isinstance(values, dict) and "epochs" in values:
-            return {"min_steps": 1, "max_steps": None, **values}
-        return values
+    def _defaults_beside_others(cls, values: Any) -> Any:
+        """Epochs that were asked for are what is trained, though the default bounds in updates would overrule them; and
+        a frozen trunk stays whole, though the default summary would start its top block anew.
+        """
+        if not isinstance(values, dict):
+            return values
+        bounds = {"min_steps": 1, "max_steps": None} if "epochs" in values else {}
+        return bounds | ({"summary": "trained"} if values.get("freeze") else {}) | values
 
     def idle(self) -> dict[str, str]:
         frozen = dict.fromkeys(("lr", "layer_decay"), "freeze") if self.freeze else {}
