@@ -117,6 +117,21 @@ def assert_self_contained(text: str) -> None:
     assert structure.tags.isdisjoint({"script", "iframe", "object", "embed", "img"})
 
 
+@pytest.mark.parametrize(
+    ("resumes", "device", "text"),
+    [
+        ([], "cpu", "Threads</th><td>2</td>"),
+        ([{"step": 20, "threads": 2}, {"step": 30, "threads": 1}], "cpu", "2, 1 from step 30 on"),
+        ([], "cuda", None),
+    ],
+)
+def test_the_number_of_threads_is_named_since_the_bits_depend_on_it(tmp_path, resumes, device, text):
+    events = [START | {"device": device}, *finished_events()[1:-1]]
+    events += [{"event": "resume", **resume} for resume in resumes] + [END]
+    report = report_of(make_run(tmp_path / "run", events))
+    assert text in report if text else "Threads" not in report
+
+
 def test_the_loss_of_two_objectives_is_called_their_sum(tmp_path):
     events = finished_events()
     events[-1]["parts"] = {"masked": 4.9, "next_sentence": 0.5321}

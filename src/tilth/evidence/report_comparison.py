@@ -77,6 +77,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
             ("Test data", _text(result.get("test"))),
             ("Labels", ", ".join(map(str, result["labels"]))),
             ("Seeds", ", ".join(map(str, result["seeds"]))),
+            ("Threads", _text(result.get("threads"))),
         ],
     }
 

@@ -198,11 +198,27 @@ def _cost(record: RunRecord) -> list[tuple[str, str]]:
         ("Parameters", human.count(record.parameters)),
         ("Estimated operations", f"{human.scientific(record.flops)} FLOPs, an estimate from the matrix products"),
         ("Machine", str(start.get("processor") or start.get("device") or "")),
+        ("Threads", _threads(record)),
         ("Computed in", str(start.get("dtype") or "")),
         ("Started", moment(start.get("time"))),
         ("Checkpoints written", human.count(len(record.checkpoints))),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _threads(record: RunRecord) -> str:
+    """With how many threads a CPU computed, and from which step on with another number; "" where it is not on record.
+
+    Equal numbers give equal bits.
+    """
+    if record.start.get("device") != "cpu" or not record.start.get("threads"):
+        return ""
+    numbers, text = [record.start["threads"]], str(record.start["threads"])
+    for event in record.resumes:
+        if event.get("threads") not in (None, numbers[-1]):
+            numbers.append(event["threads"])
+            text += f", {event['threads']} from step {human.count(event['step'])} on"
+    return text
 
 
 def moment(time: object) -> str:
