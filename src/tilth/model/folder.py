@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tilth.errors import TilthError, import_extra
+from tilth.errors import TilthError, UsageError, import_extra
 from tilth.files import read_json, whole_folder, write_json
 from tilth.model.belonging import RECORD, check_tokenizer, tokenizer_record
 from tilth.model.families import FAMILIES, Family
@@ -88,8 +88,8 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     """Open a model folder (ours, or anyone's of a known architecture) or a name on the Hugging Face hub.
 
     Weights are read from safetensors only; nothing is unpickled and no remote code runs.
-    Raises: TilthError when it is not there, is incomplete, is of an unknown architecture, or does not fit its
-    tokenizer.
+    Raises: UsageError when it is not there, TilthError when it is incomplete, is of an unknown architecture, or does
+    not fit its tokenizer.
     """
     folder = _local_folder(source)
     config = read_json(folder / "config.json")
@@ -179,16 +179,16 @@ def _local_folder(source: str | Path) -> Path:
             return folder / "model"
         raise TilthError(f"{folder} is not a model folder: it has no config.json")
     if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
-        raise TilthError(f"no model folder at {source}")
+        raise UsageError(f"no model folder at {source}")
     try:
         hub = import_extra("huggingface_hub", "hub")
     except TilthError as error:
-        raise TilthError(f"no model folder at {source}; to look for it on the Hugging Face hub: {error}") from None
+        raise UsageError(f"no model folder at {source}; to look for it on the Hugging Face hub: {error}") from None
     try:
         return Path(hub.snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TilthError(
+        raise UsageError(
             f"{source} is neither a model folder here nor to be had from the Hugging Face hub: {reason}"
         ) from None
 
