@@ -10,7 +10,7 @@ import yaml
 from tilth.evidence import human
 from tilth.evidence.report import render
 from tilth.evidence.report_comparison import metric_name
-from tilth.evidence.report_run import OBJECTIVES
+from tilth.evidence.report_run import OBJECTIVES, size_in_words
 from tilth.evidence.report_run_pictures import bits_caption
 from tilth.evidence.run_record import read_run
 from tilth.tokens.load import load_tokenizer
@@ -38,7 +38,7 @@ def run_model_card(run: Path) -> str:
         "name": plain(run.resolve().name),
         "causal": causal,
         "family": family,
-        "size": str(record.recipe.get("size", "")),
+        "size": size_in_words(record.recipe),
         "method": OBJECTIVES.get(record.objective, record.objective),
         **_special_texts(run),
         "card": card,
