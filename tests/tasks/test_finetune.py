@@ -123,9 +123,15 @@ def test_the_best_model_on_held_out_data_is_the_one_kept(small_folder, train: Pa
     assert right / 60 == pytest.approx(result["valid"]["accuracy"]["value"])
 
 
-def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path):
-    few = write(tmp_path / "few.jsonl", reviews(16))
-    result = finetune(small_folder("bert", "masked"), few, tmp_path / "out", overrides=["min_steps=20"], progress=False)
+def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path, capsys):
+    few, start = write(tmp_path / "few.jsonl", reviews(16)), small_folder("bert", "masked")
+    result = finetune(start, few, tmp_path / "out", overrides=["min_steps=20"])
+    told = "No examples are held out: 16 are fewer than 32 for each of 2 labels. So training does not stop early"
+    assert told in capsys.readouterr().err
+    other = write(tmp_path / "other.jsonl", [("nothing else is good", "good"), ("nothing else is bad", "bad")])
+    for name, valid, setting in (("valid", other, []), ("none", None, ["valid_share=0"])):
+        finetune(start, few, tmp_path / name, valid=valid, overrides=["max_steps=1", *setting])
+        assert "held out" not in capsys.readouterr().err
     assert result["examples"] == {"train": 16, "valid": 0}
     assert result["steps"] == 20
     assert result["valid"] == {} and result["history"][-1]["valid_loss"] is None
