@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,42 @@ def test_every_verb_has_help(verb):
     result = run(*verb.split(), "--help")
     assert result.exit_code == 0
     assert f"Usage: tilth {verb} " in result.stdout
+
+
+@pytest.mark.parametrize("model", ["/nowhere/model", "nowhere", "no/where"])
+@pytest.mark.parametrize(
+    "words",
+    ["finetune MODEL --data DATA --out OUT", "predict MODEL text", "generate MODEL text", "evaluate MODEL --data DATA",
+     "evaluate MODEL --data DATA --lm", "compare classify --data DATA --from MODEL --out OUT"],
+)  # fmt: skip
+def test_a_model_that_is_not_there_is_wrong_use(words: str, model: str, tmp_path: Path):
+    data, out = tmp_path / "data.tsv", tmp_path / "out"
+    data.write_text("text\tlabel\n" + "a text\tgood\nanother\tbad\n" * 10)
+    given = {"MODEL": model, "DATA": str(data), "OUT": str(out)}
+    result = run(*(given.get(word, word) for word in words.split()))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search(f"no model folder at {model}|{model} is neither a model folder here nor", result.stderr)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["corpus build NONE --out OUT", "plan bert-mini --corpus NONE", "pretrain bert-mini --corpus NONE --out OUT",
+     "pretrain /nowhere/recipe.yaml --corpus DATA --out OUT", "finetune MODEL --data NONE --out OUT",
+     "finetune MODEL --data DATA --valid NONE --out OUT", "evaluate MODEL --data NONE",
+     "evaluate MODEL --data NONE --lm", "predict MODEL --data NONE",
+     "compare classify --data NONE --from MODEL --out OUT",
+     "compare classify --data DATA --test NONE --from MODEL --out OUT"],
+)  # fmt: skip
+def test_an_input_that_is_not_there_is_wrong_use(words: str, small_folder, tmp_path: Path):
+    data, out = tmp_path / "data.tsv", tmp_path / "out"
+    data.write_text("text\tlabel\n" + "a text\tgood\nanother\tbad\n" * 10)
+    model = str(small_folder("gpt2", "causal"))
+    given = {"MODEL": model, "DATA": str(data), "OUT": str(out), "NONE": "/nowhere/data.tsv"}
+    result = run(*(given.get(word, word) for word in words.split()))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.search("/nowhere/data.tsv( does not exist|: no such file)|no recipe '/nowhere/", result.stderr)
+    assert not out.exists()
 
 
 def test_version():

@@ -41,6 +41,18 @@ def test_what_is_no_budget_says_what_one_looks_like(text):
         Budget.parse(text)
 
 
+@pytest.mark.parametrize(
+    ("given", "printed"),
+    [("40 seconds", "40 seconds"), ("90 seconds", "1.5 minutes"), ("1 second", "1 second"),
+     ("7.3 seconds", "7.3 seconds"),
+     ("0.7 minutes", "0.7 minutes"), ("1.5 hours", "90 minutes"), ("120 seconds", "2 minutes")],
+)  # fmt: skip
+def test_a_time_is_printed_in_the_unit_that_reads_well_and_read_back_exactly(given, printed):
+    budget = Budget.parse(given)
+    assert str(budget) == printed
+    assert Budget.parse(printed) == budget
+
+
 @given(st.floats(min_value=1e-3, max_value=1e18), st.sampled_from(["tokens", "steps", "epochs", "minutes"]))
 def test_budget_is_read_back_from_what_it_prints(amount, unit):
     budget = Budget(amount=amount, unit=unit)

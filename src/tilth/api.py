@@ -322,21 +322,22 @@ def generate(
     stop: Sequence[str] = (),
     precision: Literal["auto", "float32", "bfloat16"] = "float32",
 ) -> dict[str, Any]:
-    """Continue a prompt with a causal model: {"prompt", "text"}, the text being what is new.
+    """Continue a prompt with a causal model: {"prompt", "text", "stop_reason"}, the text being what is new.
 
-    Several prompts are continued together, which is faster than one after the other: {"texts": [{"prompt", "text"}]}.
+    Several prompts are continued together, which is faster than one after the other: {"texts": [one such for each]}.
+    stop_reason: `end_of_text`, `stop` (before a text of `stop`), or `length` (max_tokens, or the model's context).
     precision: the type to compute in; auto is bfloat16 where the device has units for it.
-    Other arguments and errors: see `tilth.model.generation.generate`.
+    Other arguments and errors: see `tilth.model.generation.complete`.
     """
     from tilth.model.folder import load_model
-    from tilth.model.generation import generate as run_generation
+    from tilth.model.generation import complete
     from tilth.model.precision import compute_dtype, pick_device
 
     loaded, tokenizer = load_model(model)
     device = pick_device()
     several = not isinstance(prompts, str)
     asked = list(prompts) if several else [prompts]
-    texts = run_generation(
+    completions = complete(
         loaded.to(device, compute_dtype(precision, device)),
         tokenizer,
         asked,
@@ -347,7 +348,10 @@ def generate(
         seed=seed,
         stop=stop,
     )
-    made = [{"prompt": prompt, "text": text} for prompt, text in zip(asked, texts, strict=True)]
+    made = [
+        {"prompt": prompt, "text": completion.text, "stop_reason": completion.reason}
+        for prompt, completion in zip(asked, completions, strict=True)
+    ]
     return {"texts": made} if several else made[0]
 
 

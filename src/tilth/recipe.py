@@ -53,7 +53,12 @@ class Budget(BaseModel):
         )
 
     def __str__(self) -> str:
-        return f"{self.amount:.15g} {self.unit.removesuffix('s') if self.amount == 1 else self.unit}"
+        """As it can be read back: minutes with many decimals are written as the seconds that they come from."""
+        amount, unit = f"{self.amount:.15g}", self.unit
+        seconds = f"{self.amount * 60:.12g}"
+        if unit == "minutes" and len(amount) > 6 > len(seconds) and float(seconds) * _MINUTES["second"] == self.amount:
+            amount, unit = seconds, "seconds"
+        return f"{amount} {unit.removesuffix('s') if amount == '1' else unit}"
 
 
 BudgetSetting = Annotated[Budget, BeforeValidator(Budget.parse), PlainSerializer(str, return_type=str)]

@@ -37,6 +37,12 @@ def run(start: Path, data: dict[str, Path], out: Path, **changes) -> dict:
     return compare("classify", data["data"], out, test=data["test"], models=[start], **settings)
 
 
+def test_a_length_that_a_model_does_not_have_is_told_before_anything_is_trained(small_folder, data, tmp_path: Path):
+    with pytest.raises(UsageError, match="max_length=99 is more than the 24 tokens that the model reads"):
+        run(small_folder("bert", "masked"), data, tmp_path / "out", overrides=["max_length=99"])
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_system_is_measured_at_every_budget_and_seed(small_folder, data, tmp_path: Path):
     result = run(small_folder("bert", "masked"), data, tmp_path / "out")
     names = [system["name"] for system in result["systems"]]
@@ -44,6 +50,8 @@ def test_every_system_is_measured_at_every_budget_and_seed(small_folder, data, t
     assert names[1] == f"{names[0]} from scratch" and names[2] == BASELINE
     seen = Counter((point["system"], point["budget"], point["seed"], point["examples"]) for point in result["points"])
     assert seen == Counter((name, b, seed, n) for name in names for b, n in ((4, 8), ("all", 80)) for seed in (0, 1))
+    repeated = {(p["system"], p["budget"], p["seed"]) for p in result["points"] if p["repeats"]}
+    assert repeated == {(BASELINE, "all", 1)}
     assert result["labels"] == ["bad", "good"]
     assert [row["system"] for row in result["differences"]] == [names[0]] * 4
     assert [row["against"] for row in result["differences"]] == [names[1]] * 2 + [BASELINE] * 2

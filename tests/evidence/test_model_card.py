@@ -1,12 +1,18 @@
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tilth.api import generate
 from tilth.errors import TilthError
 from tilth.evidence.model_card import code, finetuned_model_card, plain, run_model_card
+from tilth.model.folder import load_model
+from tilth.model.generation import generate as generate_texts
 from tilth.recipe import Recipe
+from tilth.tokens.tokenizer import TextTokenizer
 
 COUNTS = {
     "in": 1000,
@@ -62,6 +68,28 @@ def test_the_mask_is_that_of_the_tokenizer_whatever_the_recipe_says(tmp_path, sm
     (run / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     card = run_model_card(run)
     assert "the <mask> and" in card and "[MASK]" not in card
+
+
+def test_the_code_of_a_causal_card_writes_what_tilth_generate_writes(tmp_path, small_folder):
+    folder = small_folder("gpt2", "causal")
+    run = make_run(tmp_path / "novels", "causal", {}, kind="byte_bpe")
+    shutil.copy(folder / "tokenizer.json", run)
+    card = run_model_card(run)
+    code_block = card.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    *lines, last = code_block.replace("max_new_tokens=50", "max_new_tokens=9").strip().splitlines()
+    namespace = {}
+    exec("\n".join([*lines, f"result = {last}"]), namespace)
+    command = card.split("`tilth generate ")[1].split("`")[0]
+    assert command == 'path/to/this/folder "It was" --temperature 0 --max-tokens 50'
+    ours = generate(folder, "It was", temperature=0, max_tokens=9)["text"]
+    assert namespace["result"][0]["generated_text"] == "It was" + ours
+    without_end = generate_texts(*_without_end(folder), ["It was"], temperature=0, max_tokens=9)
+    assert without_end != [ours]
+
+
+def _without_end(folder):
+    model, tokenizer = load_model(folder)
+    return model, TextTokenizer(tokenizer.backend, replace(tokenizer.special, eot=None))
 
 
 def test_card_of_a_causal_run_gives_its_perplexity(tmp_path):
@@ -137,3 +165,16 @@ def test_text_cannot_end_its_markdown():
     assert plain("a_b [x](y)\n# <script>") == r"a\_b \[x\](y) \# \<script\>"
     assert code("x``y") == "``` x``y ```"
     assert code("plain") == "`plain`"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"freeze": True, "summary": "trained"}, "Only the head was trained: the trunk is as it was."),
+        ({"freeze": True, "summary": "mean"}, "the trunk is as it was, but for its top block, which takes the mean"),
+        ({"freeze": False, "summary": "mean"}, None),
+    ],
+)
+def test_a_card_says_when_the_trunk_was_frozen(settings, sentence):
+    card = finetuned_model_card({"task": "classify", "labels": ["a", "b"], "settings": settings}, "model")
+    assert sentence in card if sentence else "Only the head" not in card

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tilth.errors import TilthError
+from tilth.evidence.model_card import run_model_card
 from tilth.evidence.report import write_comparison_report, write_finetune_report, write_run_report
 from tilth.recipe import Recipe
 
@@ -117,6 +118,21 @@ def assert_self_contained(text: str) -> None:
     assert structure.tags.isdisjoint({"script", "iframe", "object", "embed", "img"})
 
 
+@pytest.mark.parametrize(
+    ("resumes", "device", "text"),
+    [
+        ([], "cpu", "Threads</th><td>2</td>"),
+        ([{"step": 20, "threads": 2}, {"step": 30, "threads": 1}], "cpu", "2, 1 from step 30 on"),
+        ([], "cuda", None),
+    ],
+)
+def test_the_number_of_threads_is_named_since_the_bits_depend_on_it(tmp_path, resumes, device, text):
+    events = [START | {"device": device}, *finished_events()[1:-1]]
+    events += [{"event": "resume", **resume} for resume in resumes] + [END]
+    report = report_of(make_run(tmp_path / "run", events))
+    assert text in report if text else "Threads" not in report
+
+
 def test_the_loss_of_two_objectives_is_called_their_sum(tmp_path):
     events = finished_events()
     events[-1]["parts"] = {"masked": 4.9, "next_sentence": 0.5321}
@@ -209,6 +225,39 @@ def test_warnings_of_the_monitor_are_named(tmp_path):
     assert "<strong>Nonfinite</strong> at step 30: loss was not finite" in text
     assert "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more" in text
     assert "No warnings" not in text
+
+
+def test_warnings_of_one_kind_are_told_once(tmp_path):
+    def diverging(number: int, **more: object) -> dict:
+        message = f"the loss rose to {number}"
+        return {"event": "warning", "step": number, "kind": "divergence", "message": message, "documents": [], **more}
+
+    warnings = [diverging(10, action="continue"), diverging(1_200, documents=[7]), WARNING,
+                diverging(3_000, documents=[7, 8], action="stop")]  # fmt: skip
+    text = report_of(make_run(tmp_path / "run", [START, step(10), *warnings]))
+    assert text.count("<strong>Divergence</strong>") == text.count("<strong>Overfitting</strong>") == 1
+    divergence = "<strong>Divergence</strong> 3 times, from step 10 to step 3,000: first: the loss rose to 10"
+    assert f"{divergence} (the run goes on; the run stops)" in text
+    assert "Documents in the batch: 7, 8<" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "size mini with"),
+        ({"layers": 4, "width": 256}, "size mini with"),
+        ({"layers": 2, "width": 64}, "size mini (changed: 2 layers, width 64) with"),
+        ({"layers": 1, "heads": 2}, "size mini (changed: 1 layer, 2 heads) with"),
+    ],
+)
+def test_a_changed_size_is_named_with_its_changes(tmp_path, changes, words):
+    run = make_run(tmp_path / "run", [START, step(10)])
+    recipe = Recipe.model_validate(
+        {"family": "gpt2", "size": "mini", "objective": {"name": "causal"}, "model": changes}
+    )
+    (run / "recipe.yaml").write_text(recipe.to_yaml())
+    assert f"A gpt2 model of {words} 11.3{SPACE}M parameters, trained" in report_of(run)
+    assert f"A gpt2 model of {words} 11.3{SPACE}M parameters, pre-trained" in run_model_card(run)
 
 
 def test_what_a_model_writes_cannot_become_markup(tmp_path):
@@ -334,8 +383,20 @@ def test_comparison_opens_with_its_verdict_and_shows_every_mean(tmp_path):
         "no clear difference",
     ]
     assert "12 runs" in text
+    for label in ("labelled training examples per class", ">8<", ">all<"):
+        assert label in text, label
+    assert ">1,200<" not in text.split("<table")[0]
     assert_self_contained(text)
     assert write_comparison_report(comparison(), tmp_path / "again").read_text(encoding="utf-8") == text
+
+
+def test_a_training_that_every_seed_would_give_counts_once(tmp_path):
+    result = comparison()
+    result["points"][-1] |= {"repeats": True}
+    text = write_comparison_report(result, tmp_path).read_text(encoding="utf-8")
+    assert re.search(r"Models trained</dt>\s*<dd[^>]*>11\b", text)
+    assert "Where every seed gives the same model, it is trained once." in text
+    assert "11 runs" in text and f"5{SPACE}min 30{SPACE}s" in text
 
 
 def test_comparison_of_one_seed_has_no_intervals(tmp_path):

@@ -38,10 +38,9 @@ def tokenizer_folder(tmp_path: Path):
     """A function that puts a tokenizer of few entries beside a model's config.json."""
 
     def add(folder: Path, family: Family) -> None:
-        backend = Tokenizer(
-            models.WordLevel({name: index for index, name in enumerate(SPECIAL_NAMES["wordpiece"])}, unk_token="[UNK]")
-        )
-        backend.add_special_tokens(SPECIAL_NAMES["wordpiece"])
+        names = SPECIAL_NAMES["byte_bpe" if family.name == "roberta" else "wordpiece"]
+        backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token=names[1]))
+        backend.add_special_tokens(names)
         backend.save(str(folder / "tokenizer.json"))
 
     return add

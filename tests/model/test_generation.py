@@ -3,10 +3,11 @@ import pytest
 import torch
 import transformers
 
+from tilth import api
 from tilth.errors import TilthError, UsageError
 from tilth.model.families import FAMILIES
 from tilth.model.folder import save_model
-from tilth.model.generation import _choose
+from tilth.model.generation import _choose, complete
 from tilth.model.generation import generate as generate_texts
 from tilth.model.model import build_model
 
@@ -87,6 +88,25 @@ def test_it_ends_before_a_stop_text(causal):
     text = generate(model, tokenizer, "the", temperature=0, max_tokens=24)
     stop = text[5:8]
     assert generate(model, tokenizer, "the", temperature=0, max_tokens=24, stop=[stop]) == text[: text.find(stop)]
+
+
+def test_every_text_says_why_it_ends(causal, tmp_path, monkeypatch):
+    model, tokenizer = causal
+    (whole,) = complete(model, tokenizer, ["the"], temperature=0, max_tokens=24)
+    assert whole.reason == "length"
+    stop = whole.text[5:8]
+    (stopped,) = complete(model, tokenizer, ["the"], temperature=0, max_tokens=24, stop=[stop])
+    assert (stopped.text, stopped.reason) == (whole.text[: whole.text.find(stop)], "stop")
+    (full,) = complete(model, tokenizer, ["the"], temperature=0, max_tokens=10_000)
+    assert full.reason == "length"
+    drawn = iter([7, 8, tokenizer.special.eot, 9])
+    monkeypatch.setattr("tilth.model.generation._choose", lambda *arguments: [next(drawn)])
+    (ended,) = complete(model, tokenizer, ["the"], max_tokens=24)
+    assert (ended.text, ended.reason) == (tokenizer.decode([7, 8]), "end_of_text")
+    save_model(model, tokenizer, tmp_path / "model")
+    drawn = iter([7, 8, 9])
+    made = api.generate(tmp_path / "model", "the", max_tokens=3)
+    assert made == {"prompt": "the", "text": tokenizer.decode([7, 8, 9]), "stop_reason": "length"}
 
 
 def test_a_prompt_longer_than_the_model_is_an_error(causal):

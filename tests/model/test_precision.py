@@ -3,6 +3,7 @@ import torch
 
 from tilth.errors import UsageError
 from tilth.model.precision import compute_dtype, describe_processor, pick_device
+from tilth.model.threads import threads_restored
 
 CPU = torch.device("cpu")
 
@@ -35,4 +36,7 @@ def test_the_best_device_that_is_there_is_picked(monkeypatch):
 
 
 def test_the_processor_is_named_in_words():
-    assert f"{torch.get_num_threads()} threads" in describe_processor(CPU)
+    with threads_restored():
+        for threads, words in ((2, ", 2 threads"), (1, ", 1 thread")):
+            torch.set_num_threads(threads)
+            assert describe_processor(CPU).endswith(words)

@@ -62,5 +62,12 @@ def test_what_the_user_set_stays(name: str, monkeypatch: pytest.MonkeyPatch, cap
     assert f"with {CORES + 3} threads as set, not the 1 of before" in capfd.readouterr().err
 
 
+def test_one_thread_is_said_in_the_singular(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    choose_threads(CPU, recorded=2)
+    assert "Computing with 1 thread as set, not the 2 of before" in capfd.readouterr().err
+
+
 def test_other_devices_do_not_compute_with_them():
     assert choose_threads(torch.device("cuda"), recorded=CORES + 5) == torch.get_num_threads() == CORES

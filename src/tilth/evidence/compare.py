@@ -164,9 +164,12 @@ def _run_all(
     path: Path,
     progress: bool,
 ) -> list[dict[str, Any]]:
-    """All points in the order system, budget, seed: those in the file are taken from it, the rest are run and added."""
+    """All points in the order system, budget, seed: those in the file are taken from it, the rest are run and added.
+
+    repeats: the point is the training of an earlier one, which any seed would give.
+    """
     data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, __version__])
-    known = _read_points(path)
+    known, used = _read_points(path), set[str]()
     points = []
     identities = {system.name: system.identity for system in systems}
     work = [(system, budget, seed) for system in systems for budget in budgets for seed in seeds]
@@ -196,7 +199,8 @@ def _run_all(
                 }
                 file.write(json.dumps(known[key]) + "\n")
                 file.flush()
-            points.append({**known[key], "system": system.name, "seed": seed})
+            points.append({**known[key], "system": system.name, "seed": seed, "repeats": key in used})
+            used.add(key)
         update(len(work))
     return points
 

@@ -10,7 +10,7 @@ import yaml
 from tilth.evidence import human
 from tilth.evidence.report import render
 from tilth.evidence.report_comparison import metric_name
-from tilth.evidence.report_run import OBJECTIVES
+from tilth.evidence.report_run import OBJECTIVES, size_in_words
 from tilth.evidence.report_run_pictures import bits_caption
 from tilth.evidence.run_record import read_run
 from tilth.tokens.load import load_tokenizer
@@ -38,9 +38,9 @@ def run_model_card(run: Path) -> str:
         "name": plain(run.resolve().name),
         "causal": causal,
         "family": family,
-        "size": str(record.recipe.get("size", "")),
+        "size": size_in_words(record.recipe),
         "method": OBJECTIVES.get(record.objective, record.objective),
-        "mask": _mask_token(run),
+        **_special_texts(run),
         "card": card,
         "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
@@ -58,12 +58,17 @@ def run_model_card(run: Path) -> str:
     return render("run_card.md.j2", context)
 
 
-def _mask_token(run: Path) -> str:
-    """How the run's tokenizer writes a masked token."""
+def _special_texts(run: Path) -> dict[str, str]:
+    """How the run's tokenizer writes a masked token ("mask") and the end of a text ("end", "" without one)."""
     path = run / "tokenizer.json"
-    tokenizer = load_tokenizer(path) if path.is_file() else None
-    mask = None if tokenizer is None else tokenizer.special.mask
-    return "[MASK]" if tokenizer is None or mask is None else tokenizer.backend.id_to_token(mask) or "[MASK]"
+    if not path.is_file():
+        return {"mask": "[MASK]", "end": ""}
+    tokenizer = load_tokenizer(path)
+    mask, end = (
+        "" if index is None else tokenizer.backend.id_to_token(index) or ""
+        for index in (tokenizer.special.mask, tokenizer.special.eot)
+    )
+    return {"mask": mask or "[MASK]", "end": end}
 
 
 def finetuned_model_card(result: dict[str, Any], name: str) -> str:
@@ -83,9 +88,12 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
         metadata["base_model"] = base
     else:
         base = _relative(base)
+    settings = result.get("settings") or {}
     context = {
         "metadata": _metadata(metadata),
         "name": plain(name),
+        "frozen": settings.get("freeze"),
+        "mean": settings.get("summary") == "mean",
         "base": code(base) if base else "",
         "data": code(Path(str(result["data"])).name) if result.get("data") else "",
         "labels": [code(str(label)) for label in result.get("labels") or []],
@@ -96,7 +104,7 @@ def finetuned_model_card(result: dict[str, Any], name: str) -> str:
         "seconds": result.get("seconds"),
         "flops": result.get("flops"),
         "weights": result.get("weights_sha256"),
-        "settings": yaml.safe_dump(result.get("settings") or {}, sort_keys=False, allow_unicode=True).strip(),
+        "settings": yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
     }
     return render("finetuned_card.md.j2", context)
 

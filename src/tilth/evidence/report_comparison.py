@@ -70,15 +70,21 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
                 "train": (point.get("train") or {}).get(result["metric"]),
                 "seconds": point["seconds"],
             }
-            for point in result["points"]
+            for point in _trained(result)
         ],
         "sources": [
             ("Data", _text(result.get("data"))),
             ("Test data", _text(result.get("test"))),
             ("Labels", ", ".join(map(str, result["labels"]))),
             ("Seeds", ", ".join(map(str, result["seeds"]))),
+            ("Threads", _text(result.get("threads"))),
         ],
     }
+
+
+def _trained(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The points that are trainings, without those that repeat one under another seed."""
+    return [point for point in result["points"] if not point.get("repeats")]
 
 
 def _text(value: object) -> str:
@@ -158,11 +164,14 @@ def _headline(result: dict[str, Any], metric: str) -> list[Stat]:
         difference = _difference(row)
         caption = f"Difference in {metric} at {budget_name(fewest)}, {difference['range']}: {difference['reading']}."
         stats.append(Stat(f"Against {row['against']}", difference["mean"], caption))
+    points = _trained(result)
     trained = f"{len(names)} systems, {len(result['budgets'])} label budgets, {len(result['seeds'])} seeds."
-    spent = human.duration(sum(point["seconds"] for point in result["points"]))
+    if len(points) < len(result["points"]):
+        trained += " Where every seed gives the same model, it is trained once."
+    spent = human.duration(sum(point["seconds"] for point in points))
     return [
         *stats,
-        Stat("Models trained", human.count(len(result["points"])), trained),
+        Stat("Models trained", human.count(len(points)), trained),
         Stat("Time to compare", spent, "Training and scoring all of them, pre-training aside."),
     ]
 
@@ -183,14 +192,15 @@ def _pictures(result: dict[str, Any], metric: str) -> list[Picture]:
 def _picture(
     result: dict[str, Any], name: str, title: str, caption: str, lines: Sequence[Line], level: float | None = None
 ) -> Picture:
-    ticks = [(examples, human.count(examples)) for examples in sorted({row["examples"] for row in result["summary"]})]
+    named = {row["examples"]: row["budget"] for row in result["summary"]}
+    ticks = [(examples, str(budget)) for examples, budget in sorted(named.items())]
     longest = max(len(line.label) for line in lines) if lines else 0
     drawings = [
         line_figure(
             f"{name}-{width}",
             f"{title}. {caption}",
             lines,
-            x_label="labelled training examples",
+            x_label="labelled training examples per class",
             x_ticks=ticks,
             log_x=True,
             level=level,

@@ -94,6 +94,7 @@ def _record(result: dict[str, Any]) -> list[tuple[str, str]]:
         "model": "Started from",
         "data": "Data",
         "device": "Device",
+        "threads": "Threads",
         "dtype": "Computed in",
         "weights_sha256": "Weights (SHA-256)",
     }

@@ -11,6 +11,7 @@ from tilth.evidence.report_parts import Stat, settings_groups
 from tilth.evidence.report_run_pictures import bits_caption, learning_note, run_pictures
 from tilth.evidence.report_run_plan import plan_context
 from tilth.evidence.run_record import Event, RunRecord
+from tilth.model.families import FAMILIES
 from tilth.train.monitor import ACTIONS
 
 OBJECTIVES = {
@@ -42,7 +43,7 @@ def run_context(record: RunRecord) -> dict[str, Any]:
         "status": {"text": text, "open": is_open},
         "lede": _lede(record),
         "figures": _headline(record),
-        "warnings": [_warning(event) for event in record.warnings],
+        "warnings": _warnings(record.warnings),
         "notes": _notes(record),
         "learning_note": learning_note(record),
         "pictures": run_pictures(record),
@@ -62,7 +63,9 @@ def _lede(record: RunRecord) -> str:
     recipe = record.recipe
     parameters = f" with {human.count(record.parameters)} parameters" if record.parameters else ""
     method = OBJECTIVES.get(record.objective, record.objective)
-    text = f"A {recipe.get('family')} model of size {recipe.get('size')}{parameters}, trained from scratch by {method}"
+    text = (
+        f"A {recipe.get('family')} model of size {size_in_words(recipe)}{parameters}, trained from scratch by {method}"
+    )
     if record.tokens:
         text += f" on {human.count(record.tokens)} tokens in {human.duration(record.seconds)}"
     text += "."
@@ -76,6 +79,20 @@ def _lede(record: RunRecord) -> str:
             " The run has no end on record: it is still going on or was broken off, and these are its figures so far."
         )
     return text
+
+
+def size_in_words(recipe: dict[str, Any]) -> str:
+    """The size that a recipe names, and what the recipe changes of it: `mini (changed: 2 layers, width 64)`."""
+    name, settings = str(recipe.get("size")), recipe.get("model")
+    family = FAMILIES.get(str(recipe.get("family")))
+    usual = family.sizes.get(name) if family else None
+    settings = settings if isinstance(settings, dict) else {}
+    changes = []
+    for part, words in (("layers", "{} layers"), ("width", "width {}"), ("heads", "{} heads")):
+        value = settings.get(part)
+        if value not in (None, getattr(usual, part, None)):
+            changes.append(words.format(value).removesuffix("s" if value == 1 else ""))
+    return name + (f" (changed: {', '.join(changes)})" if changes else "")
 
 
 def _headline(record: RunRecord) -> list[Stat]:
@@ -111,15 +128,25 @@ def _parts_of_time(record: RunRecord) -> str:
     return f"Training and saving, on the clock, and {human.duration(record.evaluation_seconds)} of evaluation."
 
 
-def _warning(event: Event) -> dict[str, Any]:
-    documents = [str(document) for document in event.get("documents") or []]
-    shown = ", ".join(documents[:10]) + (f" and {len(documents) - 10:,} more" if len(documents) > 10 else "")
+def _warnings(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """One entry for each kind of warning: how often and when it was given, what the first one said."""
+    by_kind: dict[str, list[Event]] = {}
+    for event in events:
+        by_kind.setdefault(str(event.get("kind", "warning")), []).append(event)
+    return [_warning(kind, group) for kind, group in by_kind.items()]
+
+
+def _warning(kind: str, events: Sequence[Event]) -> dict[str, Any]:
+    steps = [event["step"] for event in events if human.is_number(event.get("step"))]
+    first, last = (human.count(pick(steps, default=None)) for pick in (min, max))
+    documents = list(dict.fromkeys(str(document) for event in events for document in event.get("documents") or []))
+    actions = dict.fromkeys(ACTIONS.get(event.get("action", ""), "") for event in events)
     return {
-        "kind": event.get("kind", "warning"),
-        "step": event.get("step"),
-        "message": event.get("message", ""),
-        "documents": shown,
-        "action": ACTIONS.get(event.get("action", ""), ""),
+        "kind": kind,
+        "when": f"at step {first}" if len(events) == 1 else f"{len(events):,} times, from step {first} to step {last}",
+        "message": ("first: " if len(events) > 1 else "") + str(events[0].get("message", "")),
+        "documents": ", ".join(documents[:10]) + (f" and {len(documents) - 10:,} more" if len(documents) > 10 else ""),
+        "action": "; ".join(filter(None, actions)),
     }
 
 
@@ -198,11 +225,27 @@ def _cost(record: RunRecord) -> list[tuple[str, str]]:
         ("Parameters", human.count(record.parameters)),
         ("Estimated operations", f"{human.scientific(record.flops)} FLOPs, an estimate from the matrix products"),
         ("Machine", str(start.get("processor") or start.get("device") or "")),
+        ("Threads", _threads(record)),
         ("Computed in", str(start.get("dtype") or "")),
         ("Started", moment(start.get("time"))),
         ("Checkpoints written", human.count(len(record.checkpoints))),
     ]
     return [(name, value) for name, value in rows if value]
+
+
+def _threads(record: RunRecord) -> str:
+    """With how many threads a CPU computed, and from which step on with another number; "" where it is not on record.
+
+    Equal numbers give equal bits.
+    """
+    if record.start.get("device") != "cpu" or not record.start.get("threads"):
+        return ""
+    numbers, text = [record.start["threads"]], str(record.start["threads"])
+    for event in record.resumes:
+        if event.get("threads") not in (None, numbers[-1]):
+            numbers.append(event["threads"])
+            text += f", {event['threads']} from step {human.count(event['step'])} on"
+    return text
 
 
 def moment(time: object) -> str:

@@ -77,7 +77,11 @@ class NeuralSystem:
         settings: FinetuneSettings,
         fresh: bool,
     ) -> None:
-        """fresh: start every training from new random weights of the same shape."""
+        """fresh: start every training from new random weights of the same shape.
+
+        Raises: UsageError when the settings ask for what the model does not do.
+        """
+        settings.for_model(opened[0].config)
         self.name, self.source = name, source
         self.kind = "scratch" if fresh else "pretrained"
         self.model, self.tokenizer = opened

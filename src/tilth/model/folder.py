@@ -10,8 +10,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tilth.errors import TilthError, import_extra
+from tilth.errors import TilthError, UsageError, import_extra
 from tilth.files import read_json, whole_folder, write_json
+from tilth.model.belonging import RECORD, check_tokenizer, tokenizer_record
 from tilth.model.families import FAMILIES, Family
 from tilth.model.model import Model
 from tilth.model.names import to_ours, to_theirs
@@ -57,7 +58,8 @@ def save_model(
         config["problem_type"] = "single_label_classification"
     try:
         with whole_folder(Path(folder)) as aside:
-            write_json(aside / "config.json", config)
+            _save_tokenizer(model, tokenizer, special_ids, aside)
+            write_json(aside / "config.json", config | {RECORD: tokenizer_record(aside)})
             save_file(
                 {name: tensor.detach().float().cpu() for name, tensor in tensors.items()},
                 aside / "model.safetensors",
@@ -65,7 +67,6 @@ def save_model(
             )
             if step is not None:  # not in the weights' metadata, which safetensors writes in any order
                 write_json(aside / TRAINING, {"step": step})
-            _save_tokenizer(model, tokenizer, special_ids, aside)
             if "causal" in kept:
                 ids = {name: config[name] for name in ("bos_token_id", "eos_token_id") if name in config}
                 write_json(aside / "generation_config.json", ids)
@@ -87,8 +88,8 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     """Open a model folder (ours, or anyone's of a known architecture) or a name on the Hugging Face hub.
 
     Weights are read from safetensors only; nothing is unpickled and no remote code runs.
-    Raises: TilthError when it is not there, is incomplete, is of an unknown architecture, or does not fit its
-    tokenizer.
+    Raises: UsageError when it is not there, TilthError when it is incomplete, is of an unknown architecture, or does
+    not fit its tokenizer.
     """
     folder = _local_folder(source)
     config = read_json(folder / "config.json")
@@ -110,11 +111,7 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     except ValueError as error:
         raise TilthError(f"{folder / 'config.json'} is damaged: {error}; download or save the model again") from None
     tokenizer = load_tokenizer(folder)
-    if tokenizer.vocab_size > trunk_config.vocab_size:
-        raise TilthError(
-            f"the tokenizer in {folder} has {tokenizer.vocab_size} entries and the model {trunk_config.vocab_size}: "
-            "they do not belong together; restore the tokenizer the model was trained with"
-        )
+    check_tokenizer(folder, config, family, tokenizer, trunk_config.vocab_size)
     with torch.device("meta"):
         model = Model(family, trunk_config, heads, labels)
     state = to_ours(_prefixed(_read_weights(folder), family), family.names, trunk_config)
@@ -182,16 +179,16 @@ def _local_folder(source: str | Path) -> Path:
             return folder / "model"
         raise TilthError(f"{folder} is not a model folder: it has no config.json")
     if folder.exists() or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", str(source)):
-        raise TilthError(f"no model folder at {source}")
+        raise UsageError(f"no model folder at {source}")
     try:
         hub = import_extra("huggingface_hub", "hub")
     except TilthError as error:
-        raise TilthError(f"no model folder at {source}; to look for it on the Hugging Face hub: {error}") from None
+        raise UsageError(f"no model folder at {source}; to look for it on the Hugging Face hub: {error}") from None
     try:
         return Path(hub.snapshot_download(str(source), allow_patterns=list(HUB_FILES)))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise TilthError(
+        raise UsageError(
             f"{source} is neither a model folder here nor to be had from the Hugging Face hub: {reason}"
         ) from None
 

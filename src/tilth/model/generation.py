@@ -1,6 +1,8 @@
 """Texts from a causal model, one token of each at a time, with a key/value cache."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +16,28 @@ from tilth.model.model import Model
 from tilth.tokens.tokenizer import TextTokenizer
 
 
+Reason = Literal["end_of_text", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What follows a prompt, and why it ends there.
+
+    end_of_text: at the end-of-text token. stop: before a stop text. length: after max_tokens, or where the model's
+    context is full.
+    """
+
+    text: str
+    reason: Reason
+
+
+def generate(model: Model, tokenizer: TextTokenizer, prompts: Sequence[str], **settings: Any) -> list[str]:
+    """The texts of `complete`, which says what the settings and errors are."""
+    return [completion.text for completion in complete(model, tokenizer, prompts, **settings)]
+
+
 @torch.inference_mode()
-def generate(
+def complete(
     model: Model,
     tokenizer: TextTokenizer,
     prompts: Sequence[str],
@@ -27,8 +49,8 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     dtype: torch.dtype | None = None,
-) -> list[str]:
-    """Continue prompts, all together; returns the new text of each.
+) -> list[Completion]:
+    """Continue prompts, all together; returns the new text of each, and why it ends.
 
     The model reads the end-of-text token and then the prompt. A text ends at the end-of-text token, at a stop text
     (left out of the result), after max_tokens, or when the model's context is full.
@@ -60,7 +82,7 @@ def generate(
             unread = [[token] for token in tokens]
     finally:
         model.train(was_training)
-    return [text.text() for text in texts]
+    return [Completion(text.text(), text.reason) for text in texts]
 
 
 class _Text:
@@ -81,16 +103,20 @@ class _Text:
         self.most_new = min(max_tokens, context - len(self.prompt))
         self._new_ids: list[int] = []
         self.is_done = False
+        self.reason: Reason = "length"
 
     def add(self, token: int) -> None:
         """Take the next token, unless the text is done."""
         if self.is_done:
             return
         if token == self._end:
-            self.is_done = True
+            self.is_done, self.reason = True, "end_of_text"
             return
         self._new_ids.append(token)
-        self.is_done = len(self._new_ids) >= self.most_new or (bool(self._stop) and self._stops() is not None)
+        if self._stop and self._stops() is not None:
+            self.is_done, self.reason = True, "stop"
+        elif len(self._new_ids) >= self.most_new:
+            self.is_done = True
 
     def text(self) -> str:
         """What is new, up to a stop text."""

@@ -7,6 +7,7 @@ import platform
 import torch
 
 from tilth.errors import UsageError
+from tilth.model.threads import threads_in_words
 
 
 def pick_device(setting: str = "auto") -> torch.device:
@@ -66,4 +67,5 @@ def describe_processor(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    cores = os.cpu_count() or 1
+    return f"{name}, {cores} {'core' if cores == 1 else 'cores'}, {threads_in_words(torch.get_num_threads())}"

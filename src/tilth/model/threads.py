@@ -40,13 +40,14 @@ def choose_threads(device: torch.device, recorded: int | None = None, shown: boo
         return present
     if any(os.environ.get(name) for name in _VARIABLES) or present not in (cores, cores // 2):
         if recorded not in (None, present) and shown:
-            _say(f"Computing with {present} threads as set, not the {recorded} of before: the last bits may differ")
+            number = threads_in_words(present)
+            _say(f"Computing with {number} as set, not the {recorded} of before: the last bits may differ")
         return present
     chosen = recorded or fastest(measure([present >> halvings for halvings in range(present.bit_length())]))
     torch.set_num_threads(chosen)
     if chosen < present and shown:
         why = "as before" if recorded else "the fastest now, beside other work"
-        _say(f"Computing with {chosen} of {present} threads: {why} (OMP_NUM_THREADS sets another number)")
+        _say(f"Computing with {chosen} of {threads_in_words(present)}: {why} (OMP_NUM_THREADS sets another number)")
     return chosen
 
 
@@ -74,6 +75,11 @@ def fastest(seconds: dict[int, float]) -> int:
     """The number of threads with the least seconds; of those within a tenth of it, the largest."""
     least = min(seconds.values())
     return max(threads for threads, taken in seconds.items() if taken <= 1.1 * least)
+
+
+def threads_in_words(number: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} thread" if number == 1 else f"{number} threads"
 
 
 def _cores() -> int:

@@ -49,7 +49,7 @@ class Classify:
 
         An encoder reads [CLS] text [SEP]; a decoder reads the text alone, and an empty text as one end-of-text token.
         """
-        special, room = tokenizer.special, min(max_length or model.config.max_length, model.config.max_length)
+        special, room = tokenizer.special, max_length or model.config.max_length
         before: list[int] = []
         after: list[int] = []
         if model.family.summary == "first":

@@ -74,8 +74,8 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
     `intent`, `class` or `category`; any other must be named. A TSV of two columns without such a header is text TAB
     label, unless a column is named.
     Labels become strings. Rows without text or label, ragged rows and broken records are set aside with their line.
-    Raises: TilthError when the file is missing, empty or unreadable, when a column is missing or could be several, and
-    when too many rows are set aside: see `check_rejected`.
+    Raises: UsageError when the file is missing, TilthError when it is empty or unreadable, when a column is
+    missing or could be several, and when too many rows are set aside: see `check_rejected`.
     """
     path = Path(path)
     text_names = (text_column,) if text_column else TEXT_COLUMNS

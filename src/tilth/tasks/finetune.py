@@ -13,7 +13,7 @@ from tilth.model.folder import load_model, save_model
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
-from tilth.progress import progress_bar
+from tilth.progress import announce, progress_bar
 from tilth.settings import load_settings
 from tilth.tasks.data import Examples, hold_out, listed, tell_rejected, without
 from tilth.tasks.fit import Encoded, fit
@@ -48,7 +48,7 @@ def finetune(
     model_path: a run, a model folder (ours or anyone's of a known architecture), or a name on the Hugging Face hub.
     valid: data for early stopping; without it a share of `data` is held out where there are 32 examples per label.
     overrides: `key=value` changes to `FinetuneSettings`. overwrite: replace a fine-tuned model that is in `out`.
-    Returns what finetune.json holds.
+    Returns what finetune.json holds; its settings are those used, with the rates and the length that the model decided.
     Raises: UsageError for wrong settings and when `out` holds a fine-tuned model, TilthError for data, a model or a
     folder that cannot be used.
     """
@@ -68,8 +68,11 @@ def finetune(
             examples, num_leaked = without(examples, held_out)
         else:
             examples, held_out = split_for_stopping(examples, settings)
+            if held_out is None and settings.valid_share:
+                announce(_none_held_out(examples), progress)
 
         model, tokenizer = load_model(model_path)
+        settings = settings.for_model(model.config)
         device = pick_device(settings.device)
         model.to(device)
         keep_freed_memory()
@@ -118,6 +121,14 @@ def split_for_stopping(examples: Examples, settings: FinetuneSettings) -> tuple[
     if settings.valid_share == 0 or len(examples) < FEWEST_TO_HOLD_OUT * len(set(examples.labels)):
         return examples, None
     return hold_out(examples, min(settings.valid_share, MOST_HELD_OUT / len(examples)), settings.seed)
+
+
+def _none_held_out(examples: Examples) -> str:
+    return (
+        f"No examples are held out: {len(examples)} are fewer than {FEWEST_TO_HOLD_OUT} for each of "
+        f"{len(set(examples.labels))} labels. So training does not stop early and the last weights are kept, not the "
+        "best; --valid FILE gives examples to choose by."
+    )
 
 
 def encode(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 
 LONGEST_LINE = 16_000_000
 
@@ -40,7 +40,7 @@ def read_rows(
     is_header: whether the first line of a two-column TSV names its columns; where it does not, they are `headerless`.
     one_column: read a file without any delimiter in its first line as if it had this one; its only column is named as
     the first of two.
-    Raises: TilthError when the file is missing, empty, damaged, or in no known format.
+    Raises: UsageError when the file is missing, TilthError when it is empty, damaged, or in no known format.
     """
     if path.is_dir():
         raise TilthError(f"{path} is a folder; give one file of labelled examples (jsonl, csv, tsv or parquet)")
@@ -58,13 +58,14 @@ def read_rows(
 def opened(path: Path) -> Iterator[Stream]:
     """A file's bytes, decompressed.
 
-    Raises: TilthError when the file is missing, cannot be read, or turns out to be damaged in the block.
+    Raises: UsageError when the file is missing, TilthError when it cannot be read or turns out to be damaged in the
+    block.
     """
     try:
         with open(path, "rb") as file:
             yield open_stream(file_chunks(file, lambda size: None), path.stat().st_size)
     except FileNotFoundError:
-        raise TilthError(f"{path} does not exist") from None
+        raise UsageError(f"{path} does not exist") from None
     except OSError as error:
         raise TilthError(f"{path} cannot be read: {error.strerror}") from None
     except Broken as error:

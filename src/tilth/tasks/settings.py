@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from tilth.errors import UsageError
+from tilth.model.config import TrunkConfig
 from tilth.settings import Settings
 
 
@@ -32,11 +34,15 @@ class FinetuneSettings(Settings):
     clip: float = Field(1.0, gt=0, description="largest gradient norm")
     summary: Literal["mean", "trained"] = Field(
         "mean",
-        description="start the top block as the mean of a text's vectors, or keep what pre-training made of it",
+        description="start the top block as the mean of a text's vectors, or keep what pre-training made of it, which "
+        "is the default when frozen",
     )
-    freeze: bool = Field(False, description="train the head only, on the trunk's features as they are")
+    freeze: bool = Field(
+        False,
+        description="train the head only; the trunk stays as it was, save its top block where summary=mean is given",
+    )
     max_length: int | None = Field(
-        None, ge=3, description="tokens of a text that are read; default: the model's length"
+        None, ge=3, description="tokens of a text that are read, at most and by default the model's length"
     )
     valid_share: float = Field(
         0.15, ge=0, lt=0.5, description="held out for early stopping when no validation data is given; 0 for none"
@@ -52,15 +58,33 @@ class FinetuneSettings(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _epochs_as_given(cls, values: Any) -> Any:
-        """Epochs that were asked for are what is trained: the default bounds in updates would overrule them."""
-        if isinstance(values, dict) and "epochs" in values:
-            return {"min_steps": 1, "max_steps": None, **values}
-        return values
+    def _defaults_beside_others(cls, values: Any) -> Any:
+        """Epochs that were asked for are what is trained, though the default bounds in updates would overrule them; and
+        a frozen trunk stays whole, though the default summary would start its top block anew.
+        """
+        if not isinstance(values, dict):
+            return values
+        bounds = {"min_steps": 1, "max_steps": None} if "epochs" in values else {}
+        return bounds | ({"summary": "trained"} if values.get("freeze") else {}) | values
 
     def idle(self) -> dict[str, str]:
         frozen = dict.fromkeys(("lr", "layer_decay"), "freeze") if self.freeze else {}
         return frozen | ({} if self.valid_share else {"patience": "valid_share"})
+
+    def for_model(self, config: TrunkConfig) -> "FinetuneSettings":
+        """The settings with those filled in that the model decides, as they are used: `max_length` and the rates.
+
+        `lr` stays None beside `freeze`, where it has no effect.
+        Raises: UsageError when `max_length` is more than the model reads.
+        """
+        if (self.max_length or 0) > config.max_length:
+            raise UsageError(
+                f"max_length={self.max_length} is more than the {config.max_length} tokens that the model reads; "
+                "give at most that, or leave it out"
+            )
+        lr, head_lr = self.peak_rates(config.width)
+        decided = {"lr": self.lr if self.freeze else lr, "head_lr": head_lr}
+        return self.model_copy(update={**decided, "max_length": self.max_length or config.max_length})
 
     def peak_rates(self, width: int) -> tuple[float, float]:
         """The peak learning rates of the top block and of the head.
@@ -68,5 +92,5 @@ class FinetuneSettings(Settings):
         By width, as ELECTRA was fine-tuned: 3e-4 at 256 and 1e-4 at 768, both with falling rates towards the input
         (Clark et al. 2020, appendix B).
         """
-        trunk = self.lr or 1e-4 * 768 / width
+        trunk = self.lr or float(f"{1e-4 * 768 / width:.6g}")  # 0.0003, not 0.00030000000000000003, on the record
         return trunk, self.head_lr or (3e-3 if self.freeze else trunk)

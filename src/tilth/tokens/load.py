@@ -5,7 +5,7 @@ from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 from tilth.files import read_json
 from tilth.tokens.text import SpecialTokens, TextTokenizer
 
@@ -23,13 +23,14 @@ _ROLES = {
 def load_tokenizer(path: Path | str) -> TextTokenizer:
     """Read a tokenizer.json, or a folder that holds one, or one of vocab.txt, or of vocab.json and merges.txt.
 
-    Raises: TilthError when there is none, when it is broken, or when it is of a kind that cannot be read.
+    Raises: UsageError when the path is not there, TilthError when the folder holds none, when it is broken, or when it
+    is of a kind that cannot be read.
     """
     path = Path(path)
     if path.is_file():
         return _wrap(_read_fast(path), {}, path)
     if not path.is_dir():
-        raise TilthError(f"no tokenizer at {path}: give a tokenizer.json or a folder that holds one")
+        raise UsageError(f"no tokenizer at {path}: give a tokenizer.json or a folder that holds one")
     config = _folder_config(path)
     if (path / "tokenizer.json").is_file():
         return _wrap(_read_fast(path / "tokenizer.json"), config, path)
@@ -56,6 +57,14 @@ def special_tokens(backend: Tokenizer, config: dict[str, Any] | None = None) -> 
         ids = [backend.token_to_id(name) for name in (*candidates, *names) if name]
         roles[role] = next((index for index in ids if index is not None), None)
     return SpecialTokens(**roles)
+
+
+def named_special_ids(folder: Path, backend: Tokenizer) -> dict[str, int]:
+    """Ids of the special tokens that a Hugging Face folder's configuration names: pad, bos, eos, unk, ... -> id."""
+    config = _folder_config(folder)
+    named = {key.removesuffix("_token"): _content(value) for key, value in config.items() if key.endswith("_token")}
+    ids = {role: backend.token_to_id(name) for role, name in named.items() if name}
+    return {role: index for role, index in ids.items() if index is not None}
 
 
 def _wrap(backend: Tokenizer, config: dict[str, Any], path: Path) -> TextTokenizer:

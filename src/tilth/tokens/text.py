@@ -32,6 +32,10 @@ class SpecialTokens:
     eot: int | None = None
 
 
+PARTS_OF_IDS = ("added_tokens", "normalizer", "pre_tokenizer", "model")
+"""The parts of a tokenizer.json that decide the ids of a text."""
+
+
 class TextTokenizer:
     """Encodes raw text without adding special tokens.
 
@@ -59,9 +63,7 @@ class TextTokenizer:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of all that decides the ids of a text; templates, padding and decoding do not count."""
-        return fingerprint(
-            {name: self._parts[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")}
-        )
+        return fingerprint({name: self._parts[name] for name in PARTS_OF_IDS})
 
     @cached_property
     def special_ids(self) -> frozenset[int]:

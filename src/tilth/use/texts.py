@@ -29,8 +29,8 @@ def read_texts(path: str | Path, text_column: str | None = None) -> list[str]:
     name that is Parquet, starts with a JSON object or with a header that names a text column, or whose text column is
     named. Any other file holds one text a line. What is no text (a blank line, a row without text) is left out, and
     standard error says so with its line.
-    Raises: TilthError when the file is missing, unreadable, not UTF-8 or without a text, when the text column is
-    missing or could be several, and when too many rows of a table are broken.
+    Raises: UsageError when the file is missing, TilthError when it is unreadable, not UTF-8 or without a text, when the
+    text column is missing or could be several, and when too many rows of a table are broken.
     """
     path = Path(path)
     if path.is_dir():
