@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 from tilth.files import fingerprint, read_json, sha256_file
 from tilth.settings import check_record
 
@@ -104,13 +104,15 @@ def is_corpus(path: str | Path) -> bool:
 def open_corpus(path: str | Path) -> Corpus:
     """Open a corpus folder.
 
-    Raises: TilthError when it is not one, was written by another version of the format, lacks a file, or its card was
+    Raises: UsageError when there is nothing; TilthError when it is not one, was written by another version of the
+    format, lacks a file, or its card was
     changed.
     """
     path = Path(path)
     if not is_corpus(path):
-        what = "is not a corpus" if path.exists() else "does not exist"
-        raise TilthError(f"{path} {what}; make one: tilth corpus build SOURCE --out DIR")
+        if not path.exists():
+            raise UsageError(f"{path} does not exist; make a corpus: tilth corpus build SOURCE --out DIR")
+        raise TilthError(f"{path} is not a corpus; make one: tilth corpus build SOURCE --out DIR")
     card = read_json(path / CARD)
     found = card.get("format_version")
     if found != FORMAT_VERSION:

@@ -15,7 +15,6 @@ from tilth.model.layers import Cache
 from tilth.model.model import Model
 from tilth.tokens.tokenizer import TextTokenizer
 
-
 Reason = Literal["end_of_text", "stop", "length"]
 
 
