@@ -188,6 +188,7 @@ class Run:
         ):
             try:
                 while self.position.spent < 1 and self.ended is None:
+                    self.prepared.shards.verification.poll()
                     take_change(self)
                     if self.ended is None:
                         step_in_memory(self, next(self.upcoming), update)
@@ -310,6 +311,7 @@ class Run:
 
     def _evaluate(self) -> None:
         """Held-out loss and samples; keeps the model when it is the best."""
+        self._trust_shards()
         started = time.perf_counter()
         held_out = held_out_loss(self.replica, self.held_out)
         took = round(time.perf_counter() - started, 3)
@@ -321,7 +323,8 @@ class Run:
         self.trackers.log(
             "evaluation", self.position.step, tokens=self.position.tokens,
             seconds=round(self.position.clock.seconds, 3), train_loss=train_loss, held_out_loss=held_out.loss,
-            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took, parts=held_out.parts,
+            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took,
+            parts=held_out.parts,
         )  # fmt: skip
         whole = self.replica.whole_model()
         if whole is not None:
@@ -351,6 +354,7 @@ class Run:
         """
         if self.saved == self._place():
             return
+        self._trust_shards()
         self.saver.wait()  # so that the log tells of the one before within the bytes that this one counts
         if scheduled:
             self.position.note("save_every")
@@ -361,6 +365,14 @@ class Run:
         if self.world.is_first:
             self.saver.save(self.position.step, checkpoint)
         self.saved = self._place()
+
+    def _trust_shards(self) -> None:
+        """Wait until every process has compared the shards it used with their hashes, before any result is kept.
+
+        Raises: TilthError when some are damaged.
+        """
+        self.prepared.shards.verification.wait()
+        self.world.sum([0.0])  # a process that has raised does not come here, and no other one goes on
 
     def _place(self) -> tuple[int, int, str | None]:
         """What tells one state to save from another."""
