@@ -134,3 +134,16 @@ def test_a_full_disk_is_told_by_the_command(disk, recipe, corpus, tmp_path):
 
 def _has(run: Path, step: int) -> bool:
     return any(record["event"] == "step" and record["step"] >= step for record in read_log(run / "log.jsonl"))
+
+
+def test_a_read_only_folder_is_named_at_the_start_and_on_resume(disk, recipe, corpus, run_until):
+    run = disk / "run"
+    run_until(recipe(), corpus, run, stop=6)
+    (run / ".torchrun").write_text("another launch")
+    mend = make_read_only(disk)
+    try:
+        for resume in (True, False):
+            with pytest.raises(TilthError, match=rf"cannot write to {run}: Read-only file system"):
+                pretrain(recipe(), corpus, run, resume=resume, progress=False)
+    finally:
+        mend()

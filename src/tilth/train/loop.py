@@ -6,6 +6,7 @@ Everything random comes from (seed, step), so a resumed run is the run that was 
 makes the rate and the end depend on the clock.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -14,8 +15,8 @@ from typing import Any
 
 import torch
 
-from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, read_json, write_text
+from tilth.errors import TilthError
+from tilth.files import read_json, write_text
 from tilth.key import Key
 from tilth.model.folder import save_model
 from tilth.model.model import Model
@@ -30,6 +31,7 @@ from tilth.train.checkpoint import holds_checkpoints, recorded_threads
 from tilth.train.control import Control
 from tilth.train.corruption import GUARD_TOKENS, recompute
 from tilth.train.distributed import World, goes_on, note_start
+from tilth.train.external_trackers import check_installed
 from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.identity import run_identity
 from tilth.train.interrupt import Interrupt
@@ -42,6 +44,7 @@ from tilth.train.persistence import restore, snapshot
 from tilth.train.position import Position
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.responses import respond, respond_to_layers, take_change
+from tilth.train.run_folder import alone_in, check_run
 from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
 from tilth.train.schedules import rate
@@ -75,30 +78,26 @@ def pretrain(
     device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
-    resume = goes_on(world, out, resume)
-    if world.is_first:
-        _check_folder(out, resume, accept_changes)
-        note_start(out)
-    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
-    resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
-    prepared = world.first_then_others(
-        # What the first process has made anew is what the others find.
-        lambda first: prepare(recipe, corpus, out, resume or not first, progress and first, accept_changes and first),
-        f"prepared {out}",
-    )
-    if world.size == 1:  # processes that share a host take the threads that torchrun gives each
-        choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
-    return Run(recipe, prepared, out, device, resume, accept_changes, world).train(progress and world.is_first)
-
-
-def _check_folder(out: Path, resume: bool, accept_changes: bool) -> None:
-    output_folder(out)
-    if accept_changes and not resume:
-        raise UsageError("changes can be accepted in a run that goes on: give --accept-changes with --resume")
-    if not resume and holds_checkpoints(out / "checkpoints"):
-        raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
-    if resume and not (out / "recipe.yaml").exists():
-        raise UsageError(f"{out} holds no run to resume; start one without --resume")
+    with alone_in(out) if world.is_first else contextlib.nullcontext():
+        resume = goes_on(world, out, resume)
+        if world.is_first:
+            check_run(out, resume, accept_changes)
+            check_installed(recipe.train.trackers)
+        # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
+        resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
+        prepared = world.first_then_others(
+            # What the first process has made anew is what the others find.
+            lambda first: prepare(
+                recipe, corpus, out, resume or not first, progress and first, accept_changes and first
+            ),
+            f"prepared {out}",
+        )
+        if world.size == 1:  # processes that share a host take the threads that torchrun gives each
+            choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
+        run = Run(recipe, prepared, out, device, resume, accept_changes, world)
+        if world.is_first:
+            note_start(out)
+        return run.train(progress and world.is_first)
 
 
 class Run:
