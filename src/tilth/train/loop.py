@@ -150,9 +150,9 @@ class Run:
         self.has_updated = False
         """Whether the step at hand has changed more than gradients."""
         resumed = restore(self, accept_changes) if resume else {}
-        # Only the first process looks, so that all go on or end alike.
-        has_summary = self.world.share(self.world.is_first and (out / "summary.json").exists())
-        self.is_finished = self.ended is not None and has_summary
+        # Only the first process looks, so that all go on or end alike. A damaged summary is made again.
+        self.summary: dict[str, Any] | None = self.world.share(_summary(out) if self.world.is_first else None)
+        self.is_finished = self.ended is not None and self.summary is not None
         if self.is_finished:
             return
         self.saved = self._place() if resume else None
@@ -174,10 +174,10 @@ class Run:
 
     def train(self, progress: bool) -> dict[str, Any]:
         """Run to the end of the budget; returns the summary."""
-        if self.is_finished:
+        if self.is_finished and self.summary is not None:
             if progress:
                 print(f"The run in {self.out} has ended ({self.ended}, step {self.position.step})", file=sys.stderr)
-            return read_json(self.out / "summary.json")
+            return self.summary
         self.model.train()
         self.progress_shown = progress
         reason, signal_number, failed = self.ended or "budget", None, True
@@ -393,3 +393,12 @@ class Run:
         """Held-out loss of the objective's main part, per byte of raw text."""
         main = held_out.parts[self.prepared.objective.heads[0]]
         return self.prepared.objective.bits_per_byte(main, self.prepared.validation.split)
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended; None where there is none, or it is damaged."""
+    try:
+        summary = read_json(run / "summary.json")
+    except TilthError:
+        return None
+    return summary if isinstance(summary, dict) else None

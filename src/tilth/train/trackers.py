@@ -132,13 +132,15 @@ class Trackers:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, but for a last line cut short by a crash."""
+    """The records of a log, but for lines that are none: the last one may have been cut short by a crash."""
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_bytes().split(b"\n"):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError):
             continue
+        if isinstance(record, dict) and isinstance(record.get("event"), str) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 
