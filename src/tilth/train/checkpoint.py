@@ -116,7 +116,7 @@ def go_back(folder: Path, step: int) -> Checkpoint:
     Raises: TilthError when it is not whole; nothing is removed then.
     """
     path = folder / f"step-{step:08d}"
-    checkpoint = _read(path)
+    checkpoint = read_checkpoint(path)
     for other in checkpoint_paths(folder):
         if _step(other) > step:
             shutil.rmtree(other, ignore_errors=True)
@@ -124,8 +124,8 @@ def go_back(folder: Path, step: int) -> Checkpoint:
     return checkpoint
 
 
-def _read(path: Path) -> Checkpoint:
-    """Raises: TilthError when the checkpoint is not whole."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint, compared with its hashes. Raises: TilthError when the checkpoint is not whole."""
     try:
         verify_checkpoint(path)
         record = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -146,7 +146,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
     problems = _latest_gone(folder, paths)
     for path in reversed(paths):
         try:
-            return _read(path), problems
+            return read_checkpoint(path), problems
         except TilthError as error:
             problems.append(str(error))
     detail = "; ".join(problems) or "there is none"
