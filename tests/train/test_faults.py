@@ -93,7 +93,11 @@ def test_the_last_good_checkpoint_stays_and_the_run_goes_on_exactly(
             pretrain(recipe(*SETTINGS), corpus, run, progress=False)
     assert raised.value.exit_status == 1
     assert "--resume" in str(raised.value) or "cannot write the model" in str(raised.value)
+    assert "Errno" not in str(raised.value) and "-> None" not in str(raised.value)
     if fault is take_away:
+        assert str(raised.value).endswith(
+            f"{run} is no longer there; put it back and go on with --resume, or start the run again"
+        )
         assert not (run / "checkpoints").exists(), "no second beginning of the run in its place"
         if run.exists():
             subprocess.run(["rm", "-r", run], check=True)

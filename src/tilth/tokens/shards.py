@@ -22,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from tilth.errors import TilthError
-from tilth.files import read_json, sha256_file, whole_folder, write_json
+from tilth.files import read_json, reason, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
 from tilth.settings import check_record
 from tilth.tokens.remote import RemoteFolder, default_cache, is_url
@@ -100,7 +100,9 @@ def write_shards(
                 raise TilthError(f"the training split of {corpus.path} has no tokens; add documents with text to it")
             write_json(folder / "manifest.json", manifest)
     except OSError as error:
-        raise TilthError(f"cannot write shards to {out}: {error}; free some space or choose another folder") from None
+        raise TilthError(
+            f"cannot write shards to {out}: {reason(error, out)}; free some space or choose another folder"
+        ) from None
     return open_shards(out)
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tilth.errors import TilthError
 from tilth.files import read_json, recover_folder, sha256_file, whole_folder, write_json, write_text
+from tilth.train.mending import unwritable
 
 FORMAT_VERSION = 3
 _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -69,9 +70,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         verify_checkpoint(path)
         write_text(folder / "latest", path.name + "\n")
     except (OSError, SafetensorError) as error:
-        raise TilthError(
-            f"cannot write the checkpoint {path}: {error}; free some space or mend the folder, then go on with --resume"
-        ) from None
+        raise unwritable("the checkpoint", path, folder.parent, error) from None
     _prune(folder, path, keep, checkpoint.protected)
     return path
 

@@ -36,6 +36,7 @@ from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.identity import run_identity
 from tilth.train.interrupt import Interrupt
 from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
+from tilth.train.mending import unwritable
 from tilth.train.monitor import Monitor, Starvation
 from tilth.train.optimizers import Optimizers
 from tilth.train.out_of_memory import step_in_memory
@@ -329,6 +330,8 @@ class Run:
         if whole is not None:
             self._sample(whole)
         if best and whole is not None:
+            if not self.out.is_dir():  # not made anew: it would be a run without a beginning
+                raise unwritable("the model", self.out / "model", self.out, FileNotFoundError())
             save_model(whole, self.prepared.tokenizer, self.out / "model", step=self.position.step)
         share = rate(self.settings, self.position.share)
         for finding in (

@@ -14,6 +14,7 @@ from typing import Any
 from tilth.errors import TilthError
 from tilth.files import write_text
 from tilth.train.external_trackers import EXTERNAL, Tracker, scalars
+from tilth.train.mending import unwritable
 
 
 class JsonLines:
@@ -125,10 +126,7 @@ class Trackers:
                 tracker.close(failed)
 
     def _unwritable(self, error: OSError) -> TilthError:
-        return TilthError(
-            f"cannot write the log in {self._path.parent}: {error.strerror or error}; "
-            "free some space or mend the folder, then go on with --resume"
-        )
+        return unwritable("the log in", self._path.parent, self._path.parent, error)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
