@@ -12,6 +12,7 @@ from tilth.files import sha256_file
 from tilth.train import checkpoint as checkpoints
 from tilth.train.checkpoint import checkpoint_paths
 from tilth.train.loop import pretrain
+from tilth.train.trackers import read_log
 
 RUN = ("gpt2-mini", "train.save_every=3 steps", "train.keep_checkpoints=9")
 
@@ -48,6 +49,8 @@ def test_a_run_that_goes_on_keeps_its_best(finished, run, recipe, corpus, outcom
     pretrain(recipe(*RUN), corpus, run, resume=True, progress=False)
     assert outcome(run)["model"] == outcome(finished)["model"]
     assert outcome(run)["weights"] == outcome(finished)["weights"]
+    (resume,) = (record for record in read_log(run / "log.jsonl") if record["event"] == "resume")
+    assert "model had gone, and was made again from the checkpoint of step 9" in resume["damaged"][-1]
 
 
 def test_a_best_model_that_no_checkpoint_has_is_told_of(run, recipe, corpus):

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
     from tilth.train.loop import Run
 
 
-def restore_model(run: "Run", accept_changes: bool) -> tuple[int, float]:
+def restore_model(run: "Run", accept_changes: bool, problems: list[str]) -> tuple[int, float]:
     """Make `RUN/model` again from the checkpoint of the best step, if the run has had a model and it has gone.
 
     accept_changes: where that checkpoint is not kept, take the best that is, as if no better one had been.
+    problems: for the log; what was done is added.
     Returns the step and the held-out loss of the best model, as the monitor should remember them.
     Raises: UsageError when it is not kept, and no other one may be taken; TilthError when there is none to take.
     """
@@ -39,7 +40,8 @@ def restore_model(run: "Run", accept_changes: bool) -> tuple[int, float]:
     model = fresh_model(run.recipe, run.prepared, warm=False)
     model.load_state_dict(read_checkpoint(run.out / "checkpoints" / f"step-{step:08d}").weights)
     save_model(model, run.prepared.tokenizer, folder, step=step)
-    print(f"{folder} had gone, and was made again from the checkpoint of step {step}", file=sys.stderr)
+    problems.append(f"{folder} had gone, and was made again from the checkpoint of step {step}")
+    print(problems[-1], file=sys.stderr)
     return step, losses[step]
 
 

@@ -60,7 +60,7 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
         found = checkpoint.state["seconds"], checkpoint.identity["recipe"]["train"], changes
     rows = run.rows_per_micro_batch
     _load(run, checkpoint)
-    best = run.world.share(restore_model(run, accept_changes) if run.world.is_first else None)
+    best = run.world.share(restore_model(run, accept_changes, problems) if run.world.is_first else None)
     assert best is not None
     run.monitor.best_step, run.monitor.best_loss = best
     shared = run.world.share(found)
