@@ -17,13 +17,12 @@ from pydoc_data.topics import topics
 
 import numpy as np
 import torch
-from machine import describe
+from machine import add_results, describe
 
 import tilth
 from tilth.key import Key
 from tilth.train.checkpoint import Checkpoint, checkpoint_paths, load_latest
 
-RESULTS = Path(__file__).parent / "results" / "damage.md"
 KINDS = ("flip a bit", "change a byte", "truncate", "delete")
 
 
@@ -66,7 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    trials, seed = (vars(parser.parse_args())[name] for name in ("trials", "seed"))
+    add_results(parser, __file__)
+    arguments = parser.parse_args()
+    trials, seed = arguments.trials, arguments.seed
     done: Counter[tuple[str, str]] = Counter()
     missed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
@@ -96,7 +97,7 @@ def main() -> None:
     print("\n".join([*lines, *missed]))
     head = f"# Damaged checkpoints\n\n{__doc__.split(chr(10) * 2)[1]}\n\nMachine: {describe()}.\n"
     foot = f"{trials} trials, seed {seed}: {trials - len(missed)} noticed, with the checkpoint before used and named."
-    RESULTS.write_text("\n".join([head, *lines, "", foot, *missed, ""]), encoding="utf-8")
+    arguments.results.write_text("\n".join([head, *lines, "", foot, *missed, ""]), encoding="utf-8")
     print(foot)
     sys.exit(bool(missed))
 

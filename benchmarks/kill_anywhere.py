@@ -24,7 +24,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
-from machine import describe
+from machine import add_results, describe
 
 import tilth
 from tilth.files import sha256_file
@@ -33,7 +33,6 @@ from tilth.recipe import load_recipe
 from tilth.train.checkpoint import checkpoint_paths
 from tilth.train.trackers import read_log
 
-RESULTS = Path(__file__).parent / "results" / "kill_anywhere.md"
 RECIPES = {
     "bert": ("bert-mini", "objective.duplicates=2"),
     "roberta": ("roberta-mini",),
@@ -214,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    add_results(parser, __file__)
     arguments = parser.parse_args()
     columns = ("epoch 0", "epoch 1", "epoch 2", "accumulation", "save", "before the first checkpoint")
     lines = [

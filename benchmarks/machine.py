@@ -1,5 +1,6 @@
-"""What a benchmark ran on, and its table."""
+"""What a benchmark ran on, its table, and where that goes."""
 
+import argparse
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,13 @@ def describe(precision: str = "auto") -> str:
     device = torch.device("cpu")
     dtype = str(compute_dtype(precision, device)).removeprefix("torch.")
     return f"{describe_processor(device)}; {dtype}; torch {torch.__version__}; Python {platform.python_version()}"
+
+
+def add_results(parser: argparse.ArgumentParser, script: str) -> None:
+    """Let `--results` name the page to write: by default that of the script in `results`, beside it."""
+    path = Path(script)
+    default = path.parent / "results" / f"{path.stem}.md"
+    parser.add_argument("--results", type=Path, default=default, help="the page to write, elsewhere for a short trial")
 
 
 def write_table(path: Path, doc: str, about: str, lines: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import describe
+from machine import add_results, describe
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.settings import CorpusSettings
@@ -37,7 +37,6 @@ TINY = (
     "train.batch_tokens=512", "train.evaluate_tokens=4000", "train.device=cpu", "train.precision=float32",
 )  # fmt: skip
 FAMILIES = ("bert", "roberta", "gpt2", "gpt3")
-RESULTS = Path(__file__).parent / "results" / "planted_faults.md"
 
 Plant = Callable[[Run], None]
 
@@ -266,6 +265,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--overhead-steps", type=int, default=100)
+    add_results(parser, __file__)
     options = parser.parse_args()
     budget = f"train.budget={options.steps} steps"
     lines = [
@@ -303,7 +303,7 @@ def main() -> None:
             print(lines[-1], flush=True)
         lines += ["", f"Cost: {overhead(corpus, options.overhead_steps)}", ""]
         print(lines[-2])
-    RESULTS.write_text("\n".join(lines))
+    options.results.write_text("\n".join(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -15,20 +15,20 @@ import tempfile
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from machine import describe
+from machine import add_results, describe
 
 import tilth
 from tilth.train.checkpoint import checkpoint_paths
 from tilth.train.trackers import read_log
-
-RESULTS = Path(__file__).parent / "results" / "save_stall.md"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--saves", type=int, default=12)
     parser.add_argument("--every", type=int, default=8, help="steps between saves")
-    saves, every = (vars(parser.parse_args())[name] for name in ("saves", "every"))
+    add_results(parser, __file__)
+    arguments = parser.parse_args()
+    saves, every = arguments.saves, arguments.every
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         lines = [json.dumps({"id": topic, "text": topics[topic]}) for topic in sorted(topics)]
@@ -62,7 +62,7 @@ def main() -> None:
     )
     print(foot)
     head = f"# Stall for a save\n\n{__doc__.split(chr(10) * 2)[1]}\n\nMachine: {describe()}.\n"
-    RESULTS.write_text(f"{head}\n{foot}\n", encoding="utf-8")
+    arguments.results.write_text(f"{head}\n{foot}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from tilth.files import (
     not_left_empty,
     output_folder,
     read_json,
+    reason,
     sha256_file,
     whole_file,
     whole_folder,
@@ -172,13 +173,21 @@ def test_an_error_names_the_file_and_not_the_one_aside(tmp_path):
     with pytest.raises(OSError, match="there") as raised:
         write_text(tmp_path / "there", "text")
     assert raised.value.filename == str(tmp_path / "there")
+    assert str(raised.value).endswith(f"'{tmp_path / 'there'}'"), "and no second name"
     for whole in (whole_file, whole_folder):
         with pytest.raises(OSError, match="No space") as raised, whole(tmp_path / "new"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to an open file says it
-        assert raised.value.filename == str(tmp_path / "new")
+        assert str(raised.value) == f"[Errno {errno.ENOSPC}] No space left on device: '{tmp_path / 'new'}'"
         with pytest.raises(FileNotFoundError) as raised, whole(tmp_path / "new"):
             (tmp_path / "other").read_text()
         assert raised.value.filename == str(tmp_path / "other")
+
+
+def test_the_reason_names_only_another_file(tmp_path):
+    for name, said in ((None, ""), (tmp_path / "new" / "in", ""), (tmp_path / "other", f": {tmp_path / 'other'}")):
+        error = OSError(errno.ENOSPC, "No space left on device", name and str(name).encode())
+        assert reason(error, tmp_path / "new") == f"No space left on device{said}"
+    assert reason(ValueError("words"), tmp_path) == "words"
 
 
 def test_a_folder_is_not_left_empty_by_a_failure(tmp_path):

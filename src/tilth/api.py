@@ -139,7 +139,7 @@ def pretrain(
     from tilth.evidence.model_card import run_model_card
     from tilth.evidence.report import write_run_report
     from tilth.recipe import load_recipe
-    from tilth.train.distributed import join
+    from tilth.train.distributed import forget_start, join
     from tilth.train.launch import launch
     from tilth.train.loop import pretrain as run_pretraining
 
@@ -176,7 +176,9 @@ def pretrain(
         if world.is_first:
             write_text(run / "model" / "README.md", run_model_card(run))
             write_run_report(run)
-        return {**summary, "report": str(run / "report.html")}
+    if world.is_first:
+        forget_start(run)
+    return {**summary, "report": str(run / "report.html")}
 
 
 def finetune(

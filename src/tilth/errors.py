@@ -1,6 +1,7 @@
 """Failures that a person can act on. The command line prints them without a traceback and exits with `exit_status`."""
 
 import importlib
+import importlib.util
 from typing import Any
 
 
@@ -44,7 +45,17 @@ def import_extra(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise TilthError(f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'") from error
+        raise _not_installed(module, extra) from error
+
+
+def check_extra(module: str, extra: str) -> None:
+    """Look whether an optional dependency is there, without importing it. Raises: as `import_extra`."""
+    if importlib.util.find_spec(module) is None:
+        raise _not_installed(module, extra)
+
+
+def _not_installed(module: str, extra: str) -> TilthError:
+    return TilthError(f"{module.partition('.')[0]} is not installed; run: pip install 'tilth[{extra}]'")
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -172,6 +172,14 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield output_folder(path)
 
 
+def reason(error: Exception, path: Path) -> str:
+    """Why `path` or what is in it could not be written, for a message that names it; any other file is named here."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else None
+    return error.strerror if name is None or Path(name).is_relative_to(path) else f"{error.strerror}: {name}"
+
+
 @contextlib.contextmanager
 def _naming(path: Path, aside: Path) -> Iterator[None]:
     """Let an error of the system that names no file, or only the one aside, name the file that is to be written."""
@@ -179,5 +187,6 @@ def _naming(path: Path, aside: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno is not None and (error.filename is None or str(error.filename).startswith(str(aside))):
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            del error.filename2  # None would be printed as a second name
         raise

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from tokenizers import Tokenizer, models
 
 from tilth.errors import TilthError
 from tilth.recipe import TokenizerSettings
+from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.shards import open_shards, write_shards
 from tilth.tokens.tokenizer import SpecialTokens, TextTokenizer, train_tokenizer
 
@@ -87,6 +90,18 @@ def test_a_folder_that_cannot_be_written(stories, tokenizer, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(TilthError, match="cannot write shards to"):
         write_shards(stories, tokenizer, tmp_path / "file" / "shards", progress=False)
+
+
+def test_a_full_disk_is_told_in_words(stories, tokenizer, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(SplitWriter, "add", fail)
+    out = tmp_path / "shards"
+    with pytest.raises(TilthError) as raised:
+        write_shards(stories, tokenizer, out, progress=False)
+    said = f"cannot write shards to {out}: No space left on device; free some space or choose another folder"
+    assert str(raised.value) == said
 
 
 def test_a_failure_leaves_the_shards_that_were_there(make_corpus, tokenizer, shards):

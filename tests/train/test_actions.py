@@ -221,6 +221,28 @@ def test_a_change_after_a_record_cut_short_is_replayed(tmp_path):
     assert [again.take(step) for step in (3, 5, 8)] == [Change(lr=0.1), None, Change(lr=0.2)]
 
 
+@pytest.mark.parametrize(
+    "line", [b'{"x": 1}', b'{"step": 5, "lr": 0.2, "asked": "\xff"}', b"5", b'{"step": [], "lr": 1}']
+)
+def test_a_damaged_record_of_changes_is_named(line, tmp_path):
+    (tmp_path / "changes.jsonl").write_bytes(b'{"step": 3, "lr": 0.1, "asked": 1}\n' + line + b"\n")
+    with pytest.raises(TilthError, match=r"changes\.jsonl is damaged in line 2: restore the line, or remove it"):
+        Control(tmp_path, resume=True)
+
+
+def test_what_cannot_be_set_aside_is_reported_once_and_ignored(recipe, corpus, at_step, tmp_path):
+    def make_folder(run):
+        (run / "control.yaml").mkdir()
+        (run / "control.invalid.yaml").write_text("from before")
+
+    at_step(5, make_folder)
+    summary = pretrain(recipe(), corpus, tmp_path / "run", progress=False)
+    (warning,) = events(tmp_path / "run", "warning")
+    assert warning["kind"] == "control" and "it is still there, because it cannot be set aside" in warning["message"]
+    assert (summary["step"], summary["reason"]) == (12, "budget")
+    assert (tmp_path / "run" / "control.invalid.yaml").read_text() == "from before"
+
+
 def test_a_run_can_be_asked_to_stop_and_goes_on_later(recipe, corpus, at_step, tmp_path):
     at_step(9, lambda run: ask(run, "stop: true"))
     settings = recipe(*RUN)

@@ -93,7 +93,11 @@ def test_the_last_good_checkpoint_stays_and_the_run_goes_on_exactly(
             pretrain(recipe(*SETTINGS), corpus, run, progress=False)
     assert raised.value.exit_status == 1
     assert "--resume" in str(raised.value) or "cannot write the model" in str(raised.value)
+    assert "Errno" not in str(raised.value) and "-> None" not in str(raised.value)
     if fault is take_away:
+        assert str(raised.value).endswith(
+            f"{run} is no longer there; put it back and go on with --resume, or start the run again"
+        )
         assert not (run / "checkpoints").exists(), "no second beginning of the run in its place"
         if run.exists():
             subprocess.run(["rm", "-r", run], check=True)
@@ -134,3 +138,16 @@ def test_a_full_disk_is_told_by_the_command(disk, recipe, corpus, tmp_path):
 
 def _has(run: Path, step: int) -> bool:
     return any(record["event"] == "step" and record["step"] >= step for record in read_log(run / "log.jsonl"))
+
+
+def test_a_read_only_folder_is_named_at_the_start_and_on_resume(disk, recipe, corpus, run_until):
+    run = disk / "run"
+    run_until(recipe(), corpus, run, stop=6)
+    (run / ".torchrun").write_text("another launch")
+    mend = make_read_only(disk)
+    try:
+        for resume in (True, False):
+            with pytest.raises(TilthError, match=rf"cannot write to {run}: Read-only file system"):
+                pretrain(recipe(), corpus, run, resume=resume, progress=False)
+    finally:
+        mend()

@@ -229,6 +229,15 @@ def test_another_tokenizer_is_named(recipe, corpus, copied):
         pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
 
 
+@pytest.mark.parametrize("content", [b"5", b"\xff", b"{"])
+def test_a_damaged_summary_is_made_again(content, recipe, corpus, copied):
+    summary = json.loads((copied / "summary.json").read_text())
+    (copied / "summary.json").write_bytes(content)
+    again = pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    assert again == json.loads((copied / "summary.json").read_text())
+    assert again | {"seconds": 0} == summary | {"seconds": 0}
+
+
 def test_there_must_be_a_run_to_resume(recipe, corpus, tmp_path):
     with pytest.raises(UsageError, match="holds no run to resume"):
         pretrain(recipe(), corpus, tmp_path / "run", resume=True, progress=False)

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tilth.train.trackers import Trackers, read_log
+from tilth.train.trackers import Trackers, has_saved, read_log
 
 
 def strict(path):
@@ -62,6 +62,17 @@ def test_a_resume_drops_what_came_after_its_step_and_a_last_line_cut_short(tmp_p
     assert len(read_log(tmp_path / "log.jsonl")) == 5
     logged(tmp_path, 3, resumed=2)
     assert [record["step"] for record in strict(tmp_path / "log.jsonl")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "line", [b"\xff" * 9, '{"event": "sample", "step": 2, "text": "é'.encode()[:-1], b"5", b'{"x": 1}']
+)
+def test_lines_that_are_no_records_are_passed_over(line, tmp_path):
+    logged(tmp_path, 1, 2)
+    with open(tmp_path / "log.jsonl", "ab") as file:
+        file.write(line)
+    assert [record["step"] for record in read_log(tmp_path / "log.jsonl")] == [1, 2]
+    assert not has_saved(tmp_path)
 
 
 def test_a_new_run_starts_a_new_log(tmp_path):

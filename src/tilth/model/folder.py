@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tilth.errors import TilthError, UsageError, import_extra
-from tilth.files import read_json, whole_folder, write_json
+from tilth.files import read_json, reason, whole_folder, write_json
 from tilth.model.belonging import RECORD, check_tokenizer, tokenizer_record
 from tilth.model.families import FAMILIES, Family
 from tilth.model.model import Model
@@ -74,8 +74,8 @@ def save_model(
                 (aside / "README.md").write_text(card, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise TilthError(
-            f"cannot write the model {folder}: {error}; free some space or mend the folder, and run the command again "
-            "(a pre-training with --resume); what was there before is as it was"
+            f"cannot write the model {folder}: {reason(error, Path(folder))}; free some space or mend the folder, and "
+            "run the command again (a pre-training with --resume); what was there before is as it was"
         ) from None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from tilth.errors import TilthError, import_extra
 from tilth.files import sha256_file, write_bytes
+from tilth.tokens.verification import is_small
 
 _BLOCK_BYTES = 1 << 22
 
@@ -37,6 +38,8 @@ class RemoteFolder:
     def __init__(self, url: str, cache: Path) -> None:
         """Downloads the manifest. Raises: TilthError when it, or what reads such URLs, is not there."""
         self.url = url.rstrip("/")
+        self._whole: set[str] = set()
+        """Files that have been compared with their SHA-256."""
         fsspec = import_extra("fsspec", "remote")
         with self._readable("manifest.json"):
             try:
@@ -56,16 +59,46 @@ class RemoteFolder:
     def fetch(self, name: str, entry: dict[str, Any]) -> Path:
         """A file's path on this machine, downloaded if it is not yet there and compared with its size and SHA-256.
 
+        A small file that is there and is damaged is downloaded again; a large one is left to `check`.
         Raises: TilthError when it cannot be read or kept, or is not what the manifest says.
         """
         path = self.path / name
         try:
             with _one_at_a_time(self.path / f".{name}.lock"):
-                if not path.is_file() or path.stat().st_size != entry["bytes"]:
+                if not path.is_file() or path.stat().st_size != entry["bytes"] or self._is_damaged(name, entry):
                     self._download(name, path, entry)
+                    self._whole.add(name)
         except OSError as error:
             raise self._unwritable(error) from None
         return path
+
+    def check(self, name: str, entry: dict[str, Any]) -> None:
+        """Compare a file that was there with its SHA-256; a damaged one is removed.
+
+        Raises: TilthError when it is damaged.
+        """
+        if name in self._whole:
+            return
+        path = self.path / name
+        try:
+            if sha256_file(path) != entry["sha256"]:
+                path.unlink(missing_ok=True)
+                raise TilthError(
+                    f"{path}, a copy of {self.url}/{name}, was damaged and is removed: the same command downloads it "
+                    "again; a run goes on with --resume"
+                )
+        except OSError as error:
+            raise self._unwritable(error) from None
+        self._whole.add(name)
+
+    def _is_damaged(self, name: str, entry: dict[str, Any]) -> bool:
+        """Whether a small file that is there is not what the manifest says."""
+        if name in self._whole or not is_small(entry["bytes"]):
+            return False
+        if sha256_file(self.path / name) != entry["sha256"]:
+            return True
+        self._whole.add(name)
+        return False
 
     def _download(self, name: str, path: Path, entry: dict[str, Any]) -> None:
         # Of this process alone, where locks are not to be had; a leftover of a killed one is removed with the cache.

@@ -10,6 +10,7 @@ and the same for validation. All numbers are little-endian; a position counts to
 """
 
 import contextlib
+import functools
 import itertools
 import json
 from collections.abc import Iterator, Sequence
@@ -21,12 +22,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from tilth.errors import TilthError
-from tilth.files import read_json, sha256_file, whole_folder, write_json
+from tilth.files import read_json, reason, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
 from tilth.settings import check_record
 from tilth.tokens.remote import RemoteFolder, default_cache, is_url
 from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
+from tilth.tokens.verification import Verification
 
 if TYPE_CHECKING:
     from tilth.corpus.reader import Corpus, SplitName
@@ -98,7 +100,9 @@ def write_shards(
                 raise TilthError(f"the training split of {corpus.path} has no tokens; add documents with text to it")
             write_json(folder / "manifest.json", manifest)
     except OSError as error:
-        raise TilthError(f"cannot write shards to {out}: {error}; free some space or choose another folder") from None
+        raise TilthError(
+            f"cannot write shards to {out}: {reason(error, out)}; free some space or choose another folder"
+        ) from None
     return open_shards(out)
 
 
@@ -112,7 +116,8 @@ def open_shards(
     """Open a folder of shards; nothing but its manifest is read.
 
     path: a folder, or any URL of fsspec, whose files are downloaded to `cache` when they are first used.
-    The size of every file is checked; verify: also its SHA-256, which reads everything (a download is always verified).
+    The size of every file is checked, and its SHA-256 when it is first used (see `Shards.verification`); verify: that
+    of every file now.
     Raises: TilthError when the folder is missing or damaged, of another format, or made from another corpus or
     tokenizer than the ones given; the message says which.
     """
@@ -144,22 +149,30 @@ def open_shards(
         _check_sizes(path, name, split, manifest)
         for file, entry in split["files"].items():
             if remote is None or verify:
-                _check_file(path / file if remote is None else remote.fetch(file, entry), entry, verify)
+                found = path / file if remote is None else remote.fetch(file, entry)
+                _check_size(found, entry)
+                if verify:
+                    _check_hash(found, entry)
     return Shards(path, manifest, remote)
 
 
 class Shards:
-    """An opened folder of shards."""
+    """An opened folder of shards.
+
+    verification: compares the files with their SHA-256 as they come into use, large ones in a thread; to be asked
+    before anything made of them is kept.
+    """
 
     def __init__(self, path: Path, manifest: dict[str, Any], remote: RemoteFolder | None = None) -> None:
         """remote: where the files come from that are not yet in `path`."""
         self.path = path
         self.manifest = manifest
         self.remote = remote
+        self.verification = Verification()
 
     def split(self, name: "SplitName") -> "ShardSplit":
         """One split, `train` or `validation`."""
-        return ShardSplit(self.path, name, self.manifest, self.remote)
+        return ShardSplit(self.path, name, self.manifest, self.verification, self.remote)
 
 
 class ShardSplit:
@@ -168,7 +181,14 @@ class ShardSplit:
     Every array is mapped when it is first used, not loaded: only the pages that are read take memory.
     """
 
-    def __init__(self, path: Path, name: str, manifest: dict[str, Any], remote: RemoteFolder | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        name: str,
+        manifest: dict[str, Any],
+        verification: Verification,
+        remote: RemoteFolder | None = None,
+    ) -> None:
         counts = manifest["splits"][name]
         self.path = path
         self.name = name
@@ -176,7 +196,7 @@ class ShardSplit:
         self.num_tokens: int = counts["tokens"]
         self.num_bytes: int = counts["bytes"]
         self._vocab_size: int = manifest["vocab_size"]
-        self._remote = remote
+        self._verification, self._remote = verification, remote
         self._files: dict[str, dict[str, Any]] = counts["files"]
         self._shard_tokens: int = manifest["shard_tokens"]
         self._dtype: str = manifest["dtype"]
@@ -241,11 +261,21 @@ class ShardSplit:
 
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._shards:
-            self._shards[number] = _map(self._file(self._shard_names[number]), self._dtype)
+            self._shards[number] = _map(self._verified(self._shard_names[number]), self._dtype)
         return self._shards[number]
 
     def _map(self, name: str, dtype: str) -> np.ndarray:
-        return _map(self._file(f"{self.name}.{name}"), dtype)
+        return _map(self._verified(f"{self.name}.{name}"), dtype)
+
+    def _verified(self, name: str) -> Path:
+        """A file whose SHA-256 is compared, at once or in a thread. Raises: TilthError when it is found damaged."""
+        entry = self._files[name]
+        path = self._file(name)
+        compare = functools.partial(_check_hash, path, entry)
+        if self._remote is not None:
+            compare = functools.partial(self._remote.check, name, entry)
+        self._verification.begin(path, entry["bytes"], compare)
+        return path
 
     def _file(self, name: str) -> Path:
         return self.path / name if self._remote is None else self._remote.fetch(name, self._files[name])
@@ -312,10 +342,24 @@ def _check_sizes(path: Path, name: str, split: dict[str, Any], manifest: dict[st
     raise TilthError(f"{path / 'manifest.json'} is damaged: its counts and its files differ; make the shards again")
 
 
-def _check_file(path: Path, entry: dict[str, Any], verify: bool) -> None:
+def _check_size(path: Path, entry: dict[str, Any]) -> None:
     size = path.stat().st_size if path.is_file() else None
     if size != entry["bytes"]:
         found = "is missing" if size is None else f"has {size} bytes, not {entry['bytes']}"
-        raise TilthError(f"{path} {found}: the shards are damaged; make them again")
-    if verify and sha256_file(path) != entry["sha256"]:
-        raise TilthError(f"{path} does not match its SHA-256 in manifest.json: the shards are damaged; make them again")
+        raise TilthError(f"{path} {found}: {_damaged(path)}")
+
+
+def _check_hash(path: Path, entry: dict[str, Any]) -> None:
+    try:
+        is_whole = sha256_file(path) == entry["sha256"]
+    except OSError as error:
+        raise TilthError(f"cannot read {path}: {error.strerror or error}; {_damaged(path)}") from None
+    if not is_whole:
+        raise TilthError(f"{path} does not match its SHA-256 in manifest.json: {_damaged(path)}")
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"the shards are damaged; restore the file, or remove {path.parent} and make them again "
+        "(a run makes its own again with --resume)"
+    )

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from tilth.errors import TilthError
 from tilth.files import read_json, recover_folder, sha256_file, whole_folder, write_json, write_text
+from tilth.train.mending import unwritable
 
 FORMAT_VERSION = 3
 _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
@@ -69,9 +70,7 @@ def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) 
         verify_checkpoint(path)
         write_text(folder / "latest", path.name + "\n")
     except (OSError, SafetensorError) as error:
-        raise TilthError(
-            f"cannot write the checkpoint {path}: {error}; free some space or mend the folder, then go on with --resume"
-        ) from None
+        raise unwritable("the checkpoint", path, folder.parent, error) from None
     _prune(folder, path, keep, checkpoint.protected)
     return path
 
@@ -116,7 +115,7 @@ def go_back(folder: Path, step: int) -> Checkpoint:
     Raises: TilthError when it is not whole; nothing is removed then.
     """
     path = folder / f"step-{step:08d}"
-    checkpoint = _read(path)
+    checkpoint = read_checkpoint(path)
     for other in checkpoint_paths(folder):
         if _step(other) > step:
             shutil.rmtree(other, ignore_errors=True)
@@ -124,8 +123,8 @@ def go_back(folder: Path, step: int) -> Checkpoint:
     return checkpoint
 
 
-def _read(path: Path) -> Checkpoint:
-    """Raises: TilthError when the checkpoint is not whole."""
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint, compared with its hashes. Raises: TilthError when the checkpoint is not whole."""
     try:
         verify_checkpoint(path)
         record = json.loads((path / "state.json").read_text(encoding="utf-8"))
@@ -146,7 +145,7 @@ def load_latest(folder: Path) -> tuple[Checkpoint, list[str]]:
     problems = _latest_gone(folder, paths)
     for path in reversed(paths):
         try:
-            return _read(path), problems
+            return read_checkpoint(path), problems
         except TilthError as error:
             problems.append(str(error))
     detail = "; ".join(problems) or "there is none"

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from tilth.errors import UsageError
+from tilth.errors import TilthError, UsageError
 from tilth.settings import Settings, load_settings, read_yaml
 
 
@@ -33,20 +33,33 @@ class Control:
     """The changes of a run: those asked for, and those made before an interruption."""
 
     def __init__(self, run: Path, resume: bool) -> None:
+        """Raises: TilthError when the record of earlier changes is damaged."""
         self._file, self._record = run / "control.yaml", run / "changes.jsonl"
         self._seen: tuple[int, int] | None = None
+        self._left: tuple[int, int] | None = None
+        """What was not valid and could not be set aside, as it was then."""
         self._rates: dict[int, float] = {}
         self._taken: list[int] = []
         if not resume:
             self._record.unlink(missing_ok=True)
         elif self._record.exists():
-            for line in self._record.read_text(encoding="utf-8").splitlines():
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # cut short by a crash; the file it came from is still there
-                self._rates[record["step"]] = record["lr"]
-                self._taken.append(record["asked"])
+            self._read_record()
+
+    def _read_record(self) -> None:
+        """Take up the changes made before. Raises: TilthError when one cannot be told."""
+        for number, line in enumerate(self._record.read_bytes().split(b"\n"), 1):
+            try:
+                record = json.loads(line.decode())
+                step, lr, asked = int(record["step"]), float(record["lr"]), int(record["asked"])
+            except json.JSONDecodeError:
+                continue  # cut short by a crash; the file it came from is still there
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise TilthError(
+                    f"{self._record} is damaged in line {number}: restore the line, or remove it (the change of the "
+                    "rate that it told of is then not made again)"
+                ) from None
+            self._rates[step] = lr
+            self._taken.append(asked)
 
     def take(self, step: int) -> Change | None:
         """The change to make before a step, counted from 0.
@@ -67,7 +80,7 @@ class Control:
             return None
         # A file that still changes is still being written.
         seen, self._seen = self._seen, (status.st_mtime_ns, status.st_size)
-        if seen != self._seen:
+        if seen != self._seen or self._seen == self._left:
             return None
         if status.st_mtime_ns in self._taken:  # a crash came between the record and the removal
             self._file.unlink(missing_ok=True)
@@ -76,13 +89,21 @@ class Control:
             text = self._file.read_text(encoding="utf-8")
             change = load_settings(Change, values=read_yaml(text, "control.yaml"), where="control.yaml")
         except (UsageError, OSError, UnicodeDecodeError) as error:
-            self._file.replace(self._file.with_name("control.invalid.yaml"))
-            raise UsageError(f"{error}; nothing was changed, and it is now control.invalid.yaml") from None
+            raise UsageError(f"{error}; nothing was changed, and it is {self._set_aside()}") from None
         if change.lr is not None:
             self._rates[step] = change.lr
             self._append({"step": step, "lr": change.lr, "asked": status.st_mtime_ns})
         self._file.unlink(missing_ok=True)
         return change
+
+    def _set_aside(self) -> str:
+        """Take what is not valid out of the way; returns where it is now."""
+        try:
+            self._file.replace(self._file.with_name("control.invalid.yaml"))
+        except OSError as error:
+            self._left = self._seen
+            return f"still there, because it cannot be set aside ({error.strerror}): remove it"
+        return "now control.invalid.yaml"
 
     def _append(self, record: dict[str, Any]) -> None:
         self._taken.append(record["asked"])

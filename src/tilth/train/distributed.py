@@ -146,14 +146,14 @@ def join() -> Iterator[World]:
 
 def goes_on(world: World, out: Path, resume: bool) -> bool:
     """Whether to go on from the newest checkpoint in `out`: as the user says, or when torchrun has started the group
-    again after it had begun the run there. To be called on every process, before anything is written to `out`.
+    again after it had begun the run there. To be called on every process, the first of which is alone in `out`.
     """
     # The largest count: a host whose own processes were well counts no restart.
     restarts = max(world.sum([world.restarts if rank == world.rank else 0 for rank in range(world.size)]))
     if world.is_first:
         started = out / ".torchrun"
         run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-        begun = started.is_file() and started.read_text(encoding="utf-8") == run_id
+        begun = started.is_file() and started.read_bytes() == run_id.encode()
         # A run id that names one launch also tells a restart in which no process of this host had failed.
         again = begun and (restarts > 0 or run_id != "none")
         if again and holds_checkpoints(out / "checkpoints"):
@@ -167,6 +167,11 @@ def note_start(out: Path) -> None:
     """Leave word in `out` that this launch of torchrun, if it is one, runs there, for `goes_on`."""
     if run_id := os.environ.get("TORCHELASTIC_RUN_ID"):
         write_text(out / ".torchrun", run_id)
+
+
+def forget_start(out: Path) -> None:
+    """Take back what `note_start` left: no process of this launch can fail any more."""
+    (out / ".torchrun").unlink(missing_ok=True)
 
 
 def _meet(store: "Store", rank: int, size: int) -> str:

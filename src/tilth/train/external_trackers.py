@@ -5,11 +5,11 @@ figures carry their step, so those of steps done again are there twice.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tilth.errors import import_extra
+from tilth.errors import check_extra, import_extra
 from tilth.files import fingerprint
 
 PROJECT = "tilth"
@@ -107,6 +107,12 @@ class Trackio:
 
 
 EXTERNAL: dict[str, Callable[[Path, dict[str, Any]], Tracker]] = {"wandb": Wandb, "mlflow": MLflow, "trackio": Trackio}
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """Raises: TilthError naming the extra of the first of these trackers that is not installed."""
+    for name in names:
+        check_extra(name, name)
 
 
 def _identity(run: Path) -> str:

@@ -6,6 +6,7 @@ Everything random comes from (seed, step), so a resumed run is the run that was 
 makes the rate and the end depend on the clock.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -14,8 +15,8 @@ from typing import Any
 
 import torch
 
-from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, read_json, write_text
+from tilth.errors import TilthError
+from tilth.files import read_json, write_text
 from tilth.key import Key
 from tilth.model.folder import save_model
 from tilth.model.model import Model
@@ -30,10 +31,12 @@ from tilth.train.checkpoint import holds_checkpoints, recorded_threads
 from tilth.train.control import Control
 from tilth.train.corruption import GUARD_TOKENS, recompute
 from tilth.train.distributed import World, goes_on, note_start
+from tilth.train.external_trackers import check_installed
 from tilth.train.held_out import HeldOut, held_out_loss
 from tilth.train.identity import run_identity
 from tilth.train.interrupt import Interrupt
 from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
+from tilth.train.mending import unwritable
 from tilth.train.monitor import Monitor, Starvation
 from tilth.train.optimizers import Optimizers
 from tilth.train.out_of_memory import step_in_memory
@@ -42,6 +45,7 @@ from tilth.train.persistence import restore, snapshot
 from tilth.train.position import Position
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.responses import respond, respond_to_layers, take_change
+from tilth.train.run_folder import alone_in, check_run
 from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
 from tilth.train.schedules import rate
@@ -75,30 +79,26 @@ def pretrain(
     device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
-    resume = goes_on(world, out, resume)
-    if world.is_first:
-        _check_folder(out, resume, accept_changes)
-        note_start(out)
-    # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
-    resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
-    prepared = world.first_then_others(
-        # What the first process has made anew is what the others find.
-        lambda first: prepare(recipe, corpus, out, resume or not first, progress and first, accept_changes and first),
-        f"prepared {out}",
-    )
-    if world.size == 1:  # processes that share a host take the threads that torchrun gives each
-        choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
-    return Run(recipe, prepared, out, device, resume, accept_changes, world).train(progress and world.is_first)
-
-
-def _check_folder(out: Path, resume: bool, accept_changes: bool) -> None:
-    output_folder(out)
-    if accept_changes and not resume:
-        raise UsageError("changes can be accepted in a run that goes on: give --accept-changes with --resume")
-    if not resume and holds_checkpoints(out / "checkpoints"):
-        raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
-    if resume and not (out / "recipe.yaml").exists():
-        raise UsageError(f"{out} holds no run to resume; start one without --resume")
+    with alone_in(out) if world.is_first else contextlib.nullcontext():
+        resume = goes_on(world, out, resume)
+        if world.is_first:
+            check_run(out, resume, accept_changes)
+            check_installed(recipe.train.trackers)
+        # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
+        resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
+        prepared = world.first_then_others(
+            # What the first process has made anew is what the others find.
+            lambda first: prepare(
+                recipe, corpus, out, resume or not first, progress and first, accept_changes and first
+            ),
+            f"prepared {out}",
+        )
+        if world.size == 1:  # processes that share a host take the threads that torchrun gives each
+            choose_threads(device, recorded_threads(out / "checkpoints") if resume else None, progress)
+        run = Run(recipe, prepared, out, device, resume, accept_changes, world)
+        if world.is_first:
+            note_start(out)
+        return run.train(progress and world.is_first)
 
 
 class Run:
@@ -151,9 +151,9 @@ class Run:
         self.has_updated = False
         """Whether the step at hand has changed more than gradients."""
         resumed = restore(self, accept_changes) if resume else {}
-        # Only the first process looks, so that all go on or end alike.
-        has_summary = self.world.share(self.world.is_first and (out / "summary.json").exists())
-        self.is_finished = self.ended is not None and has_summary
+        # Only the first process looks, so that all go on or end alike. A damaged summary is made again.
+        self.summary: dict[str, Any] | None = self.world.share(_summary(out) if self.world.is_first else None)
+        self.is_finished = self.ended is not None and self.summary is not None
         if self.is_finished:
             return
         self.saved = self._place() if resume else None
@@ -175,10 +175,10 @@ class Run:
 
     def train(self, progress: bool) -> dict[str, Any]:
         """Run to the end of the budget; returns the summary."""
-        if self.is_finished:
+        if self.is_finished and self.summary is not None:
             if progress:
                 print(f"The run in {self.out} has ended ({self.ended}, step {self.position.step})", file=sys.stderr)
-            return read_json(self.out / "summary.json")
+            return self.summary
         self.model.train()
         self.progress_shown = progress
         reason, signal_number, failed = self.ended or "budget", None, True
@@ -188,6 +188,7 @@ class Run:
         ):
             try:
                 while self.position.spent < 1 and self.ended is None:
+                    self.prepared.shards.verification.poll()
                     take_change(self)
                     if self.ended is None:
                         step_in_memory(self, next(self.upcoming), update)
@@ -310,6 +311,7 @@ class Run:
 
     def _evaluate(self) -> None:
         """Held-out loss and samples; keeps the model when it is the best."""
+        self._trust_shards()
         started = time.perf_counter()
         held_out = held_out_loss(self.replica, self.held_out)
         took = round(time.perf_counter() - started, 3)
@@ -321,13 +323,15 @@ class Run:
         self.trackers.log(
             "evaluation", self.position.step, tokens=self.position.tokens,
             seconds=round(self.position.clock.seconds, 3), train_loss=train_loss, held_out_loss=held_out.loss,
-            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best,
-            took=took, parts=held_out.parts,
+            bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took,
+            parts=held_out.parts,
         )  # fmt: skip
         whole = self.replica.whole_model()
         if whole is not None:
             self._sample(whole)
         if best and whole is not None:
+            if not self.out.is_dir():  # not made anew: it would be a run without a beginning
+                raise unwritable("the model", self.out / "model", self.out, FileNotFoundError())
             save_model(whole, self.prepared.tokenizer, self.out / "model", step=self.position.step)
         share = rate(self.settings, self.position.share)
         for finding in (
@@ -352,6 +356,7 @@ class Run:
         """
         if self.saved == self._place():
             return
+        self._trust_shards()
         self.saver.wait()  # so that the log tells of the one before within the bytes that this one counts
         if scheduled:
             self.position.note("save_every")
@@ -362,6 +367,14 @@ class Run:
         if self.world.is_first:
             self.saver.save(self.position.step, checkpoint)
         self.saved = self._place()
+
+    def _trust_shards(self) -> None:
+        """Wait until every process has compared the shards it used with their hashes, before any result is kept.
+
+        Raises: TilthError when some are damaged.
+        """
+        self.prepared.shards.verification.wait()
+        self.world.sum([0.0])  # a process that has raised does not come here, and no other one goes on
 
     def _place(self) -> tuple[int, int, str | None]:
         """What tells one state to save from another."""
@@ -383,3 +396,12 @@ class Run:
         """Held-out loss of the objective's main part, per byte of raw text."""
         main = held_out.parts[self.prepared.objective.heads[0]]
         return self.prepared.objective.bits_per_byte(main, self.prepared.validation.split)
+
+
+def _summary(run: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended; None where there is none, or it is damaged."""
+    try:
+        summary = read_json(run / "summary.json")
+    except TilthError:
+        return None
+    return summary if isinstance(summary, dict) else None

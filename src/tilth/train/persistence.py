@@ -7,6 +7,7 @@ from tilth.files import recover_folder
 from tilth.train.checkpoint import Checkpoint, go_back, load_latest
 from tilth.train.identity import check_identity
 from tilth.train.layers import LayerMonitor
+from tilth.train.lost_model import restore_model
 from tilth.train.monitor import Monitor
 from tilth.train.position import Clock
 
@@ -59,6 +60,9 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
         found = checkpoint.state["seconds"], checkpoint.identity["recipe"]["train"], changes
     rows = run.rows_per_micro_batch
     _load(run, checkpoint)
+    best = run.world.share(restore_model(run, accept_changes, problems) if run.world.is_first else None)
+    assert best is not None
+    run.monitor.best_step, run.monitor.best_loss = best
     shared = run.world.share(found)
     assert shared is not None
     seconds, before, changes = shared

@@ -19,6 +19,8 @@ from tilth.tokens.packing import Packing
 from tilth.tokens.shards import Shards, open_shards, write_shards
 from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 
+TOKENIZER = "tokenizer.json"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -44,8 +46,13 @@ def prepare(
     """
     # The vocabulary may yet differ; whatever else does not fit is said before the corpus is read.
     _trunk_config(recipe, check_family(recipe), recipe.tokenizer.vocab_size)
+    tokenizer = _given_tokenizer(recipe, run, resume)
     corpus = _corpus(recipe, corpus_path, run, resume, progress, accept_changes)
-    tokenizer = _tokenizer(recipe, corpus, run, resume, progress)
+    if tokenizer is None:
+        tokenizer = _suitable(train_tokenizer(recipe.tokenizer, corpus, recipe.seed, progress=progress), recipe)
+    if not (resume and (run / TOKENIZER).exists()):
+        tokenizer.save(run / TOKENIZER)
+        tokenizer = load_tokenizer(run / TOKENIZER)
     objective = build_objective(recipe, tokenizer)
     shards_path = recipe.data.shards or run / "shards"
     made_before = resume and not recipe.data.shards and (run / "shards").exists()
@@ -172,13 +179,18 @@ def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool,
     return build_corpus([str(path)], built, CorpusSettings(validation=recipe.data.validation), progress=progress)
 
 
-def _tokenizer(recipe: Recipe, corpus: Corpus, run: Path, resume: bool, progress: bool) -> TextTokenizer:
-    path = run / "tokenizer.json"
-    if resume and path.exists():
-        return load_tokenizer(path)
-    if recipe.tokenizer.path is not None:
-        tokenizer = load_tokenizer(Path(recipe.tokenizer.path))
-    else:
-        tokenizer = train_tokenizer(recipe.tokenizer, corpus, recipe.seed, progress=progress)
-    tokenizer.save(path)
-    return load_tokenizer(path)
+def _given_tokenizer(recipe: Recipe, run: Path, resume: bool) -> TextTokenizer | None:
+    """The run's own tokenizer or the recipe's, if there is one.
+
+    Raises: TilthError when it cannot be read, UsageError when the recipe cannot use it.
+    """
+    made = run / TOKENIZER
+    path = made if resume and made.exists() else recipe.tokenizer.path
+    return None if path is None else _suitable(load_tokenizer(Path(path)), recipe)
+
+
+def _suitable(tokenizer: TextTokenizer, recipe: Recipe) -> TextTokenizer:
+    """The tokenizer. Raises: UsageError when the objective or the model cannot use it."""
+    build_objective(recipe, tokenizer)
+    trunk_config(recipe, tokenizer)
+    return tokenizer

@@ -14,6 +14,7 @@ from typing import Any
 from tilth.errors import TilthError
 from tilth.files import write_text
 from tilth.train.external_trackers import EXTERNAL, Tracker, scalars
+from tilth.train.mending import unwritable
 
 
 class JsonLines:
@@ -125,20 +126,19 @@ class Trackers:
                 tracker.close(failed)
 
     def _unwritable(self, error: OSError) -> TilthError:
-        return TilthError(
-            f"cannot write the log in {self._path.parent}: {error.strerror or error}; "
-            "free some space or mend the folder, then go on with --resume"
-        )
+        return unwritable("the log in", self._path.parent, self._path.parent, error)
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a log, but for a last line cut short by a crash."""
+    """The records of a log, but for lines that are none: the last one may have been cut short by a crash."""
     records = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_bytes().split(b"\n"):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
+            record = json.loads(line.decode())
+        except (ValueError, RecursionError):
             continue
+        if isinstance(record, dict) and isinstance(record.get("event"), str) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 
