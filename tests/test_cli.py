@@ -42,7 +42,7 @@ def test_help_lists_every_verb_in_the_order_of_the_path():
     assert [line.split()[0] for line in lines if line.strip()] == VERBS
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "corpus build", "corpus card", "tokenizer train"])
+@pytest.mark.parametrize("verb", [*VERBS, *(f"corpus {verb}" for verb in ("build", "card", "match", "diff")), "tokenizer train"])
 def test_every_verb_has_help(verb):
     result = run(*verb.split(), "--help")
     assert result.exit_code == 0
@@ -91,6 +91,7 @@ def test_no_function_shares_its_name_with_a_module():
         (["pretrain", "bert-mini", "--out", "x"], "Missing option '--corpus'"),
         (["generate", "model", "prompt", "--top-k", "few"], "Invalid value for '--top-k'"),
         (["compare", "classify", "--data", "x", "--out", "y", "--labels", "8,0"], "--labels '8,0' is not a list"),
+        (["corpus", "match", "x", "--to", "y", "--nearest", "most"], "--nearest 'most' is not a share; give one such as"),
         (["predict", "model", "text", "--data", "x"], "give texts or --data, not both"),
         (["generate", "model", "prompt", "--stop", ""], "--stop '' would stop before the first character"),
         (["pretrain", "bert-mini", "--corpus", "x", "--out", __file__], "test_cli.py is a file; choose another --out"),

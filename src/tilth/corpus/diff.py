@@ -11,6 +11,7 @@ from tilth.corpus.normalise import normalised
 from tilth.corpus.reader import Corpus, Document
 from tilth.corpus.sample import sample_corpus
 from tilth.corpus.unigrams import characteristic_words, count_words, estimate_divergence
+from tilth.key import Key, draw
 
 SHOWN, SHOWN_CHARACTERS = 3, 200
 _SIZES = ("documents", "bytes", "words")
@@ -27,7 +28,7 @@ def diff_corpora(first: Corpus, second: Corpus, seed: int = 0) -> dict[str, Any]
     the words most characteristic of each (`log_odds`), the last three from a seeded sample of either.
     Memory: 24 bytes a document. Raises: TilthError when a corpus is damaged.
     """
-    documents, examples = _compare(first, second)
+    documents, examples = _compare(first, second, Key(seed, 0, "diff examples"))
     cards = first.card, second.card
     sampled = [sample_corpus(corpus, seed=seed) for corpus in (first, second)]
     texts = [[document.text for document in sample] for sample in sampled]
@@ -56,7 +57,7 @@ def diff_corpora(first: Corpus, second: Corpus, seed: int = 0) -> dict[str, Any]
     }
 
 
-def _compare(first: Corpus, second: Corpus) -> tuple[dict[str, int], dict[str, list[list[str]]]]:
+def _compare(first: Corpus, second: Corpus, key: Key) -> tuple[dict[str, int], dict[str, list[list[str]]]]:
     (digests, names), (other_digests, other_names) = _keys(first), _keys(second)
     new, other_new = ~np.isin(digests, other_digests), ~np.isin(other_digests, digests)
     changed = new.copy()
@@ -66,7 +67,8 @@ def _compare(first: Corpus, second: Corpus) -> tuple[dict[str, int], dict[str, l
     kinds = {"only_first": new & ~changed, "only_second": other_new & ~other_changed, "changed": changed}
     counts = {"both": int((~new).sum()), **{kind: int(rows.sum()) for kind, rows in kinds.items()}}
     corpora = {"only_first": first, "only_second": second, "changed": first}
-    return counts, {kind: _shown(corpora[kind], np.flatnonzero(rows)[:SHOWN]) for kind, rows in kinds.items()}
+    drawn = {kind: draw(np.flatnonzero(rows).tolist(), SHOWN, key) for kind, rows in kinds.items()}
+    return counts, {kind: _shown(corpora[kind], set(rows)) for kind, rows in drawn.items()}
 
 
 def _keys(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
@@ -84,8 +86,7 @@ def _documents(corpus: Corpus) -> Iterator[Document]:
     yield from corpus.documents("validation")
 
 
-def _shown(corpus: Corpus, rows: np.ndarray) -> list[list[str]]:
-    wanted = set(rows.tolist())
+def _shown(corpus: Corpus, wanted: set[int]) -> list[list[str]]:
     shown = []
     for row, document in enumerate(_documents(corpus) if wanted else ()):
         if row in wanted:

@@ -1,15 +1,12 @@
 """The languages of some documents: what their metadata say, or else what they are told to be."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 
 from tilth.corpus.filters.language import identify
 from tilth.corpus.sample import Sampled
 from tilth.errors import TilthError
-
-UNKNOWN = "und"
-"""ISO 639's code of a language that could not be told."""
-
 
 def languages_of(documents: Sequence[Sampled]) -> list[str] | None:
     """The ISO 639 code of each document's language; None where telling one needs the extra `language`, which is absent.
@@ -29,5 +26,7 @@ def shares(names: Sequence[str]) -> dict[str, float]:
 
 
 def _said(document: Sampled) -> str | None:
+    """The primary subtag of a language tag, such as `en` of `en-US`."""
     said = document.metadata.get("language")
-    return said if isinstance(said, str) and said else None
+    primary = re.match(r"[a-z]{2,3}(?![a-z])", said.lower()) if isinstance(said, str) else None
+    return primary[0] if primary else None

@@ -6,7 +6,7 @@ text of the domain at random. Everything here but the selection is told from a s
 (`filters.nearest`), not by the classifier that tells the two apart: see there.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,16 +144,24 @@ def _told_apart(given: np.ndarray, sample: np.ndarray) -> tuple[float, float]:
     return float((below + up_to) / 2 / (len(given) * len(sample))), float(accuracy)
 
 
-def _spans(texts: Sequence[str], others: Sequence[str], generator: np.random.Generator) -> Iterable[str]:
-    """A span of each text no longer than one of the others, drawn at random, is.
+def _spans(texts: Sequence[str], others: Sequence[str], generator: np.random.Generator) -> Iterator[str]:
+    """A span of each text, at a random place, no longer than one of the others, drawn at random, is.
 
-    Lengths on both sides are then the lesser of one length of either.
+    Lengths, in words, are then on both sides distributed as the lesser of a length of either.
     """
+    lengths = [len(_units(other)[0]) for other in others]
     limits = generator.integers(len(others), size=len(texts)).tolist()
     places = generator.random(len(texts)).tolist()
     for text, other, place in zip(texts, limits, places, strict=True):
-        start = int(place * max(0, len(text) - len(others[other])))
-        yield text[start : start + len(others[other])]
+        units, between = _units(text)
+        start = int(place * (max(0, len(units) - lengths[other]) + 1))
+        yield between.join(units[start : start + lengths[other]])
+
+
+def _units(text: str) -> tuple[Sequence[str], str]:
+    """What a text may be cut between, and what stands between: words, or characters where blanks divide no words."""
+    words = text.split()
+    return (words, " ") if len(text) < 20 * len(words) else (text, "")
 
 
 def _groups(

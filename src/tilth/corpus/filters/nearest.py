@@ -2,8 +2,8 @@
 for a task: by their nearest neighbours among its texts, here in a space of hashed words instead of VAMPIRE's.
 
 The classifier of `like` ranks by what tells the given texts from the rest of the corpus. Where most of the corpus is
-near to them and some is not, what is foreign to both wins: of novels and abstracts of papers on language, mixed 1 to
-250, it put the novels nearest to sentences from such papers. Neighbours have no such counterpart.
+near to them and some is not, what is foreign to both wins: with 74 novels among 8,000 abstracts of papers on language,
+it ranked an abstract over a novel in 16 % of the pairs, and here 96 % are, by likeness to sentences of such papers.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ MOST_TEXTS = 2000
 """Pieces of the given texts, a seeded sample of more, that documents are compared with."""
 
 MOST_SAMPLED = 10_000
-"""Documents of the corpus that the weights of words and the threshold are from."""
+"""Documents of the corpus that the threshold is from."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ class Neighbours:
 
 
 def fit_neighbours(texts: Iterable[str], sample_texts: Iterable[str], seed: int = 0) -> Neighbours:
-    """Learn the weights of words, by how few of the given pieces and the corpus's documents have them (Sparck Jones
-    1972, "A statistical interpretation of term specificity"), and how near the documents of the corpus are.
+    """Learn the weights of words, by how few of the given pieces have them (Sparck Jones 1972, "A statistical
+    interpretation of term specificity"), and how near the documents of the corpus are.
 
+    Words that no piece has weigh most: they make a document long, and so far. As nothing but the given texts decides the
+    weights, a document's score is the same in every corpus.
     Raises: UsageError when there is no text to be near to, or no document.
     """
     given, _ = cut_texts(texts, seed)
@@ -87,11 +89,11 @@ def fit_neighbours(texts: Iterable[str], sample_texts: Iterable[str], seed: int 
     for name, some in (("text to be near to", given), ("document in the corpus", sample)):
         if not some:
             raise UsageError(f"nearest: there is no {name}")
-    features, sampled = hashed_words(given), hashed_words(sample)
-    having = np.bincount(np.concatenate([features.indices, sampled.indices]), minlength=2**BITS)
-    weights = np.log((1 + len(given) + len(sample)) / (1 + having)).astype(np.float32)
+    features = hashed_words(given)
+    having = np.bincount(features.indices, minlength=2**BITS)
+    weights = np.log((2 + len(given)) / (1 + having)).astype(np.float32)
     near_to = _weighted(features, weights)
-    return Neighbours(near_to, weights, np.sort(_nearness(_weighted(sampled, weights), near_to)))
+    return Neighbours(near_to, weights, np.sort(_nearness(_weighted(hashed_words(sample), weights), near_to)))
 
 
 def nearest(
