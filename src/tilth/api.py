@@ -34,9 +34,7 @@ def corpus_build(
     from tilth.evidence.report import write_corpus_report
 
     settings = load_corpus_settings(recipe, overrides)
-    corpus = build_corpus(
-        sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress
-    )
+    corpus = build_corpus(sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress)
     write_corpus_report(corpus, corpus.path / "card.html")
     return corpus.card
 

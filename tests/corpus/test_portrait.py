@@ -27,9 +27,9 @@ def test_a_portrait(tmp_path, build):
     assert found["hosts"] == [["b.example", 10], ["a.example", 1]]
     assert (found["hosts_in_all"], found["with_host"]) == (2, 11)
     assert found["personal"] == {"email": 3}
-    assert found["lengths"] == [[30, 100, 2], [100, 300, 3], [300, 1000, 6]]
+    assert found["lengths"] == [[30, 100, 2], [100, 300, 4], [300, 1000, 6]]
     assert found["readability"]["documents"] == 4
-    assert found["words"][0][0] == "the" and found["words"][0][1] == 46 * 4
+    assert found["words"][0][0] == "the" and found["words"][0][1] == 46 * 3
     assert "der" in found["characteristic_words"]["b.txt"]
     assert {row["id"] for row in found["examples"]} <= {"mail", "b.txt", *(f"d{n}" for n in range(9))}
 

@@ -90,7 +90,8 @@ def _said(card: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "leak check", f"{'passed' if leaks['passed'] else 'FAILED'}: {shared}"
     yield from (("note", note) for note in card["notes"])
     yield "fingerprint", card["fingerprint"]
-    yield "whole card", str(folder / "card.md")
+    page = folder / "card.html"
+    yield "whole card", f"{folder / 'card.md'}" + (f"; as a page: {page}" if page.is_file() else "")
 
 
 def new_table(first: str, *figures: str) -> "Table":

@@ -30,9 +30,8 @@ def render_diff(found: Mapping[str, Any]) -> "Group":
             table.add_row(name, *(f"{value:,}" for value in pair))
     for name, pair in _languages(found["languages"]):
         table.add_row(f"language: {name}", *(f"{value:.1%}" for value in pair))
-    return Group(
-        f"first: {first}\nsecond: {second}\n", *_documents(found), "", table, "", *_words(found), *_built_otherwise(found)
-    )
+    figures = [*_documents(found), "", table, "", *_words(found), *_built_otherwise(found)]
+    return Group(f"first: {first}\nsecond: {second}\n", *figures)
 
 
 def _documents(found: Mapping[str, Any]) -> Iterator[str]:

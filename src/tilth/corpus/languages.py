@@ -8,6 +8,7 @@ from tilth.corpus.filters.language import identify
 from tilth.corpus.sample import Sampled
 from tilth.errors import TilthError
 
+
 def languages_of(documents: Sequence[Sampled]) -> list[str] | None:
     """The ISO 639 code of each document's language; None where telling one needs the extra `language`, which is absent.
 

@@ -2,8 +2,8 @@
 
 Gururangan et al. 2020, "Don't Stop Pretraining", found that pre-training on more text of a task's domain helps most
 where the domain is far from what a model has read, and that text chosen as the nearest to the task's helps more than
-text of the domain at random. Everything here but the selection is told from a seeded sample. What is nearest is told by neighbours
-(`filters.nearest`), not by the classifier that tells the two apart: see there.
+text of the domain at random. Everything here but the selection is told from a seeded sample. What is nearest is told by
+neighbours (`filters.nearest`), not by the classifier that tells the two apart: see there.
 """
 
 from collections.abc import Iterator, Sequence
@@ -113,7 +113,8 @@ def _halves(pieces: Sequence[str], seed: int) -> float | None:
     if len(pieces) < 20:
         return None
     order = Key(seed, 0, "task halves").generator().permutation(len(pieces))
-    return estimate_divergence(count_words([pieces[place] for place in order]), len(pieces) // 2, seed)["value"]
+    counted = count_words([pieces[int(place)] for place in order])
+    return estimate_divergence(counted, len(pieces) // 2, seed)["value"]
 
 
 def _two_sample(task: Sequence[str], corpus: Sequence[str], seed: int) -> dict[str, Any]:
@@ -214,8 +215,8 @@ def _verdict(result: dict[str, Any]) -> str:
     vocabulary, divergence = result["vocabulary"], result["divergence"]["value"]
     sentence = (
         f"The corpus is {distance} the task's text: its {vocabulary['size']:,} commonest words cover "
-        f"{vocabulary['tokens']:.0%} of the task's, their words diverge by {divergence:.2f} bits of 1, and a classifier "
-        f"tells them apart with an AUC of {auc:.2f} (0.5 is chance)"
+        f"{vocabulary['tokens']:.0%} of the task's, their words diverge by {divergence:.2f} bits of 1, and a "
+        f"classifier tells them apart with an AUC of {auc:.2f} (0.5 is chance)"
     )
     if len(result["sources"]) > 1:
         best, *_, worst = result["sources"]

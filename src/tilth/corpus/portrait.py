@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from tilth.corpus.languages import languages_of, shares
-from tilth.corpus.reader import Corpus
 from tilth.corpus.readability import reading_ease
+from tilth.corpus.reader import Corpus
 from tilth.corpus.sample import Sampled, sample_corpus
 from tilth.corpus.unigrams import WordCounts, characteristic_words, count_words
 from tilth.key import Key
@@ -71,7 +71,7 @@ def heaps(counted: WordCounts) -> dict[str, Any]:
     counts.sort_indices()
     first = counts.indices[counts.indptr[:-1]]  # of each word, the first document that has it
     tokens = np.cumsum(np.asarray(counted.counts.sum(axis=1)).ravel())
-    types = np.cumsum(np.bincount(first, minlength=counts.shape[0]))
+    types = np.cumsum(np.bincount(first, minlength=len(tokens)))
     if not len(tokens) or not tokens[-1]:
         return {"tokens": 0, "types": 0, "points": [], "exponent": None, "factor": None}
     marks = np.geomspace(min(_FIRST_TOKENS, tokens[-1]), tokens[-1], _POINTS)

@@ -20,6 +20,7 @@ SAMPLED = 10_000
 ROW_GROUPS = 100
 """Row groups (8 MB of text each) that a sample is drawn from: all of a corpus below 800 MB."""
 
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """A document of a sample. text: an excerpt, where the whole has more than `EXCERPT` of its `characters`."""

@@ -24,6 +24,11 @@ class WordCounts:
     counts: "sparse.csr_matrix"
     words: list[str]
 
+    @property
+    def documents(self) -> int:
+        """How many there are."""
+        return self.counts.get_shape()[0]
+
     def sums(self, rows: slice) -> np.ndarray:
         """int64 (words,): the counts of some documents together."""
         return np.asarray(self.counts[rows].sum(axis=0)).ravel()
@@ -74,7 +79,7 @@ def estimate_divergence(counted: WordCounts, first: int, seed: int = 0) -> dict[
     """
     sides = (counted.counts[:first], counted.counts[first:])
     plug_in = js_divergence(*(np.asarray(side.sum(axis=0)).ravel() for side in sides))
-    if min(side.shape[0] for side in sides) < 10:
+    if min(first, counted.documents - first) < 10:
         return {"value": plug_in, "low": None, "high": None, "plug_in": plug_in}
     generator = Key(seed, 0, "divergence bootstrap").generator()
     drawn = np.array([js_divergence(*(_resampled(side, generator) for side in sides)) for _ in range(RESAMPLES)])
@@ -84,7 +89,7 @@ def estimate_divergence(counted: WordCounts, first: int, seed: int = 0) -> dict[
 
 
 def _resampled(side: "sparse.csr_matrix", generator: np.random.Generator) -> np.ndarray:
-    count = side.shape[0]
+    count, _ = side.get_shape()
     return side.T @ np.bincount(generator.integers(count, size=count), minlength=count)
 
 

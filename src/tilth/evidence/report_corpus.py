@@ -128,8 +128,8 @@ def _vocabulary(found: Mapping[str, Any]) -> Picture | None:
         fitted = [found["factor"] * token ** found["exponent"] for token in tokens]
         lines.append(Line("fitted", tokens, fitted, series=1))
         caption += (
-            f" Heaps' law fits with an exponent of {human.decimal(found['exponent'], 2)}: the nearer to 1, the more new "
-            "words every further text brings."
+            f" Heaps' law fits with an exponent of {human.decimal(found['exponent'], 2)}: the nearer to 1, the more "
+            "new words every further text brings."
         )
     title = "Growth of the vocabulary"
 

@@ -65,9 +65,10 @@ class Scorer:
 
     def save(self, path: Path) -> None:
         """Write what `load` reads."""
-        scores = {"given_scores": self.given_scores, "sample_scores": self.sample_scores}
+        figures = np.array([self.bias, self.auc])
+        given, sample = self.given_scores, self.sample_scores
         with open(path, "wb") as file:
-            np.savez(file, weights=self.weights, figures=np.array([self.bias, self.auc]), **scores)
+            np.savez(file, weights=self.weights, figures=figures, given_scores=given, sample_scores=sample)
 
     @classmethod
     def load(cls, path: Path) -> "Scorer":

@@ -3,7 +3,7 @@ for a task: by their nearest neighbours among its texts, here in a space of hash
 
 The classifier of `like` ranks by what tells the given texts from the rest of the corpus. Where most of the corpus is
 near to them and some is not, what is foreign to both wins: with 74 novels among 8,000 abstracts of papers on language,
-it ranked an abstract over a novel in 16 % of the pairs, and here 96 % are, by likeness to sentences of such papers.
+by likeness to sentences of such papers it ranks the abstract above the novel in 15 % of the pairs, neighbours in 96 %.
 """
 
 import hashlib
@@ -78,8 +78,8 @@ def fit_neighbours(texts: Iterable[str], sample_texts: Iterable[str], seed: int 
     """Learn the weights of words, by how few of the given pieces have them (Sparck Jones 1972, "A statistical
     interpretation of term specificity"), and how near the documents of the corpus are.
 
-    Words that no piece has weigh most: they make a document long, and so far. As nothing but the given texts decides the
-    weights, a document's score is the same in every corpus.
+    Words that no piece has weigh most: they make a document long, and so far. As nothing but the given texts decides
+    the weights, a document's score is the same in every corpus.
     Raises: UsageError when there is no text to be near to, or no document.
     """
     given, _ = cut_texts(texts, seed)
@@ -111,19 +111,20 @@ def nearest(
 def _weighted(features: "sparse.csr_matrix", weights: np.ndarray) -> "sparse.csr_matrix":
     from scipy import sparse
 
-    weighted = features.astype(np.float32)
+    weighted = sparse.csr_matrix(features, dtype=np.float32)
     weighted.data *= weights[weighted.indices]
     lengths = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
-    return sparse.csr_matrix(sparse.diags(1 / np.where(lengths, lengths, 1)) @ weighted).astype(np.float32)
+    return sparse.csr_matrix(sparse.diags(1 / np.where(lengths, lengths, 1)) @ weighted, dtype=np.float32)
 
 
 def _nearness(features: "sparse.csr_matrix", texts: "sparse.csr_matrix") -> np.ndarray:
     """float64 (documents,): the mean of each document's highest cosines. Memory: 256 documents by the texts."""
-    count = min(NEIGHBOURS, texts.shape[0])
+    (documents, _), (pieces, _) = features.get_shape(), texts.get_shape()
+    count = min(NEIGHBOURS, pieces)
     transposed = texts.T.tocsr()
     parts = [np.zeros(0)]
-    for start in range(0, features.shape[0], 256):
+    for start in range(0, documents, 256):
         cosines = (features[start : start + 256] @ transposed).toarray()
-        cosines.partition(cosines.shape[1] - count, axis=1)
+        cosines.partition(pieces - count, axis=1)
         parts.append(cosines[:, -count:].mean(axis=1, dtype=np.float64))
     return np.clip(np.concatenate(parts), 0, 1)
