@@ -374,14 +374,13 @@ def test_match_and_diff_of_corpora(two_corpora, tmp_path):
     done = run("corpus", "match", corpus, "--to", task, "--nearest", "50%", "--out", str(tmp_path / "half"))
     assert done.exit_code == 0, done.stderr
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
-    assert any(line.startswith("farm.jsonl 6") for line in lines) and any(
-        "60 documents, 50.0%" in line for line in lines
-    )
+    assert any(line.startswith("farm.jsonl 6") for line in lines)
+    assert any("60 documents, 50.0%" in line for line in lines)
     assert " ".join(lines).rstrip().endswith("nearest is farm.jsonl, farthest sea.jsonl.")
     done = run("corpus", "diff", corpus, str(tmp_path / "half"))
     assert "60 documents in both\n60 documents only in the first\n" in done.stdout
     assert "Characteristic of the first:" in done.stdout and "sail" in done.stdout
-    assert "hold the same documents" in run("corpus", "diff", corpus, corpus).stdout
+    assert "hold the same documents" in " ".join(run("corpus", "diff", corpus, corpus).stdout.split())
     for args in (["match", corpus, "--to", task], ["diff", corpus, corpus], ["card", corpus]):
         assert isinstance(json.loads(run("corpus", *args, "--json").stdout), dict)
     assert run("corpus", "card", corpus, "--html", str(tmp_path / "page.html")).exit_code == 0
