@@ -27,6 +27,8 @@ def test_words_are_counted_by_document():
 def test_divergence_in_bits():
     assert js_divergence(np.array([3, 1]), np.array([6, 2])) == 0
     assert js_divergence(np.array([3, 0]), np.array([0, 5])) == 1
+    assert js_divergence(np.array([0, 0]), np.array([1, 0])) == 1
+    assert js_divergence(np.array([0]), np.array([0])) == 0
     # p = (1, 0), q = (1/2, 1/2): H(3/4, 1/4) - (H(p) + H(q)) / 2 = 0.811278 - 0.5
     assert js_divergence(np.array([2, 0]), np.array([1, 1])) == pytest.approx(0.3112781, abs=1e-7)
 

@@ -57,8 +57,10 @@ def count_words(texts: Sequence[str]) -> WordCounts:
 
 def js_divergence(first: np.ndarray, second: np.ndarray) -> float:
     """Jensen-Shannon divergence in bits (Lin 1991, "Divergence Measures Based on the Shannon Entropy") of two
-    distributions, given as counts or weights (words,): 0 where they are equal, 1 where they share no word.
+    distributions, given as counts (words,): 0 where they are equal, 1 where they share no word, or one side has none.
     """
+    if not first.sum() or not second.sum():
+        return float(first.sum() != second.sum())
     p, q = first / first.sum(), second / second.sum()
     middle = (p + q) / 2
 
