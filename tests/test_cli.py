@@ -43,7 +43,9 @@ def test_help_lists_every_verb_in_the_order_of_the_path():
     assert [line.split()[0] for line in lines if line.strip()] == VERBS
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "corpus build", "corpus card", "tokenizer train"])
+@pytest.mark.parametrize(
+    "verb", [*VERBS, *(f"corpus {verb}" for verb in ("build", "card", "match", "diff")), "tokenizer train"]
+)
 def test_every_verb_has_help(verb):
     result = run(*verb.split(), "--help")
     assert result.exit_code == 0
@@ -128,6 +130,10 @@ def test_no_function_shares_its_name_with_a_module():
         (["pretrain", "bert-mini", "--out", "x"], "Missing option '--corpus'"),
         (["generate", "model", "prompt", "--top-k", "few"], "Invalid value for '--top-k'"),
         (["compare", "classify", "--data", "x", "--out", "y", "--labels", "8,0"], "--labels '8,0' is not a list"),
+        (
+            ["corpus", "match", "x", "--to", "y", "--nearest", "most"],
+            "--nearest 'most' is not a share; give one such as",
+        ),
         (["predict", "model", "text", "--data", "x"], "give texts or --data, not both"),
         (["generate", "model", "prompt", "--stop", ""], "--stop '' would stop before the first character"),
         (["pretrain", "bert-mini", "--corpus", "x", "--out", __file__], "test_cli.py is a file; choose another --out"),
@@ -387,3 +393,32 @@ def test_finetune_help_lists_every_setting():
     for name, field in FinetuneSettings.model_fields.items():
         assert name in text and field.description, name
     assert "tilth finetune --help lists them" in " ".join(run("compare", "--help").stdout.split())
+
+
+@pytest.fixture
+def two_corpora(tmp_path):
+    """A corpus of texts of two kinds, and the file with texts of one of them."""
+    for kind, words in {"farm": "soil plough barley wheat", "sea": "sail anchor tide storm"}.items():
+        rows = [{"text": f"{words} {kind}{number} the and of {number % 7}"} for number in range(60)]
+        (tmp_path / f"{kind}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = [str(tmp_path / name) for name in ("sea.jsonl", "farm.jsonl")]
+    tilth.corpus_build(sources, tmp_path / "corpus", progress=False)
+    return str(tmp_path / "corpus"), sources[1]
+
+
+def test_match_and_diff_of_corpora(two_corpora, tmp_path):
+    corpus, task = two_corpora
+    done = run("corpus", "match", corpus, "--to", task, "--nearest", "50%", "--out", str(tmp_path / "half"))
+    assert done.exit_code == 0, done.stderr
+    lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
+    assert any(line.startswith("farm.jsonl 6") for line in lines)
+    assert any("60 documents, 50.0%" in line for line in lines)
+    assert " ".join(lines).rstrip().endswith("nearest is farm.jsonl, farthest sea.jsonl.")
+    done = run("corpus", "diff", corpus, str(tmp_path / "half"))
+    assert "60 documents in both\n60 documents only in the first\n" in done.stdout
+    assert "Characteristic of the first:" in done.stdout and "sail" in done.stdout
+    assert "hold the same documents" in " ".join(run("corpus", "diff", corpus, corpus).stdout.split())
+    for args in (["match", corpus, "--to", task], ["diff", corpus, corpus], ["card", corpus]):
+        assert isinstance(json.loads(run("corpus", *args, "--json").stdout), dict)
+    assert run("corpus", "card", corpus, "--html", str(tmp_path / "page.html")).exit_code == 0
+    assert (tmp_path / "page.html").read_bytes() == (tmp_path / "corpus" / "card.html").read_bytes()

@@ -88,6 +88,8 @@ def test_the_readme_and_the_docs_work_from_top_to_bottom(folder):
         )
         assert done.returncode == 0, f"{smaller(block)}\n{done.stdout}\n{done.stderr}"
     for result in (
+        "corpus/card.html",
+        "nearest/card.json",
         "runs/bert/report.html",
         "runs/gpt2/summary.json",
         "comparison/report.html",

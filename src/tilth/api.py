@@ -31,18 +31,74 @@ def corpus_build(
     """
     from tilth.corpus.build import build_corpus
     from tilth.corpus.settings import load_corpus_settings
+    from tilth.evidence.report import write_corpus_report
 
     settings = load_corpus_settings(recipe, overrides)
-    return build_corpus(
-        sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress
-    ).card
+    corpus = build_corpus(sources, Path(out), settings, workers=workers, on=on, overwrite=overwrite, progress=progress)
+    write_corpus_report(corpus, corpus.path / "card.html")
+    return corpus.card
 
 
-def corpus_card(corpus: StrPath) -> dict[str, Any]:
-    """The card of a corpus folder. Raises: TilthError when it is not one."""
+def corpus_card(corpus: StrPath, *, html: StrPath | None = None) -> dict[str, Any]:
+    """The card of a corpus folder. html: a file to write a page to that shows it, as a build leaves in `card.html`.
+
+    Raises: TilthError when it is not one, or the page cannot be written.
+    """
     from tilth.corpus.reader import open_corpus
 
-    return open_corpus(Path(corpus)).card
+    opened = open_corpus(Path(corpus))
+    if html is not None:
+        from tilth.evidence.report import write_corpus_report
+
+        if Path(html).is_dir():
+            raise UsageError(f"{html} is a folder; name the file to write, such as --html {Path(html) / 'card.html'}")
+        write_corpus_report(opened, Path(html))
+    return opened.card
+
+
+def corpus_match(
+    corpus: StrPath,
+    to: StrPath,
+    *,
+    text_column: str | None = None,
+    nearest: float | None = None,
+    out: StrPath | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """How near a corpus is to the text of a task, and which part of it is nearest.
+
+    nearest: the share of the documents, the nearest ones, to make the corpus folder `out` of. Other arguments, result
+    and errors: see `tilth.corpus.match.match_corpus`.
+    """
+    from tilth.corpus.match import match_corpus
+    from tilth.corpus.reader import open_corpus
+    from tilth.evidence.report import write_corpus_report
+
+    folder = None if out is None else Path(out)
+    result = match_corpus(
+        open_corpus(Path(corpus)),
+        str(to),
+        text_column=text_column,
+        nearest=nearest,
+        out=folder,
+        overwrite=overwrite,
+        progress=progress,
+    )
+    if folder is not None:
+        write_corpus_report(open_corpus(folder), folder / "card.html")
+    return result
+
+
+def corpus_diff(first: StrPath, second: StrPath) -> dict[str, Any]:
+    """What differs between two corpora: documents, counts, sources, settings, languages, words.
+
+    Result and errors: see `tilth.corpus.diff.diff_corpora`.
+    """
+    from tilth.corpus.diff import diff_corpora
+    from tilth.corpus.reader import open_corpus
+
+    return diff_corpora(open_corpus(Path(first)), open_corpus(Path(second)))
 
 
 def tokenizer_train(

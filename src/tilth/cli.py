@@ -182,15 +182,71 @@ def _show_card(card: dict[str, Any], corpus: str, as_json: bool) -> None:
         render.card(card, corpus)
 
 
+Corpus = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus folder.", show_default=False)]
+
+
 @corpus_app.command("card")
 def corpus_card(
-    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus folder.", show_default=False)],
+    corpus: Corpus,
+    html: Annotated[
+        str | None, typer.Option(help="A page to write, as a build leaves in card.html.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what is in a corpus, what was dropped and why."""
     with _working():
-        card = tilth.corpus_card(corpus)
+        card = tilth.corpus_card(corpus, html=html)
     _show_card(card, corpus, as_json)
+
+
+@corpus_app.command("match")
+def corpus_match(
+    corpus: Corpus,
+    to: Annotated[str, typer.Option(help="The task's text: a file, folder or glob.", show_default=False)],
+    text_column: TextColumn = None,
+    nearest: Annotated[
+        str | None,
+        typer.Option(help="The share of the corpus to select, such as 20%; needs --out.", show_default=False),
+    ] = None,
+    out: Annotated[str | None, typer.Option(help="The corpus folder to make of it.", show_default=False)] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another corpus in --out.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how near a corpus is to the text of a task, and which part of it is nearest."""
+    with _working():
+        found = tilth.corpus_match(
+            corpus, to, text_column=text_column, nearest=_share(nearest), out=out, overwrite=overwrite
+        )
+    if as_json:
+        render.result(found, as_json)
+    else:
+        render.corpus_match(found)
+
+
+def _share(text: str | None) -> float | None:
+    """`20%` or `0.2`. Raises: UsageError."""
+    if text is None:
+        return None
+    number = text.strip().removesuffix("%")
+    try:
+        return float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        raise UsageError(f"--nearest {text!r} is not a share; give one such as 20% or 0.2") from None
+
+
+@corpus_app.command("diff")
+def corpus_diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A corpus folder.", show_default=False)],
+    second: Annotated[str, typer.Argument(metavar="B", help="Another one.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Show what differs between two corpora."""
+    with _working():
+        found = tilth.corpus_diff(first, second)
+    if as_json:
+        render.result(found, as_json)
+    else:
+        render.corpus_diff(found)
 
 
 @tokenizer_app.command("train")

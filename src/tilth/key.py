@@ -1,9 +1,12 @@
 """Randomness without state: every draw is derived from a `Key`, so that a new draw changes nothing elsewhere."""
 
 import hashlib
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
 
 
 class Key(NamedTuple):
@@ -28,6 +31,18 @@ class Key(NamedTuple):
     def torch_seed(self) -> int:
         """A seed for `torch.manual_seed`."""
         return self.digest() & (2**63 - 1)
+
+
+def draw(items: Iterable[Item], most: int, key: Key) -> list[Item]:
+    """All, or of more than `most` a sample in which each is equally likely (Vitter 1985, algorithm R), as they pass."""
+    kept: list[Item] = []
+    generator = key.generator()
+    for number, item in enumerate(items):
+        if number < most:
+            kept.append(item)
+        elif (place := int(generator.integers(number + 1))) < most:
+            kept[place] = item
+    return kept
 
 
 def permute(indexes: np.ndarray, size: int, key: Key) -> np.ndarray:

@@ -161,6 +161,22 @@ def card(values: Mapping[str, Any], folder: str) -> None:
 
 
 @_on_standard_output()
+def corpus_match(values: Mapping[str, Any]) -> None:
+    """Print how near a corpus is to a task's text, the verdict last."""
+    from tilth.corpus.match_text import render_match
+
+    _console().print(render_match(values))
+
+
+@_on_standard_output()
+def corpus_diff(values: Mapping[str, Any]) -> None:
+    """Print what differs between two corpora."""
+    from tilth.corpus.diff_text import render_diff
+
+    _console().print(render_diff(values))
+
+
+@_on_standard_output()
 def texts(items: Sequence[str]) -> None:
     """Print texts with a blank line between them."""
     print("\n\n".join(items))

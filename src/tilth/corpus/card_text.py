@@ -31,7 +31,7 @@ def render_card(card: dict[str, Any], folder: Path) -> "Group":
 
 
 def _splits(splits: dict[str, Any]) -> "Table":
-    table = _table("split", "documents", "bytes", "share", "words", "groups", "median length")
+    table = new_table("split", "documents", "bytes", "share", "words", "groups", "median length")
     total = sum(split["bytes"] for split in splits.values())
     for name, split in splits.items():
         table.add_row(
@@ -47,7 +47,7 @@ def _splits(splits: dict[str, Any]) -> "Table":
 
 
 def _sources(sources: list[dict[str, Any]]) -> "Table":
-    table = _table("source", "files", "records", "kept", "bytes", "dropped", "broken")
+    table = new_table("source", "files", "records", "kept", "bytes", "dropped", "broken")
     counted = [
         (
             source["source"],
@@ -63,7 +63,7 @@ def _sources(sources: list[dict[str, Any]]) -> "Table":
             (f"{len(rest):,} more", *(sum(column) for column in zip(*(row[1:] for row in rest), strict=True)))
         )
     for name, *figures in counted:
-        table.add_row(_shortened(name), *(f"{figure:,}" for figure in figures))
+        table.add_row(shortened(name), *(f"{figure:,}" for figure in figures))
     return table
 
 
@@ -90,10 +90,12 @@ def _said(card: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "leak check", f"{'passed' if leaks['passed'] else 'FAILED'}: {shared}"
     yield from (("note", note) for note in card["notes"])
     yield "fingerprint", card["fingerprint"]
-    yield "whole card", str(folder / "card.md")
+    page = folder / "card.html"
+    yield "whole card", f"{folder / 'card.md'}" + (f"; as a page: {page}" if page.is_file() else "")
 
 
-def _table(first: str, *figures: str) -> "Table":
+def new_table(first: str, *figures: str) -> "Table":
+    """A table without lines: names, and columns of figures."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -103,5 +105,6 @@ def _table(first: str, *figures: str) -> "Table":
     return table
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name that fits its column."""
     return name if len(name) <= _WIDEST_NAME else f"{name[: _WIDEST_NAME - 3]}..."

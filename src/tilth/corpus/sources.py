@@ -49,15 +49,15 @@ class Source:
         return sum(file.size for file in self.files)
 
 
-def find_sources(given: Sequence[str], out: Path) -> list[Source]:
-    """The files behind each source, sorted by name; one reached twice is read once. `out` is never read.
+def find_sources(given: Sequence[str], out: Path | None) -> list[Source]:
+    """The files behind each source, sorted by name; one reached twice is read once. What is in `out` is not read.
 
     Raises: UsageError that lists every source that does not exist, or lies in `out`.
     """
     problems: list[str] = []
     sources: list[Source] = []
     seen: set[Path] = set()
-    out = out.resolve()
+    out = out and out.resolve()
     for text in given:
         if text == INSTALLED_DOCS:
             modules = [_file(path, name) for name, path in installed_modules()]
@@ -79,7 +79,7 @@ def find_sources(given: Sequence[str], out: Path) -> list[Source]:
     return sources
 
 
-def _collect(root: Path, source: Source, seen: set[Path], out: Path) -> None:
+def _collect(root: Path, source: Source, seen: set[Path], out: Path | None) -> None:
     base = Path(os.path.abspath(root)).parent
     hidden = repeated = 0
     paths: list[Path] = []

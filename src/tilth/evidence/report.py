@@ -4,8 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from tilth import files
+from tilth.corpus.portrait import portrait
+from tilth.corpus.reader import Corpus
 from tilth.evidence import human
 from tilth.evidence.report_comparison import comparison_context
+from tilth.evidence.report_corpus import corpus_context
 from tilth.evidence.report_finetune import finetune_context
 from tilth.evidence.report_run import run_context
 from tilth.evidence.run_record import read_run
@@ -36,9 +39,18 @@ def write_finetune_report(folder: Path) -> Path:
     return _write(folder / "report.html", "finetune.html.j2", finetune_context(result, folder.resolve().name))
 
 
+def write_corpus_report(corpus: Corpus, path: Path) -> Path:
+    """Write the page of a corpus to the file `path`: its card, and figures of a sample of its documents.
+
+    Equal corpora in folders of one name give equal bytes. Raises: TilthError when the corpus is damaged or the file
+    cannot be written.
+    """
+    return _write(path, "corpus.html.j2", corpus_context(corpus.card, portrait(corpus), corpus.path.resolve().name))
+
+
 def _write(path: Path, template: str, context: dict[str, Any]) -> Path:
     files.output_folder(path.parent)
-    files.write_text(path, render(template, {**context, "footer": _FOOTER}))
+    files.write_text(path, render(template, {"footer": _FOOTER, **context}))
     return path
 
 

@@ -103,6 +103,13 @@ def abstracts(shared_data: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def sentences_of_papers(shared_data: Path) -> list[str]:
+    """1,688 sentences of papers on language that cite others."""
+    lines = (shared_data / "classify" / "citation_intent" / "train.txt").read_text("utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines]
+
+
+@pytest.fixture(scope="session")
 def articles(shared_data: Path) -> list[str]:
     """The text of 181 web articles, cut out by hand; one in ten is not in English."""
     found = json.loads((shared_data / "web" / "ground_truth" / "scrapinghub-ground-truth.json").read_text("utf-8"))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from tilth.corpus.filters import c4, classifier, contamination, language, lines, personal, quality, words
+from tilth.corpus.filters import c4, classifier, contamination, language, lines, nearest, personal, quality, words
 
 BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
 
@@ -36,6 +36,7 @@ FILTERS = {
         Filter("quality", 1, quality.quality, quality.REASONS),
         Filter("words", 1, words.words, words.REASONS),
         Filter("like", 1, classifier.like, classifier.REASONS),
+        Filter("nearest", 1, nearest.nearest, nearest.REASONS),
         Filter("contamination", 1, contamination.contamination, contamination.REASONS),
         Filter("personal", 1, personal.personal, {}),
     )

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from tilth.corpus.filters.columns import mark_dropped, merge_metadata
 from tilth.corpus.filters.excerpt import excerpt
+from tilth.corpus.filters.ranking import ranking_stage
 from tilth.corpus.filters.segments import gather
 from tilth.errors import UsageError
 from tilth.files import fingerprint
-from tilth.key import Key
+from tilth.key import Key, draw
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -44,35 +44,38 @@ class Scorer:
     """What was learned.
 
     weights: float32 (2**18,). auc: area under the ROC curve on held-out pieces and documents, `tested` of each: 0.5
-    when nothing was learned. sample_scores: ascending, of the corpus's documents that were held out.
+    when nothing was learned. given_scores, sample_scores: ascending, of the given pieces and of the corpus's documents
+    that were held out.
     """
 
     weights: np.ndarray
     bias: float
     auc: float
-    tested: tuple[int, int]
+    given_scores: np.ndarray
     sample_scores: np.ndarray
+
+    @property
+    def tested(self) -> tuple[int, int]:
+        """How many given pieces, and how many of the corpus's documents, were held out."""
+        return len(self.given_scores), len(self.sample_scores)
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """float64 (texts,) from 0 to 1: how much each resembles the given texts rather than the sample."""
-        return _logistic(_features([excerpt(text, EXCERPT) for text in texts]), self.weights, self.bias)
-
-    def threshold(self, keep: float) -> float:
-        """The score that a share `keep` of the sample's documents reaches."""
-        return float(np.quantile(self.sample_scores, 1 - keep))
+        return _logistic(hashed_words([excerpt(text, EXCERPT) for text in texts]), self.weights, self.bias)
 
     def save(self, path: Path) -> None:
         """Write what `load` reads."""
-        figures = np.array([self.bias, self.auc, *self.tested])
+        figures = np.array([self.bias, self.auc])
+        given, sample = self.given_scores, self.sample_scores
         with open(path, "wb") as file:
-            np.savez(file, weights=self.weights, sample_scores=self.sample_scores, figures=figures)
+            np.savez(file, weights=self.weights, figures=figures, given_scores=given, sample_scores=sample)
 
     @classmethod
     def load(cls, path: Path) -> "Scorer":
         """The scorer that `save` wrote."""
         with np.load(path, allow_pickle=False) as saved:
-            bias, auc, given, sampled = saved["figures"].tolist()
-            return cls(saved["weights"], bias, auc, (int(given), int(sampled)), saved["sample_scores"])
+            bias, auc = saved["figures"].tolist()
+            return cls(saved["weights"], bias, auc, saved["given_scores"], saved["sample_scores"])
 
     @property
     def fingerprint(self) -> str:
@@ -92,15 +95,16 @@ def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed:
     from sklearn.metrics import roc_auc_score
     from threadpoolctl import threadpool_limits
 
-    like, origin = _cut(like_texts, seed)
-    sample = [text for _, text in _draw(((0, excerpt(text, EXCERPT)) for text in sample_texts if text.strip()), seed)]
+    like, origin = cut_texts(like_texts, seed)
+    passing = (excerpt(text, EXCERPT) for text in sample_texts if text.strip())
+    sample = draw(passing, MOST, Key(seed, 0, "like sample"))
     for name, count in (("the texts to resemble", len(like)), ("the corpus's documents", len(sample))):
         if count < FEWEST:
             raise UsageError(f"like: {name} make {count} pieces of text; {FEWEST} or more are needed to learn from")
     groups = (origin, np.arange(len(sample)))
     held = [_held_out(texts, Key(seed, index, "like held out")) for index, texts in enumerate(groups)]
     test = np.concatenate(held)
-    features = _features(like + sample)
+    features = hashed_words(like + sample)
     labels = np.repeat([1, 0], [len(like), len(sample)])
     with threadpool_limits(1):  # sums in one order, whatever the machine
         model = LogisticRegression(class_weight="balanced", max_iter=300).fit(features[~test], labels[~test])
@@ -108,8 +112,8 @@ def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed:
     bias = float(model.intercept_[0])
     scores = _logistic(features[test], weights, bias)
     auc = float(roc_auc_score(labels[test], scores))
-    tested = (int(held[0].sum()), int(held[1].sum()))
-    return Scorer(weights, bias, auc, tested, np.sort(scores[labels[test] == 0]))
+    given_scores, sample_scores = (np.sort(scores[labels[test] == label]) for label in (1, 0))
+    return Scorer(weights, bias, auc, given_scores, sample_scores)
 
 
 def like(
@@ -122,25 +126,14 @@ def like(
     Raises: UsageError unless one of the two is given, from 0 to 1.
     """
     scorer = Scorer.load(Path(scorer)) if isinstance(scorer, str) else scorer
-    if (keep is None) == (threshold is None):
-        raise UsageError("like: give keep, the share of documents to keep, or threshold, the score to reach")
-    limit = scorer.threshold(keep) if keep is not None and 0 < keep <= 1 else threshold
-    if limit is None or not 0 <= limit <= 1:
-        raise UsageError(f"like: {'threshold' if keep is None else 'keep'} is not a share from 0 to 1")
-
-    def filter_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-        scores = scorer.score(batch["text"].to_pylist())
-        batch = merge_metadata(batch, [{"like_score": round(score, 4)} for score in scores.tolist()])
-        return mark_dropped(batch, ["unlike" if score < limit else None for score in scores])
-
-    return filter_batch
+    return ranking_stage("like", "unlike", scorer.score, scorer.sample_scores, keep, threshold)
 
 
 def _logistic(features: "sparse.csr_matrix", weights: np.ndarray, bias: float) -> np.ndarray:
     return 1 / (1 + np.exp(-(features @ weights.astype(np.float64) + bias)))
 
 
-def _features(texts: Sequence[str]) -> "sparse.csr_matrix":
+def hashed_words(texts: Sequence[str]) -> "sparse.csr_matrix":
     """float64 (texts, 2**18): logarithms of counts, each row of length 1."""
     from scipy import sparse
 
@@ -160,31 +153,19 @@ def _features(texts: Sequence[str]) -> "sparse.csr_matrix":
     return sparse.csr_matrix(sparse.diags(1 / np.where(lengths, lengths, 1)) @ features)
 
 
-def _cut(texts: Iterable[str], seed: int) -> tuple[list[str], np.ndarray]:
-    """Pieces of the texts, and which text each is from."""
+def cut_texts(texts: Iterable[str], seed: int) -> tuple[list[str], np.ndarray]:
+    """Pieces of the texts, of more than `MOST` a seeded sample, and which text each is from."""
     cut = (
         (index, text[start : start + EXCERPT])
         for index, text in enumerate(texts)
         for start in range(0, max(1, len(text) - EXCERPT // 4), EXCERPT)
         if text[start : start + EXCERPT].strip()
     )
-    drawn = _draw(cut, seed)
+    drawn = draw(cut, MOST, Key(seed, 0, "like sample"))
     origin = np.array([index for index, _ in drawn], np.int64)
     if len(np.unique(origin)) < 10:
         origin = np.arange(len(drawn))
     return [text for _, text in drawn], origin
-
-
-def _draw(items: Iterable[tuple[int, str]], seed: int) -> list[tuple[int, str]]:
-    """All, or of more than `MOST` a sample in which each is equally likely (Vitter 1985, algorithm R), as they pass."""
-    kept: list[tuple[int, str]] = []
-    generator = Key(seed, 0, "like sample").generator()
-    for number, item in enumerate(items):
-        if number < MOST:
-            kept.append(item)
-        elif (place := int(generator.integers(number + 1))) < MOST:
-            kept[place] = item
-    return kept
 
 
 def _held_out(origin: np.ndarray, key: Key) -> np.ndarray:
