@@ -21,7 +21,7 @@ from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import FORMAT, FORMAT_VERSION
 from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
-from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.corpus.sketch import GROUPS, NEAR, band_values
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
 from tilth.corpus.stages import stages_of
@@ -91,7 +91,7 @@ def assemble(
         "leak_check": {"passed": True, **leaks},
         "sources": [tally.to_json() for tally in tallies],
         "stages": [stage.to_json() for stage in stages_of(settings)],
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude=TRANSPORT),
         **facts,
         "notes": notes + _note_of_cuts(split),
         "files": [

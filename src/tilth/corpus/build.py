@@ -88,9 +88,11 @@ def build_corpus(
 ) -> Corpus:
     """Read `sources` into a corpus folder.
 
-    sources: files, folders, globs, or the word `installed-docs`. workers: processes that read; unless told, one for
-    each processor, and none for sources below 32 MB. on: `processes` of this machine, or a Ray cluster: `ray` starts
-    one here, `ray://HOST:PORT` and `auto` find one. The corpus depends on neither.
+    sources: files, folders, globs, URLs (https, s3 and what else fsspec reads), lists of a crawl's files
+    (`warc.paths.gz`, `warc.paths.gz#0-99`), or the word `installed-docs`.
+    workers: processes that read; unless told, one for each processor, and none for sources below 32 MB.
+    on: `processes` of this machine, or a Ray cluster: `ray` starts one here, `ray://HOST:PORT` and `auto` find one. The
+    corpus depends on neither.
     overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
     settings.
 
@@ -106,14 +108,15 @@ def build_corpus(
         raise UsageError(f"workers is {workers}: at least one has to read")
     given, out = out, Path(os.path.abspath(out))
     check_out(out)
-    found = find_sources(sources, out)
+    found = find_sources(sources, out, settings.base_url, settings.manners)
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
     run = _runner(on, workers, sum(source.size for source in found))
     build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
         output_folder(out.parent)
-        with _parts_folder(out, kept=run is not _run_here) as parts:
+        fetched = any(file.version is not None for source in found for file in source.files)
+        with _parts_folder(out, kept=fetched or run is not _run_here) as parts:
             learned, facts = learn_likeness(settings, found, parts)
             for stage in stages_of(learned):
                 stage.function()  # so that wrong parameters, or an extra that is missing, stop nothing half-way
@@ -161,6 +164,8 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
 def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runner, progress: bool) -> None:
     """Finish every task, and add up what they tell."""
     accounts = {task.id: Account.read(parts / task.id) for task in tasks if (parts / task.id / ACCOUNT).exists()}
+    # What a device or a server did not give it may give now.
+    accounts = {name: account for name, account in accounts.items() if not account.tally.rejected["unreadable"]}
     left = [task for task in tasks if task.id not in accounts]
     read = sum(task.size for task in tasks if task.id in accounts)
     kept = sum(account.tally.kept for account in accounts.values())

@@ -27,6 +27,7 @@ from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
 from tilth.corpus.stages import KEY_COLUMNS, BatchFunction, stages_of
 from tilth.files import fingerprint, read_json, whole_folder, write_json
+from tilth.urls import is_url
 from tilth.version import __version__
 
 SAMPLES, SAMPLE_CHARACTERS = 3, 300
@@ -61,7 +62,7 @@ class FileTask:
     @property
     def id(self) -> str:
         """A hash of all that the part depends on."""
-        files = [(os.fsencode(file.path).hex(), file.size, file.modified) for file in self.files]
+        files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in self.files]
         stages = [stage.to_json() for stage in stages_of(self.settings)]
         return fingerprint([__version__, self.source, self.name, files, vars(self.settings.reading), stages])
 
@@ -72,14 +73,14 @@ class FileTask:
 
     def to_json(self) -> str:
         """One line, which `from_json` reads."""
-        files = [[str(file.path), file.name, file.size, file.modified] for file in self.files]
+        files = [[str(file.path), file.name, file.size, file.modified, file.version] for file in self.files]
         return json.dumps({**vars(self), "files": files, "settings": self.settings.model_dump()})
 
     @classmethod
     def from_json(cls, line: str) -> "FileTask":
         """The task that `to_json` wrote."""
         value = json.loads(line)
-        value["files"] = [File(Path(path), *rest) for path, *rest in value["files"]]
+        value["files"] = [File(path if is_url(path) else Path(path), *rest) for path, *rest in value["files"]]
         value["settings"] = CorpusSettings.model_validate(value["settings"])
         value["spoiled"] = {int(index): reason for index, reason in value["spoiled"].items()}
         return cls(**value)
@@ -163,7 +164,7 @@ def run_task(task: FileTask, part: Path) -> None:
     account = Account(Tally(task.name, len(task.files)))
     functions = [stage.function() for stage in stages_of(task.settings)]
     with whole_folder(part) as folder, _PartWriter(folder) as writer:
-        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled)
+        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
                 account.tally.records += item.count

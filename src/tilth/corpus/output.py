@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tilth.corpus.reader import CARD, is_corpus
-from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.errors import UsageError
 from tilth.files import read_json
 
 FAILED = "failed.json"
 
-_NOT_DECIDING = {"max_rejected"}
+_NOT_DECIDING = {"max_rejected", *TRANSPORT}
 """Settings that only decide whether there is a corpus; the others change what is in it."""
 
 

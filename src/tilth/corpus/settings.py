@@ -7,10 +7,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from tilth.corpus.reading import Extraction, Reading
+from tilth.corpus.remote.manners import Manners
 from tilth.recipe import read_values
 from tilth.settings import Settings, load_settings, nearest
 
 RECIPES = "tilth.recipes.corpus"
+
+TRANSPORT = {"base_url", "connections", "pause"}
+"""Settings that say where files are and how they get here. They are not on a card: they change nothing in a corpus."""
 
 
 class CorpusSettings(Settings):
@@ -30,6 +34,9 @@ class CorpusSettings(Settings):
     near_duplicates: Literal["keep", "drop"] = Field(
         default="keep", description="of documents that share most of their text, keep all or only the first"
     )
+    base_url: str = Field(default="", description="what the paths of a list such as warc.paths.gz are below")
+    connections: int = Field(default=4, ge=1, le=64, description="requests to one server that may run at once")
+    pause: float = Field(default=0.0, ge=0, le=3600, description="seconds between two requests on one connection")
     filters: dict[str, dict[str, Any]] = Field(
         default={},
         description="what judges, edits or drops documents, each with its parameters: filters.language.keep=[en] "
@@ -54,6 +61,11 @@ class CorpusSettings(Settings):
     def reading(self) -> Reading:
         """How files are read."""
         return Reading(self.text_column, self.extraction)
+
+    @property
+    def manners(self) -> Manners:
+        """How servers are used."""
+        return Manners(self.connections, self.pause)
 
 
 def load_corpus_settings(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> CorpusSettings:
