@@ -25,6 +25,7 @@ from tilth.corpus.filters.contamination import read_evaluation_sets
 from tilth.corpus.formats.text import PART
 from tilth.corpus.likeness import learn_likeness
 from tilth.corpus.mark import Mark
+from tilth.corpus.mixture import check_mixture
 from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
 from tilth.corpus.pool import run_in_processes
@@ -109,6 +110,7 @@ def build_corpus(
     given, out = out, Path(os.path.abspath(out))
     check_out(out)
     found = find_sources(sources, out, settings.base_url, settings.manners)
+    check_mixture(settings, [source.name for source in found])
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
     run = _runner(on, workers, sum(source.size for source in found))

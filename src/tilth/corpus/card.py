@@ -11,6 +11,7 @@ DROPPED = {
     "empty": "no text",
     "http_status": "a page that the server did not give: redirects, errors",
     "metadata_only": "a WAT record, which describes a page and holds none",
+    "mixture": "left out of the training split, so that sources have the shares asked for",
     "near_duplicate": "most of its text is in an earlier document",
     "not_a_response": "a record of a web crawl that holds no page: requests, revisits, the crawler's notes",
     "not_an_article": "a page of a wiki outside its main namespace: talk, templates, help",
@@ -109,6 +110,12 @@ def card_markdown(card: dict[str, Any]) -> str:
         lines.append(
             f"| {_cell(source['source'])} | {figures} | {reasons(source['dropped'])} | {reasons(source['rejected'])} |"
         )
+    if "mixture" in card:
+        lines += ["", "## Mixture of the training split", "", f"Shares of the {card['mixture']['by']}.", ""]
+        lines += ["| source | share asked for | share reached | epochs |", "|---|--:|--:|--:|"]
+        for source in card["mixture"]["sources"]:
+            figures = f"{source['asked']:.1%} | {source['reached']:.1%} | {source['epochs']:.2f}"
+            lines.append(f"| {_cell(source['source'])} | {figures} |")
     lines += ["", "## Left out", ""]
     meanings = drop_reasons()
     for reason, count in card["dropped"].items():
