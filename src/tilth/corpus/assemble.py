@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.corpus.card import Tally, counts
-from tilth.corpus.dedupe import first_of_each
+from tilth.corpus.dedupe import among, first_of_each
 from tilth.corpus.file_task import KEYS, TEXTS, read_batches
 from tilth.corpus.groups import join_documents, name_groups
+from tilth.corpus.joining import choose_sample, measure_joining
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.mixture import Mixture, choose_mixture, is_mixed
 from tilth.corpus.normalise import normalise
@@ -25,7 +26,7 @@ from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
 from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.corpus.sketch import GROUPS, NEAR, band_values
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
-from tilth.corpus.stages import stages_of
+from tilth.corpus.stages import SHINGLE, stages_of
 from tilth.corpus.writer import SplitWriter
 from tilth.errors import TilthError
 from tilth.files import fingerprint, sha256_file
@@ -47,17 +48,29 @@ def assemble(
     folder: Path,
     notes: list[str],
     facts: dict[str, Any],
+    known: Sequence[Part] = (),
 ) -> dict[str, Any]:
     """Write the splits into `folder`; returns the card.
 
     parts: in the order of the documents. tallies: the counts of each source before documents of different parts are
-    compared; they are brought to their final state. notes, facts: for the card.
+    compared; they are brought to their final state. notes, facts: for the card. known: parts of documents that are not
+    wanted again.
+    Raises: TilthError when no document is left, or none to train on.
     """
+    near = settings.near_duplicates == "drop"
     keys = _Keys(parts)
     kept = first_of_each(keys.column("digest"))
     _drop(tallies, "duplicate", keys.sources[~kept])
-    if settings.near_duplicates == "drop":
-        first = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum())) == np.arange(kept.sum())
+    if known:
+        new = ~_known(keys, kept, _Keys(known), near)
+        _drop(tallies, "known", keys.sources[kept][~new])
+        kept[kept] = new
+        if not kept.any():
+            raise TilthError("no document is left: the corpora of `known` hold all of them")
+    if near:
+        joined = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum()))
+        facts = {**facts, "near_duplicates": _check_joining(parts, keys, kept, joined)}
+        first = joined == np.arange(len(joined))
         _drop(tallies, "near_duplicate", keys.sources[kept][~first])
         kept[kept] = first
     sizes = {name: keys.column(name)[kept] for name in SIZES}
@@ -144,6 +157,40 @@ class _Keys:
         """The bands `first` and following of the documents that are `kept`, one after another."""
         for band in range(first, first + count):
             yield np.concatenate([band_values(batch["sketch"])[:, band] for batch in self._batches])[kept]
+
+
+def _known(keys: _Keys, kept: np.ndarray, known: _Keys, near: bool) -> np.ndarray:
+    """Which of the kept documents are, or with `near` share a band with, one of `known`: bool (kept documents,)."""
+    found = among(keys.column("digest")[kept], known.column("digest"))
+    if near:
+        every = np.ones(len(known.sources), bool)
+        bands = (GROUPS.bands, NEAR.bands)
+        for ours, theirs in zip(keys.bands(*bands, kept), known.bands(*bands, every), strict=True):
+            found |= np.isin(ours, theirs)
+    return found
+
+
+def _check_joining(parts: Sequence[Part], keys: _Keys, kept: np.ndarray, joined: np.ndarray) -> dict[str, Any]:
+    """What the card says of how well near-duplicates were joined. joined: components of the kept documents."""
+    likely = join_documents(keys.bands(0, GROUPS.bands, kept), len(joined))
+    clusters = join_documents(iter((joined, likely)), len(joined))
+    sample = choose_sample(clusters, keys.column("bytes")[kept], keys.column("digest")[kept])
+    texts = _texts(parts, np.flatnonzero(kept)[sample])
+    return measure_joining(texts, joined[sample], SHINGLE).to_json()
+
+
+def _texts(parts: Sequence[Part], rows: np.ndarray) -> Iterator[str]:
+    """The texts of some documents. rows: their places among all documents of the parts, sorted."""
+    start = 0
+    for part in parts:
+        counts = [batch.num_rows for batch in read_batches(part.folder / KEYS)]
+        ends = start + np.cumsum([0, *counts])
+        inside = rows[np.searchsorted(rows, ends[0]) : np.searchsorted(rows, ends[-1])]
+        if len(inside):
+            for batch, first, end in zip(read_batches(part.folder / TEXTS), ends[:-1], ends[1:], strict=True):
+                for row in inside[np.searchsorted(inside, first) : np.searchsorted(inside, end)].tolist():
+                    yield batch["text"][row - int(first)].as_py()
+        start = int(ends[-1])
 
 
 def _drop(tallies: list[Tally], reason: str, sources: np.ndarray) -> None:

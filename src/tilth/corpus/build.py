@@ -122,14 +122,15 @@ def build_corpus(
             learned, facts = learn_likeness(settings, found, parts)
             for stage in stages_of(learned):
                 stage.function()  # so that wrong parameters, or an extra that is missing, stop nothing half-way
+            known, told = _read_known(settings, parts, out, run, progress)
             tasks = plan_tasks(found, learned)
             _run(build, tasks, parts, out, run, progress)
             _check_counts(build, tasks, parts, out, settings.max_rejected)
             with whole_folder(out) as folder:
                 _gather_rejected(tasks, parts, folder)
                 finished = [Part(parts / task.id, task.source) for task in tasks]
-                facts |= _facts(build, learned)
-                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts)
+                facts |= told | _facts(build, learned)
+                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts, known)
                 (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
                 write_json(folder / CARD, seal(card))
     except OSError as error:
@@ -189,6 +190,26 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
     overflowed = next((task.name for task in tasks if task.id in accounts and accounts[task.id].overflowed), None)
     if overflowed:
         _fail(build, tasks, parts, out, f"most records of {overflowed} are broken, so the build stopped early")
+
+
+def _read_known(
+    settings: CorpusSettings, parts: Path, out: Path, run: Runner, progress: bool
+) -> tuple[list[Part], dict[str, Any]]:
+    """Parts of the documents that are known already, and what the card says of their corpora.
+
+    Raises: TilthError when one is no corpus, or is damaged.
+    """
+    if not settings.known:
+        return [], {}
+    corpora = [open_corpus(path) for path in settings.known]
+    sources = find_sources(settings.known, out)
+    tasks = plan_tasks(sources, CorpusSettings(near_duplicates=settings.near_duplicates), keys_only=True)
+    build = _Build([Tally(source.name, len(source.files)) for source in sources])
+    _run(build, tasks, parts, out, run, progress)
+    if build.examples:
+        raise TilthError(f"a known corpus is damaged: {next(iter(build.examples.values()))}; build it again")
+    facts = [{"fingerprint": corpus.fingerprint, "documents": corpus.card["kept"]} for corpus in corpora]
+    return [Part(parts / task.id, task.source) for task in tasks], {"known": facts}
 
 
 def _runner(on: str, workers: int | None, size: int) -> Runner:

@@ -34,6 +34,10 @@ class CorpusSettings(Settings):
     near_duplicates: Literal["keep", "drop"] = Field(
         default="keep", description="of documents that share most of their text, keep all or only the first"
     )
+    known: list[str] = Field(
+        default=[],
+        description="corpora whose documents are not wanted again, nor with near_duplicates=drop their near-copies",
+    )
     mixture: dict[str, float] = Field(
         default={},
         description="share of each source in the training split, by name: mixture={novels: 0.7, papers: 0.3}",
