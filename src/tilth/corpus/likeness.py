@@ -7,6 +7,7 @@ from typing import Any
 from tilth.corpus.filters.classifier import fit_classifier
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Record, Rejected
+from tilth.corpus.remote.manners import Manners
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import Source, find_sources, read_files
 from tilth.errors import UsageError
@@ -33,8 +34,9 @@ def learn_likeness(
         raise UsageError(
             "filters.like: paths is a list of files or folders with texts to resemble, such as [good.jsonl]"
         )
-    examples = (text for source in find_sources(paths, folder) for text in _examples(source))
-    scorer = fit_classifier(examples, _sample(sources, settings.reading))
+    good = find_sources(paths, folder, settings.base_url, settings.manners)
+    examples = (text for source in good for text in _examples(source, settings.manners))
+    scorer = fit_classifier(examples, _sample(sources, settings))
     saved = folder / f"like-{scorer.fingerprint}.npz"
     scorer.save(saved)
     parameters = {name: value for name, value in like.items() if name != "paths"} | {"scorer": str(saved)}
@@ -42,20 +44,21 @@ def learn_likeness(
     return learned, {"likeness": {"auc": round(scorer.auc, 4), "tested": list(scorer.tested)}}
 
 
-def _examples(source: Source) -> Iterator[str]:
+def _examples(source: Source, manners: Manners) -> Iterator[str]:
     """The texts of a source of examples, of which every one has to be readable."""
-    for item in read_files(source.files, source.installed, Reading()):
+    for item in read_files(source.files, source.installed, Reading(), manners=manners):
         if isinstance(item, Rejected):
             raise UsageError(f"filters.like: {item.source}, {item.record}: {item.detail}")
         if isinstance(item, Record):
             yield item.text
 
 
-def _texts(source: Source, reading: Reading) -> Iterator[str]:
-    return (item.text for item in read_files(source.files, source.installed, reading) if isinstance(item, Record))
+def _texts(source: Source, settings: CorpusSettings) -> Iterator[str]:
+    items = read_files(source.files, source.installed, settings.reading, manners=settings.manners)
+    return (item.text for item in items if isinstance(item, Record))
 
 
-def _sample(sources: Sequence[Source], reading: Reading) -> Iterator[str]:
+def _sample(sources: Sequence[Source], settings: CorpusSettings) -> Iterator[str]:
     """The first documents of files in a random order."""
     files = [(source, file) for source in sources for file in source.files]
     order = sorted(range(len(files)), key=lambda number: Key(0, number, "like files").digest())
@@ -63,7 +66,7 @@ def _sample(sources: Sequence[Source], reading: Reading) -> Iterator[str]:
     for number in order:
         source, file = files[number]
         one = Source(source.name, [file], installed=source.installed)
-        for text, _ in zip(_texts(one, reading), range(SAMPLED_OF_A_FILE), strict=False):
+        for text, _ in zip(_texts(one, settings), range(SAMPLED_OF_A_FILE), strict=False):
             yield text
             taken += 1
         if taken >= SAMPLED:

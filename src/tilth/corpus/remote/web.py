@@ -19,7 +19,7 @@ from tilth.version import __version__
 if TYPE_CHECKING:
     from requests import Response
 
-TIMEOUTS = (15.0, 60.0)
+TIMEOUTS = (10.0, 40.0)
 """Seconds to wait for a connection, and for the next bytes."""
 
 SLOW_SECONDS, SLOW_BYTES = 60.0, 60_000
@@ -185,4 +185,5 @@ def _size(answer: "Response") -> int:
 
 
 def _version(answer: "Response") -> str:
-    return answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    """What the server names this version of the file by; some call one ETag weak and not weak from answer to answer."""
+    return answer.headers.get("ETag", "").removeprefix("W/") or answer.headers.get("Last-Modified") or ""
