@@ -1,10 +1,11 @@
 """De-duplication: speed of sketching, exactness of joining, and memory by the number of documents.
 
 Sketches are made, with the bands for near-duplicates, of English novels cut into documents of 400 words, on one thread;
-rates are the best of three. Joining is of 1,500 of these documents and a copy of each, in which up to one word in twenty
-is another, so that similarities are from 0.6 to 1 and many lie near the threshold, the hardest case. Memory is the peak of the step that joins documents, splits them and writes the corpus
-(`assemble`), in a process of its own for each number of documents: texts of about 12 words of their own, every tenth a
-copy of another but for a word, in parts that are written directly, so that reading and sketching do not count.
+rates are the best of three. Joining is of 1,500 of these documents and a copy of each, in which up to one word in 20 is
+another, so that similarities are from 0.6 to 1 and many lie near the threshold, the hardest case. Memory is the peak of
+the step that joins documents, splits them and writes the corpus (`assemble`), in a process of its own for each number
+of documents: texts of about 12 words of their own, every tenth a copy of another but for a word, in parts that are
+written directly, so that reading and sketching do not count.
 
     python benchmarks/deduplication.py ../shared/data
 """

@@ -156,7 +156,7 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     except Timeout:
         raise UsageError(f"another build is writing {out}; wait for it, or choose another --out") from None
     except BaseException:
-        if kept and any(folder.glob(f"*/{ACCOUNT}")):
+        if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
             announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
         else:
             shutil.rmtree(folder, ignore_errors=True)
