@@ -137,11 +137,11 @@ def test_a_killed_build_goes_on_from_its_finished_parts(sources, build, tmp_path
     parts = tmp_path / ".out.parts"
     driver = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     deadline = time.monotonic() + 60
-    while len(list(parts.glob(f"*/{ACCOUNT}"))) < 3 and time.monotonic() < deadline:
+    while len(list(parts.glob(f"[!.]*/{ACCOUNT}"))) < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    finished = {path.parent.name for path in parts.glob(f"*/{ACCOUNT}")}
+    finished = {path.parent.name for path in parts.glob(f"[!.]*/{ACCOUNT}")}
     assert len(finished) == 3 and not (tmp_path / "out").exists()
     run, started = build_module.run_in_processes, []
 

@@ -14,18 +14,21 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.corpus.card import Tally, counts
-from tilth.corpus.dedupe import first_of_each
+from tilth.corpus.dedupe import among, first_of_each
 from tilth.corpus.file_task import KEYS, TEXTS, read_batches
 from tilth.corpus.groups import join_documents, name_groups
+from tilth.corpus.joining import choose_sample, measure_joining
 from tilth.corpus.measure import SIZES, measure
+from tilth.corpus.mixture import Mixture, choose_mixture, is_mixed
 from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import FORMAT, FORMAT_VERSION
 from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
-from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.corpus.sketch import GROUPS, NEAR, band_values
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
-from tilth.corpus.stages import stages_of
+from tilth.corpus.stages import SHINGLE, stages_of
 from tilth.corpus.writer import SplitWriter
+from tilth.errors import TilthError
 from tilth.files import fingerprint, sha256_file
 from tilth.version import __version__
 
@@ -45,30 +48,59 @@ def assemble(
     folder: Path,
     notes: list[str],
     facts: dict[str, Any],
+    known: Sequence[Part] = (),
 ) -> dict[str, Any]:
     """Write the splits into `folder`; returns the card.
 
     parts: in the order of the documents. tallies: the counts of each source before documents of different parts are
-    compared; they are brought to their final state. notes, facts: for the card.
+    compared; they are brought to their final state. notes, facts: for the card. known: parts of documents that are not
+    wanted again.
+    Raises: TilthError when no document is left, or none to train on.
     """
+    near = settings.near_duplicates == "drop"
     keys = _Keys(parts)
     kept = first_of_each(keys.column("digest"))
     _drop(tallies, "duplicate", keys.sources[~kept])
-    if settings.near_duplicates == "drop":
-        first = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum())) == np.arange(kept.sum())
+    if known:
+        new = ~_known(keys, kept, _Keys(known), near)
+        _drop(tallies, "known", keys.sources[kept][~new])
+        kept[kept] = new
+        if not kept.any():
+            raise TilthError("no document is left: the corpora of `known` hold all of them")
+    if near:
+        joined = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum()))
+        facts = {**facts, "near_duplicates": _check_joining(parts, keys, kept, joined)}
+        first = joined == np.arange(len(joined))
         _drop(tallies, "near_duplicate", keys.sources[kept][~first])
         kept[kept] = first
     sizes = {name: keys.column(name)[kept] for name in SIZES}
+    digests = keys.column("digest")[kept]
+    names = [row.tobytes() for row in digests]
+    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(names)), names)
+    split = choose_split(groups, sizes["bytes"], settings.validation)
+    sources = keys.sources[kept]
+    copies = np.ones(len(sources), np.int64)
+    mixture = None
+    if is_mixed(settings):
+        train = ~split.validation
+        mixed = (sources[train], sizes[settings.mixture_by][train], digests[train])
+        mixture = choose_mixture([tally.source for tally in tallies], *mixed, settings)
+        copies[train] = mixture.copies
+        cut = list(split.ends)
+        copies[cut] = np.maximum(copies[cut], 1)  # their ends are in validation, so they cannot be left out
+        if not copies[train].any():
+            raise TilthError("the mixture leaves no document to train on: raise max_epochs, or add text")
+        _drop(tallies, "mixture", sources[copies == 0])
     for name, values in sizes.items():
-        sums = np.bincount(keys.sources[kept], values, len(tallies))
+        sums = np.bincount(sources, values * (copies > 0), len(tallies))
         for tally, total in zip(tallies, sums, strict=True):
             setattr(tally, name, int(total))
-    digests = [row.tobytes() for row in keys.column("digest")[kept]]
-    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(digests)), digests)
-    split = choose_split(groups, sizes["bytes"], settings.validation)
     writers = {name: SplitWriter(folder / name) for name in ("train", "validation")}
-    for batch, held in _split_batches(parts, kept, groups, split):
-        writers["train"].add(batch.filter(pa.array(~held)))
+    trained = np.zeros(len(tallies))
+    for source, batch, held in _split_batches(parts, kept, groups, split, copies):
+        train = batch.filter(pa.array(~held))
+        trained[source] += train[settings.mixture_by].to_numpy().sum()
+        writers["train"].add(train)
         writers["validation"].add(batch.filter(pa.array(held)))
     for writer in writers.values():
         writer.close()
@@ -77,7 +109,8 @@ def assemble(
         raise AssertionError(f"the split leaks: {leaks}")
     splits = {name: writer.summary() for name, writer in writers.items()}
     found = counts(tallies)
-    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends)
+    repeated = int(np.maximum(copies - 1, 0).sum())
+    written = sum(summary["documents"] for summary in splits.values()) - len(split.ends) - repeated
     left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
     if written != found["kept"] or found["in"] != written + left_out:
         raise AssertionError(f"counts do not add up: {found}, {written} documents written")
@@ -91,7 +124,8 @@ def assemble(
         "leak_check": {"passed": True, **leaks},
         "sources": [tally.to_json() for tally in tallies],
         "stages": [stage.to_json() for stage in stages_of(settings)],
-        "settings": settings.model_dump(),
+        "settings": settings.model_dump(exclude=TRANSPORT),
+        **({"mixture": _mixture_facts(mixture, tallies, trained, repeated, settings.mixture_by)} if mixture else {}),
         **facts,
         "notes": notes + _note_of_cuts(split),
         "files": [
@@ -125,6 +159,40 @@ class _Keys:
             yield np.concatenate([band_values(batch["sketch"])[:, band] for batch in self._batches])[kept]
 
 
+def _known(keys: _Keys, kept: np.ndarray, known: _Keys, near: bool) -> np.ndarray:
+    """Which of the kept documents are, or with `near` share a band with, one of `known`: bool (kept documents,)."""
+    found = among(keys.column("digest")[kept], known.column("digest"))
+    if near:
+        every = np.ones(len(known.sources), bool)
+        bands = (GROUPS.bands, NEAR.bands)
+        for ours, theirs in zip(keys.bands(*bands, kept), known.bands(*bands, every), strict=True):
+            found |= np.isin(ours, theirs)
+    return found
+
+
+def _check_joining(parts: Sequence[Part], keys: _Keys, kept: np.ndarray, joined: np.ndarray) -> dict[str, Any]:
+    """What the card says of how well near-duplicates were joined. joined: components of the kept documents."""
+    likely = join_documents(keys.bands(0, GROUPS.bands, kept), len(joined))
+    clusters = join_documents(iter((joined, likely)), len(joined))
+    sample = choose_sample(clusters, keys.column("bytes")[kept], keys.column("digest")[kept])
+    texts = _texts(parts, np.flatnonzero(kept)[sample])
+    return measure_joining(texts, joined[sample], SHINGLE).to_json()
+
+
+def _texts(parts: Sequence[Part], rows: np.ndarray) -> Iterator[str]:
+    """The texts of some documents. rows: their places among all documents of the parts, sorted."""
+    start = 0
+    for part in parts:
+        counts = [batch.num_rows for batch in read_batches(part.folder / KEYS)]
+        ends = start + np.cumsum([0, *counts])
+        inside = rows[np.searchsorted(rows, ends[0]) : np.searchsorted(rows, ends[-1])]
+        if len(inside):
+            for batch, first, end in zip(read_batches(part.folder / TEXTS), ends[:-1], ends[1:], strict=True):
+                for row in inside[np.searchsorted(inside, first) : np.searchsorted(inside, end)].tolist():
+                    yield batch["text"][row - int(first)].as_py()
+        start = int(ends[-1])
+
+
 def _drop(tallies: list[Tally], reason: str, sources: np.ndarray) -> None:
     """Count documents as dropped; sources: the number of the source of each."""
     for tally, count in zip(tallies, np.bincount(sources, minlength=len(tallies)).tolist(), strict=True):
@@ -132,29 +200,70 @@ def _drop(tallies: list[Tally], reason: str, sources: np.ndarray) -> None:
         tally.dropped.update({reason: count} if count else {})
 
 
-def _split_batches(
-    parts: Sequence[Part], kept: np.ndarray, groups: list[str], split: Split
-) -> Iterator[tuple[pa.RecordBatch, np.ndarray]]:
-    """Batches of kept documents, and which are held out. A document that is cut comes as two, in groups of their own.
+def _mixture_facts(
+    mixture: Mixture, tallies: Sequence[Tally], trained: np.ndarray, repeated: int, by: str
+) -> dict[str, Any]:
+    """What the card says of the shares. trained: what the training split holds of each source, with repetitions."""
+    reached = dict.fromkeys(mixture.names, 0.0)
+    for tally, amount in zip(tallies, trained / trained.sum(), strict=True):
+        reached[tally.source] += float(amount)
+    told = [
+        {
+            "source": name,
+            "asked": round(float(asked), 6),
+            "reached": round(reached[name], 6),
+            "epochs": round(float(epochs), 4),
+        }
+        for name, asked, epochs in zip(mixture.names, mixture.asked, mixture.epochs, strict=True)
+    ]
+    return {"by": by, "repeated_documents": repeated, "sources": told}
 
-    kept: of all documents of the parts. groups, split: of the kept ones.
+
+def _split_batches(
+    parts: Sequence[Part], kept: np.ndarray, groups: list[str], split: Split, copies: np.ndarray
+) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
+    """The source, documents, and which of them are held out. A document that is cut comes as two, in groups of its own.
+
+    kept: of all documents of the parts. groups, split, copies: of the kept ones. Copies follow when all documents have
+    come, as epoch after epoch, under ids that end in `#epoch2` and so on; only what is not held out has any.
     """
-    row = start = 0
-    for part in parts:
-        for texts, sizes in zip(read_batches(part.folder / TEXTS), read_batches(part.folder / KEYS), strict=True):
-            chosen = pa.array(kept[row : row + texts.num_rows])
-            row += texts.num_rows
-            documents = texts.filter(chosen)
-            end = start + documents.num_rows
-            for name in SIZES:
-                documents = documents.append_column(name, sizes[name].filter(chosen))
-            documents = documents.append_column("group", pa.array(groups[start:end], pa.string()))
-            held = split.validation[start:end]
-            ends = {index - start: size for index, size in split.ends.items() if start <= index < end}
-            if ends:
-                documents, held = _cut(documents, held, ends)
-            yield documents, held
-            start = end
+    for epoch in range(copies.max(initial=1)):
+        row = start = 0
+        for part in parts:
+            for texts, keys in zip(read_batches(part.folder / TEXTS), read_batches(part.folder / KEYS), strict=True):
+                chosen = kept[row : row + texts.num_rows].copy()
+                row += texts.num_rows
+                end = start + int(chosen.sum())
+                places = start + np.flatnonzero(copies[start:end] > epoch)
+                chosen[chosen] = copies[start:end] > epoch
+                start = end
+                if len(places):
+                    yield part.source, *_documents(texts, keys, pa.array(chosen), places, groups, split, epoch)
+
+
+def _documents(
+    texts: pa.RecordBatch,
+    keys: pa.RecordBatch,
+    chosen: pa.Array,
+    places: np.ndarray,
+    groups: list[str],
+    split: Split,
+    epoch: int,
+) -> tuple[pa.RecordBatch, np.ndarray]:
+    """The chosen documents of a batch, and which are held out. places: of each among all that are kept."""
+    documents = texts.filter(chosen)
+    for name in SIZES:
+        documents = documents.append_column(name, keys[name].filter(chosen))
+    documents = documents.append_column("group", pa.array([groups[place] for place in places.tolist()], pa.string()))
+    held = split.validation[places]
+    ends = {index: split.ends[place] for index, place in enumerate(places.tolist()) if place in split.ends}
+    if ends:
+        documents, held = _cut(documents, held, ends)
+    if not epoch:
+        return documents, held
+    documents, held = documents.filter(pa.array(~held)), held[~held]
+    ids = [f"{name}#epoch{epoch + 1}" for name in documents["id"].to_pylist()]
+    return documents.set_column(documents.schema.get_field_index("id"), "id", pa.array(ids, pa.string())), held
 
 
 def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> tuple[pa.RecordBatch, np.ndarray]:

@@ -25,6 +25,7 @@ from tilth.corpus.filters.contamination import read_evaluation_sets
 from tilth.corpus.formats.text import PART
 from tilth.corpus.likeness import learn_likeness
 from tilth.corpus.mark import Mark
+from tilth.corpus.mixture import check_mixture
 from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
 from tilth.corpus.pool import run_in_processes
@@ -88,9 +89,11 @@ def build_corpus(
 ) -> Corpus:
     """Read `sources` into a corpus folder.
 
-    sources: files, folders, globs, or the word `installed-docs`. workers: processes that read; unless told, one for
-    each processor, and none for sources below 32 MB. on: `processes` of this machine, or a Ray cluster: `ray` starts
-    one here, `ray://HOST:PORT` and `auto` find one. The corpus depends on neither.
+    sources: files, folders, globs, URLs (https, s3 and what else fsspec reads), lists of a crawl's files
+    (`warc.paths.gz`, `warc.paths.gz#0-99`), or the word `installed-docs`.
+    workers: processes that read; unless told, one for each processor, and none for sources below 32 MB.
+    on: `processes` of this machine, or a Ray cluster: `ray` starts one here, `ray://HOST:PORT` and `auto` find one. The
+    corpus depends on neither.
     overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
     settings.
 
@@ -106,25 +109,28 @@ def build_corpus(
         raise UsageError(f"workers is {workers}: at least one has to read")
     given, out = out, Path(os.path.abspath(out))
     check_out(out)
-    found = find_sources(sources, out)
+    found = find_sources(sources, out, settings.base_url, settings.manners)
+    check_mixture(settings, [source.name for source in found])
     if not overwrite:
         check_replaces(given, [source.name for source in found], settings)
     run = _runner(on, workers, sum(source.size for source in found))
     build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
         output_folder(out.parent)
-        with _parts_folder(out, kept=run is not _run_here) as parts:
+        fetched = any(file.version is not None for source in found for file in source.files)
+        with _parts_folder(out, kept=fetched or run is not _run_here) as parts:
             learned, facts = learn_likeness(settings, found, parts)
             for stage in stages_of(learned):
                 stage.function()  # so that wrong parameters, or an extra that is missing, stop nothing half-way
+            known, told = _read_known(settings, parts, out, run, progress)
             tasks = plan_tasks(found, learned)
             _run(build, tasks, parts, out, run, progress)
             _check_counts(build, tasks, parts, out, settings.max_rejected)
             with whole_folder(out) as folder:
                 _gather_rejected(tasks, parts, folder)
                 finished = [Part(parts / task.id, task.source) for task in tasks]
-                facts |= _facts(build, learned)
-                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts)
+                facts |= told | _facts(build, learned)
+                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts, known)
                 (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
                 write_json(folder / CARD, seal(card))
     except OSError as error:
@@ -150,7 +156,7 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     except Timeout:
         raise UsageError(f"another build is writing {out}; wait for it, or choose another --out") from None
     except BaseException:
-        if kept and any(folder.glob(f"*/{ACCOUNT}")):
+        if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
             announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
         else:
             shutil.rmtree(folder, ignore_errors=True)
@@ -161,6 +167,8 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
 def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runner, progress: bool) -> None:
     """Finish every task, and add up what they tell."""
     accounts = {task.id: Account.read(parts / task.id) for task in tasks if (parts / task.id / ACCOUNT).exists()}
+    # What a device or a server did not give it may give now.
+    accounts = {name: account for name, account in accounts.items() if not account.tally.rejected["unreadable"]}
     left = [task for task in tasks if task.id not in accounts]
     read = sum(task.size for task in tasks if task.id in accounts)
     kept = sum(account.tally.kept for account in accounts.values())
@@ -182,6 +190,26 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
     overflowed = next((task.name for task in tasks if task.id in accounts and accounts[task.id].overflowed), None)
     if overflowed:
         _fail(build, tasks, parts, out, f"most records of {overflowed} are broken, so the build stopped early")
+
+
+def _read_known(
+    settings: CorpusSettings, parts: Path, out: Path, run: Runner, progress: bool
+) -> tuple[list[Part], dict[str, Any]]:
+    """Parts of the documents that are known already, and what the card says of their corpora.
+
+    Raises: TilthError when one is no corpus, or is damaged.
+    """
+    if not settings.known:
+        return [], {}
+    corpora = [open_corpus(path) for path in settings.known]
+    sources = find_sources(settings.known, out)
+    tasks = plan_tasks(sources, CorpusSettings(near_duplicates=settings.near_duplicates), keys_only=True)
+    build = _Build([Tally(source.name, len(source.files)) for source in sources])
+    _run(build, tasks, parts, out, run, progress)
+    if build.examples:
+        raise TilthError(f"a known corpus is damaged: {next(iter(build.examples.values()))}; build it again")
+    facts = [{"fingerprint": corpus.fingerprint, "documents": corpus.card["kept"]} for corpus in corpora]
+    return [Part(parts / task.id, task.source) for task in tasks], {"known": facts}
 
 
 def _runner(on: str, workers: int | None, size: int) -> Runner:

@@ -10,7 +10,9 @@ DROPPED = {
     "duplicate": "the same text as an earlier document, apart from case and white space",
     "empty": "no text",
     "http_status": "a page that the server did not give: redirects, errors",
+    "known": "in a corpus that the setting `known` names, or most of its text is",
     "metadata_only": "a WAT record, which describes a page and holds none",
+    "mixture": "left out of the training split, so that sources have the shares asked for",
     "near_duplicate": "most of its text is in an earlier document",
     "not_a_response": "a record of a web crawl that holds no page: requests, revisits, the crawler's notes",
     "not_an_article": "a page of a wiki outside its main namespace: talk, templates, help",
@@ -109,6 +111,14 @@ def card_markdown(card: dict[str, Any]) -> str:
         lines.append(
             f"| {_cell(source['source'])} | {figures} | {reasons(source['dropped'])} | {reasons(source['rejected'])} |"
         )
+    if "near_duplicates" in card:
+        lines += ["", "## Near-duplicates", "", *(f"- {said}" for said in told_of_joining(card["near_duplicates"]))]
+    if "mixture" in card:
+        lines += ["", "## Mixture of the training split", "", f"Shares of the {card['mixture']['by']}.", ""]
+        lines += ["| source | share asked for | share reached | epochs |", "|---|--:|--:|--:|"]
+        for source in card["mixture"]["sources"]:
+            figures = f"{source['asked']:.1%} | {source['reached']:.1%} | {source['epochs']:.2f}"
+            lines.append(f"| {_cell(source['source'])} | {figures} |")
     lines += ["", "## Left out", ""]
     meanings = drop_reasons()
     for reason, count in card["dropped"].items():
@@ -124,6 +134,18 @@ def card_markdown(card: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     lines += ["", f"Stages: {stages}. Made with {versions}.", ""]
     return "\n".join(lines)
+
+
+def told_of_joining(found: dict[str, Any]) -> list[str]:
+    """What was measured of the joining of near-duplicates, in sentences."""
+    pairs = found["pairs"]
+    told = {name: "unknown" if found[name] is None else f"{found[name]:.1%}" for name in ("precision", "recall")}
+    return [
+        f"joined pairs against exact Jaccard similarity of at least {found['threshold']}: "
+        + ", ".join(f"{name} {share}" for name, share in told.items()),
+        f"{pairs['joined']:,} pairs joined, {pairs['similar']:,} similar, {pairs['both']:,} both, among "
+        f"{found['documents']:,} documents: {found['sampled']}",
+    ]
 
 
 def _cell(text: str) -> str:

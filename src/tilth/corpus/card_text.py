@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.corpus.card import drop_reasons, reasons
+from tilth.corpus.card import drop_reasons, reasons, told_of_joining
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -85,6 +85,11 @@ def _said(card: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     if card["rejected"]:
         yield "broken", f"{reasons(card['rejected'])}; see {folder / 'rejected'}"
     yield "split", f"{card['split_rule']}; asked for: {card['settings']['validation']:.1%} of the bytes"
+    if "near_duplicates" in card:
+        yield "near-duplicates", told_of_joining(card["near_duplicates"])[0]
+    for source in card.get("mixture", {}).get("sources", []):
+        shares = f"{source['reached']:.1%} of the training text, {source['asked']:.1%} asked for"
+        yield "mixture", f"{source['source']}: {shares}, {source['epochs']:.2f} epochs"
     leaks = card["leak_check"]
     shared = f"{leaks['groups_on_both_sides']} groups and {leaks['texts_on_both_sides']} texts are on both sides"
     yield "leak check", f"{'passed' if leaks['passed'] else 'FAILED'}: {shared}"

@@ -41,3 +41,8 @@ def first_of_each(digests: np.ndarray) -> np.ndarray:
     first = np.ones(len(digests), bool)
     first[order[1:]] = differs
     return first
+
+
+def among(digests: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which of `digests`, each of which is there once, are among `known`: bool (documents,)."""
+    return ~first_of_each(np.concatenate([known, digests]))[len(known) :]

@@ -27,6 +27,7 @@ from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
 from tilth.corpus.stages import KEY_COLUMNS, BatchFunction, stages_of
 from tilth.files import fingerprint, read_json, whole_folder, write_json
+from tilth.urls import is_url
 from tilth.version import __version__
 
 SAMPLES, SAMPLE_CHARACTERS = 3, 300
@@ -46,7 +47,7 @@ class FileTask:
 
     deadly: records that ended the workers that read them, by digest, and spoiled: files that did so before a record
     could be told, by their place in the task; each with the reason to give. careful: work on one record at a time, so
-    that the one that ends the worker can be told.
+    that the one that ends the worker can be told. keys_only: the part is only to be compared with, and has no texts.
     """
 
     source: int
@@ -57,13 +58,15 @@ class FileTask:
     deadly: dict[str, str] = field(default_factory=dict)
     spoiled: dict[int, str] = field(default_factory=dict)
     careful: bool = False
+    keys_only: bool = False
 
     @property
     def id(self) -> str:
         """A hash of all that the part depends on."""
-        files = [(os.fsencode(file.path).hex(), file.size, file.modified) for file in self.files]
+        files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in self.files]
         stages = [stage.to_json() for stage in stages_of(self.settings)]
-        return fingerprint([__version__, self.source, self.name, files, vars(self.settings.reading), stages])
+        reading = vars(self.settings.reading)
+        return fingerprint([__version__, self.source, self.name, files, reading, stages, self.keys_only])
 
     @property
     def size(self) -> int:
@@ -72,14 +75,14 @@ class FileTask:
 
     def to_json(self) -> str:
         """One line, which `from_json` reads."""
-        files = [[str(file.path), file.name, file.size, file.modified] for file in self.files]
+        files = [[str(file.path), file.name, file.size, file.modified, file.version] for file in self.files]
         return json.dumps({**vars(self), "files": files, "settings": self.settings.model_dump()})
 
     @classmethod
     def from_json(cls, line: str) -> "FileTask":
         """The task that `to_json` wrote."""
         value = json.loads(line)
-        value["files"] = [File(Path(path), *rest) for path, *rest in value["files"]]
+        value["files"] = [File(path if is_url(path) else Path(path), *rest) for path, *rest in value["files"]]
         value["settings"] = CorpusSettings.model_validate(value["settings"])
         value["spoiled"] = {int(index): reason for index, reason in value["spoiled"].items()}
         return cls(**value)
@@ -133,10 +136,10 @@ class Account:
             yield item
 
 
-def plan_tasks(sources: Sequence[Source], settings: CorpusSettings) -> list[FileTask]:
+def plan_tasks(sources: Sequence[Source], settings: CorpusSettings, keys_only: bool = False) -> list[FileTask]:
     """The tasks of a build, in the order of its documents, whatever the number of workers."""
     return [
-        FileTask(number, source.name, source.installed, files, settings)
+        FileTask(number, source.name, source.installed, files, settings, keys_only=keys_only)
         for number, source in enumerate(sources)
         for files in _bundles(source.files)
     ]
@@ -162,8 +165,8 @@ def run_task(task: FileTask, part: Path) -> None:
     """Read the task's files through the stages into the folder `part`, which appears when all of it is there."""
     account = Account(Tally(task.name, len(task.files)))
     functions = [stage.function() for stage in stages_of(task.settings)]
-    with whole_folder(part) as folder, _PartWriter(folder) as writer:
-        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled)
+    with whole_folder(part) as folder, _PartWriter(folder, task.keys_only) as writer:
+        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
                 account.tally.records += item.count
@@ -219,8 +222,9 @@ def _through(functions: list[BatchFunction], batch: pa.RecordBatch, account: Acc
 class _PartWriter:
     """The files of a part. Each is opened when there is something to write, but for the rejected records."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys_only: bool) -> None:
         self._folder = folder
+        self._left_out = TEXTS if keys_only else None
         self._writers: dict[str, pa.ipc.RecordBatchFileWriter] = {}
         self.rejected = open(folder / REJECTED, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
 
@@ -235,6 +239,8 @@ class _PartWriter:
     def add(self, batch: pa.RecordBatch) -> None:
         keys = [column.name for column in KEY_COLUMNS] + ["sketch"]
         for name, columns, compression in ((TEXTS, BATCH_SCHEMA.names, "lz4"), (KEYS, keys, None)):
+            if name == self._left_out:
+                continue
             chosen = batch.select(columns)
             if name not in self._writers:
                 options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)

@@ -48,7 +48,7 @@ def learn_likeness(
                 f"filters.{name}: paths is a list of files or folders with texts to resemble, such as [good.jsonl]"
             )
         examples = read_examples(paths, given.get("text_column"), f"filters.{name}")
-        scorer = fit(examples, sample_texts(sources, settings.reading))
+        scorer = fit(examples, sample_texts(sources, settings))
         saved = folder / f"{name}-{scorer.fingerprint}.npz"
         scorer.save(saved)
         parameters = {key: value for key, value in given.items() if key not in ("paths", "text_column")}
@@ -73,18 +73,19 @@ def read_examples(paths: Sequence[str], text_column: str | None, asked: str) -> 
                 yield item.text
 
 
-def sample_texts(sources: Sequence[Source], reading: Reading) -> Iterator[str]:
+def sample_texts(sources: Sequence[Source], settings: CorpusSettings) -> Iterator[str]:
     """Documents of corpora, from all over them; of other files, in a random order, the first documents of each."""
     files = [(source, file) for source in sources for file in source.files]
-    corpora = {folder for folder in {file.path.parent.parent for _, file in files} if is_corpus(folder)}
-    parts = [file.path for _, file in files if file.path.parent.parent in corpora]
+    folders = {file.path.parent.parent for _, file in files if isinstance(file.path, Path)}
+    corpora = {folder for folder in folders if is_corpus(folder)}
+    parts = [file.path for _, file in files if isinstance(file.path, Path) and file.path.parent.parent in corpora]
     yield from (row["text"] for row in read_some(parts))
     taken = 0
     for number in sorted(range(len(files)), key=lambda number: Key(0, number, "like files").digest()):
         source, file = files[number]
-        if file.path.parent.parent in corpora:
+        if file.path in parts:
             continue
-        items = read_files([file], source.installed, reading)
+        items = read_files([file], source.installed, settings.reading, manners=settings.manners)
         texts = (item.text for item in items if isinstance(item, Record))
         for text, _ in zip(texts, range(SAMPLED_OF_A_FILE), strict=False):
             yield text

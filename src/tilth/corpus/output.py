@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tilth.corpus.reader import CARD, is_corpus
-from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.errors import UsageError
 from tilth.files import read_json
 
 FAILED = "failed.json"
 
-_NOT_DECIDING = {"max_rejected"}
+_NOT_DECIDING = {"max_rejected", *TRANSPORT}
 """Settings that only decide whether there is a corpus; the others change what is in it."""
 
 
@@ -41,14 +41,15 @@ def check_replaces(out: Path, sources: Iterable[str], settings: CorpusSettings) 
     choose = "choose another --out, or pass --overwrite"
     try:
         names = [str(source["source"]) for source in card["sources"]]
-        before = dict(card["settings"])
+        # A setting that a card does not name is newer than it, and was as its default is.
+        before = {**CorpusSettings().model_dump(), **card["settings"]}
     except (KeyError, TypeError, ValueError):
         raise UsageError(f"{out} holds a corpus whose card does not say what it was made from; {choose}") from None
     if sorted(names) != sorted(sources):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise UsageError(f"{out} holds a corpus of other sources ({shown}); {choose}")
     now = settings.model_dump(exclude=_NOT_DECIDING)
-    if differ := [f"{name} was {before.get(name)}" for name in now if before.get(name) != now[name]]:
+    if differ := [f"{name} was {before[name]}" for name in now if before[name] != now[name]]:
         raise UsageError(f"{out} holds a corpus of other settings ({', '.join(differ)}); {choose}")
 
 

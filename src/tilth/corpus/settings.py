@@ -7,10 +7,14 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from tilth.corpus.reading import Extraction, Reading
+from tilth.corpus.remote.manners import Manners
 from tilth.recipe import read_values
 from tilth.settings import Settings, load_settings, nearest
 
 RECIPES = "tilth.recipes.corpus"
+
+TRANSPORT = {"base_url", "connections", "pause"}
+"""Settings that say where files are and how they get here. They are not on a card: they change nothing in a corpus."""
 
 
 class CorpusSettings(Settings):
@@ -30,6 +34,22 @@ class CorpusSettings(Settings):
     near_duplicates: Literal["keep", "drop"] = Field(
         default="keep", description="of documents that share most of their text, keep all or only the first"
     )
+    known: list[str] = Field(
+        default=[],
+        description="corpora whose documents are not wanted again, nor with near_duplicates=drop their near-copies",
+    )
+    mixture: dict[str, float] = Field(
+        default={},
+        description="share of each source in the training split, by name: mixture={novels: 0.7, papers: 0.3}",
+    )
+    temperature: float | None = Field(
+        default=None, gt=0, description="without mixture: shares are the sources' sizes to the power 1/temperature"
+    )
+    mixture_by: Literal["bytes", "words"] = Field(default="bytes", description="what shares are shares of")
+    max_epochs: float = Field(default=4.0, gt=0, le=100, description="how often a source is repeated for its share")
+    base_url: str = Field(default="", description="what the paths of a list such as warc.paths.gz are below")
+    connections: int = Field(default=4, ge=1, le=64, description="requests to one server that may run at once")
+    pause: float = Field(default=0.0, ge=0, le=3600, description="seconds between two requests on one connection")
     filters: dict[str, dict[str, Any]] = Field(
         default={},
         description="what judges, edits or drops documents, each with its parameters: filters.language.keep=[en] "
@@ -50,12 +70,30 @@ class CorpusSettings(Settings):
         kept = {name: value for name, value in filters.items() if value not in (None, False)}
         return {name: {} if value is True else value for name, value in kept.items()}
 
+    @field_validator("mixture")
+    @classmethod
+    def _positive(cls, mixture: dict[str, float]) -> dict[str, float]:
+        if wrong := [name for name, weight in mixture.items() if weight <= 0]:
+            raise ValueError(f"weights are above 0; to leave out {wrong[0]}, do not name it as a source")
+        return mixture
+
+    def idle(self) -> dict[str, str]:
+        """Settings of a mixture where there is none, and a temperature where the weights are given."""
+        if self.mixture:
+            return {"temperature": "mixture"}
+        return {} if self.temperature is not None else {"mixture_by": "mixture", "max_epochs": "mixture"}
+
     @property
     def reading(self) -> Reading:
         """How files are read."""
         language = self.filters.get("language", {})
         languages = [] if language.get("by_paragraph") else language.get("keep") or []
         return Reading(self.text_column, self.extraction, tuple(languages))
+
+    @property
+    def manners(self) -> Manners:
+        """How servers are used."""
+        return Manners(self.connections, self.pause)
 
 
 def load_corpus_settings(recipe: str | Path | None = None, overrides: Sequence[str] = ()) -> CorpusSettings:

@@ -1,14 +1,17 @@
-"""Where raw data is: files, folders, globs and `installed-docs`, in an order that depends on their names alone."""
+"""Where raw data is, in an order that depends on names alone: files, folders, globs, URLs, lists, `installed-docs`."""
 
+import contextlib
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from tilth.corpus import remote
 from tilth.corpus.archives import is_tar, read_members
-from tilth.corpus.compression import Broken, file_chunks, open_stream
+from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
 from tilth.corpus.mark import Deadly, advance, start_file
@@ -16,22 +19,28 @@ from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
-from tilth.errors import UsageError
+from tilth.corpus.remote import store, web
+from tilth.corpus.remote.manners import USUAL, Manners
+from tilth.corpus.remote.path_list import is_path_list, name_of_list, read_path_list
+from tilth.errors import TilthError, UsageError
+from tilth.urls import is_url
 
 INSTALLED_DOCS = "installed-docs"
 
 
 @dataclass(frozen=True)
 class File:
-    """A file to read. name: its path from the source on, which is the same wherever the source is.
+    """A file to read. path: a URL as a string. name: its path from the source on, the same wherever the source is.
 
-    size: in bytes. modified: when it was, in nanoseconds, as the file system says.
+    size: in bytes. modified: when it was, in nanoseconds, as the file system says. version: of a URL, as
+    `remote.describe` gives it; None where that failed.
     """
 
-    path: Path
+    path: Path | str
     name: str
     size: int
     modified: int
+    version: str | None = None
 
 
 @dataclass
@@ -49,19 +58,26 @@ class Source:
         return sum(file.size for file in self.files)
 
 
-def find_sources(given: Sequence[str], out: Path | None) -> list[Source]:
+def find_sources(given: Sequence[str], out: Path | None, base_url: str = "", manners: Manners = USUAL) -> list[Source]:
     """The files behind each source, sorted by name; one reached twice is read once. What is in `out` is not read.
 
+    base_url: see `read_path_list`, whose files stay in the order of the list. manners: for servers.
     Raises: UsageError that lists every source that does not exist, or lies in `out`.
     """
     problems: list[str] = []
     sources: list[Source] = []
-    seen: set[Path] = set()
+    seen: set[Path | str] = set()
     out = out and out.resolve()
     for text in given:
         if text == INSTALLED_DOCS:
             modules = [_file(path, name) for name, path in installed_modules()]
             sources.append(Source(INSTALLED_DOCS, modules, installed=True))
+            continue
+        if is_path_list(text) or is_url(text):
+            try:
+                sources.append(_find_remote(text, base_url, manners, seen))
+            except TilthError as error:
+                problems.append(str(error))
             continue
         roots = [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
         if not roots:
@@ -79,7 +95,64 @@ def find_sources(given: Sequence[str], out: Path | None) -> list[Source]:
     return sources
 
 
-def _collect(root: Path, source: Source, seen: set[Path], out: Path | None) -> None:
+_Found = tuple[str, str, tuple[int, str] | None]
+"""URL and name of a file, with its size and version where they are known."""
+
+
+def _find_remote(text: str, base_url: str, manners: Manners, seen: set[Path | str]) -> Source:
+    """Raises: TilthError."""
+    if is_path_list(text):
+        source = Source(printable(name_of_list(text)))
+        listed: list[_Found] = [(url, name, None) for url, name in read_path_list(text, base_url, manners)]
+    elif remote.is_web(text):
+        source = Source(printable(web.name_of(text)))
+        listed = [(text, source.name, None)]
+    else:
+        source = Source(printable(text.rstrip("/").rpartition("/")[2]))
+        found = store.find(text)
+        if not found:
+            raise UsageError(f"{text}: no such file or folder, and nothing matches it as a pattern")
+        listed = [(url, name, (size, version)) for url, name, size, version in found if not _hidden(name)]
+        if len(found) > len(listed):
+            source.notes.append(_told_of_hidden(len(found) - len(listed)))
+    new = [item for item in dict.fromkeys(listed) if item[0] not in seen]
+    seen.update(url for url, *_ in new)
+    if len(listed) > len(new):
+        source.notes.append(_told_of_repeated(len(listed) - len(new)))
+    with ThreadPoolExecutor(manners.connections) as threads:
+        try:
+            source.files += threads.map(lambda item: _remote_file(item, manners), new)
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+    return source
+
+
+def _remote_file(found: _Found, manners: Manners) -> File:
+    """The file, with its size and version. What cannot be asked for is rejected when it is read."""
+    url, name, known = found
+    if not is_url(url):  # a list's, below a folder of this machine
+        return _file(Path(url), printable(name))
+    try:
+        size, version = known or remote.describe(url, manners)
+    except Broken:
+        return File(url, printable(name), 0, 0, None)
+    return File(url, printable(name), size, 0, version)
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _told_of_hidden(count: int) -> str:
+    return f"{count} hidden files or folders (names that start with a dot) were not read"
+
+
+def _told_of_repeated(count: int) -> str:
+    return f"{count} files that an earlier source names too were read once"
+
+
+def _collect(root: Path, source: Source, seen: set[Path | str], out: Path | None) -> None:
     base = Path(os.path.abspath(root)).parent
     hidden = repeated = 0
     paths: list[Path] = []
@@ -105,9 +178,9 @@ def _collect(root: Path, source: Source, seen: set[Path], out: Path | None) -> N
         name = printable(Path(os.path.abspath(path)).relative_to(base).as_posix())
         source.files.append(_file(path, name))
     if hidden:
-        source.notes.append(f"{hidden} hidden files or folders (names that start with a dot) were not read")
+        source.notes.append(_told_of_hidden(hidden))
     if repeated:
-        source.notes.append(f"{repeated} files that an earlier source names too were read once")
+        source.notes.append(_told_of_repeated(repeated))
 
 
 def _file(path: Path, name: str) -> File:
@@ -119,14 +192,19 @@ def _file(path: Path, name: str) -> File:
 
 
 def read_files(
-    files: Sequence[File], installed: bool, reading: Reading, spoiled: Mapping[int, str] = MappingProxyType({})
+    files: Sequence[File],
+    installed: bool,
+    reading: Reading,
+    spoiled: Mapping[int, str] = MappingProxyType({}),
+    manners: Manners = USUAL,
 ) -> Iterator[Item]:
     """Everything the files of a source hold, in order; what cannot be read is rejected, never raised.
 
-    installed: see `Source`. spoiled: files that are not to be read, by their place, with the reason.
+    installed: see `Source`. spoiled: files that are not to be read, by their place, with the reason. manners: for
+    servers.
     """
     if installed:
-        yield from read_docs([(file.name, file.path) for file in files], lambda index: advance(files[index].size))
+        yield from read_docs([(file.name, Path(file.path)) for file in files], lambda index: advance(files[index].size))
         return
     for index, file in enumerate(files):
         start_file(index)
@@ -134,12 +212,17 @@ def read_files(
             yield Rejected(file.name, "whole file", spoiled[index], str(Deadly(spoiled[index])))
             continue
         try:
-            yield from _read_file(file, reading)
+            yield from _read_file(file, reading, manners)
         except Broken as broken:
             yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
 
 
-def _read_file(file: File, reading: Reading) -> Iterator[Item]:
+def _read_file(file: File, reading: Reading, manners: Manners) -> Iterator[Item]:
+    if isinstance(file.path, str):
+        size, version = remote.describe(file.path, manners) if file.version is None else (file.size, file.version)
+        with contextlib.closing(remote.read(file.path, size, version, manners)) as chunks:
+            yield from _read_opened(open_stream(chunks, size), file.name, reading)
+        return
     if not file.path.is_file():
         what = "a broken link" if file.path.is_symlink() else "not a plain file"
         raise Broken("unreadable", f"{what}, or it vanished")
@@ -148,16 +231,19 @@ def _read_file(file: File, reading: Reading) -> Iterator[Item]:
     except OSError as error:
         raise Broken("unreadable", f"cannot be opened: {error.strerror}") from None
     with opened:
-        stream = open_stream(file_chunks(opened, advance), file.size, file.path)
-        if not is_tar(stream.head):
-            yield from read_stream(stream, file.name, file.name, reading)
-            return
-        for member in read_members(stream, file.name):
-            if isinstance(member, Rejected):
-                yield member
-                continue
-            name, content = member
-            try:
-                yield from read_stream(content, f"{file.name}/{name}", name, reading)
-            except Broken as broken:
-                yield Rejected(f"{file.name}/{name}", FROM_THE_BREAK_ON, broken.reason, broken.detail)
+        yield from _read_opened(open_stream(file_chunks(opened, advance), file.size, file.path), file.name, reading)
+
+
+def _read_opened(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
+    if not is_tar(stream.head):
+        yield from read_stream(stream, source, source, reading)
+        return
+    for member in read_members(stream, source):
+        if isinstance(member, Rejected):
+            yield member
+            continue
+        name, content = member
+        try:
+            yield from read_stream(content, f"{source}/{name}", name, reading)
+        except Broken as broken:
+            yield Rejected(f"{source}/{name}", FROM_THE_BREAK_ON, broken.reason, broken.detail)

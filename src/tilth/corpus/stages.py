@@ -23,6 +23,9 @@ from tilth.errors import UsageError
 
 KEY_COLUMNS = (*(pa.field(name, pa.int64()) for name in SIZES), pa.field("digest", pa.binary(DIGEST_BYTES)))
 
+SHINGLE = 5
+"""Words in the shingles that documents are compared by."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -57,5 +60,5 @@ def stages_of(settings: CorpusSettings) -> list[Stage]:
         Stage("normalise", 1, lambda: normalise),
         Stage("measure", 1, lambda: measure),
         Stage("deduplicate", 1, deduplicator),
-        Stage("sketch", 2, sketcher, {"shingle": 5, "near": settings.near_duplicates == "drop"}),
+        Stage("sketch", 2, sketcher, {"shingle": SHINGLE, "near": settings.near_duplicates == "drop"}),
     ]

@@ -12,16 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tilth.errors import TilthError, import_extra
+from tilth.errors import TilthError
 from tilth.files import sha256_file, write_bytes
 from tilth.tokens.verification import is_small
+from tilth.urls import open_file_system
 
 _BLOCK_BYTES = 1 << 22
-
-
-def is_url(path: Path | str) -> bool:
-    """Whether a path names another place than this machine's file system."""
-    return "://" in str(path)
 
 
 def default_cache() -> Path:
@@ -40,12 +36,8 @@ class RemoteFolder:
         self.url = url.rstrip("/")
         self._whole: set[str] = set()
         """Files that have been compared with their SHA-256."""
-        fsspec = import_extra("fsspec", "remote")
         with self._readable("manifest.json"):
-            try:
-                self._files, self._root = fsspec.core.url_to_fs(self.url)
-            except ImportError as error:
-                raise TilthError(f"cannot read {url}: {error}; run: pip install 'tilth[remote]'") from None
+            self._files, self._root = open_file_system(self.url)
             manifest = self._files.cat_file(posixpath.join(self._root, "manifest.json"))
         self.path = cache / hashlib.sha256(manifest).hexdigest()[:32]
         try:

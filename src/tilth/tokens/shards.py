@@ -25,10 +25,11 @@ from tilth.errors import TilthError
 from tilth.files import read_json, reason, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
 from tilth.settings import check_record
-from tilth.tokens.remote import RemoteFolder, default_cache, is_url
+from tilth.tokens.remote import RemoteFolder, default_cache
 from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
 from tilth.tokens.verification import Verification
+from tilth.urls import is_url
 
 if TYPE_CHECKING:
     from tilth.corpus.reader import Corpus, SplitName
