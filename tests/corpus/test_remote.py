@@ -196,11 +196,11 @@ def test_progress_makes_earlier_failures_forgotten(server, cut, monkeypatch):
 
 def test_a_server_that_throttles_is_given_the_time_it_asks_for(server):
     server.files["/a"] = lines(0)
-    soon = email.utils.formatdate(time.time() + 2, usegmt=True)
+    soon = email.utils.formatdate(time.time() + 3, usegmt=True)  # whole seconds
     server.faults["/a"] = [status(429, Retry_After="1"), status(503), status(503, Retry_After=soon)]
     assert content(server, "/a") == server.files["/a"]
     waits = [after - before for before, after in zip(server.times[1:], server.times[2:], strict=False)]
-    assert waits[0] >= 1 and waits[1] < 0.5 and waits[2] > 0.1
+    assert waits[0] >= 1 and waits[2] > 0.5
 
 
 def test_what_does_not_pass_is_told_at_once(server):
