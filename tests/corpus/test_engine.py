@@ -177,6 +177,20 @@ def test_parts_of_changed_files_or_settings_are_not_taken(sources, build, tmp_pa
     assert build(sources, workers=1, max_rejected=0.1).card["kept"] == 241
 
 
+def test_parts_made_with_another_list_are_not_taken(sources, build, tmp_path, monkeypatch):
+    def stop(*rest):
+        raise KeyboardInterrupt
+
+    listed = tmp_path / "list.txt"
+    listed.write_text("nowhere\n")
+    settings = {"max_rejected": 0.1, "filters": {"words": {"path": str(listed)}}}
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(build_module, "assemble", stop)
+        build(sources, workers=1, **settings)
+    listed.write_text(f"{text(0).split()[0]}\n")
+    assert build(sources, workers=1, **settings).card["dropped"]["listed_words"] >= 1
+
+
 def test_two_builds_do_not_write_one_corpus(sources, build, tmp_path):
     (tmp_path / ".out.parts").mkdir()
     with FileLock(tmp_path / ".out.parts" / "lock"), pytest.raises(UsageError, match="another build is writing"):

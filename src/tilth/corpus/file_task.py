@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import pyarrow as pa
 
@@ -66,7 +66,8 @@ class FileTask:
         files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in self.files]
         stages = [stage.to_json() for stage in stages_of(self.settings)]
         reading = vars(self.settings.reading)
-        return fingerprint([__version__, self.source, self.name, files, reading, stages, self.keys_only])
+        named = _states_of_files(self.settings.filters)
+        return fingerprint([__version__, self.source, self.name, files, reading, stages, named, self.keys_only])
 
     @property
     def size(self) -> int:
@@ -86,6 +87,14 @@ class FileTask:
         value["settings"] = CorpusSettings.model_validate(value["settings"])
         value["spoiled"] = {int(index): reason for index, reason in value["spoiled"].items()}
         return cls(**value)
+
+
+def _states_of_files(filters: dict[str, dict[str, Any]]) -> list[tuple[str, int, int]]:
+    """The files that parameters of filters name, such as lists of words, with their sizes and times."""
+    values = [value for parameters in filters.values() for value in parameters.values()]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    paths = [Path(text) for text in texts if isinstance(text, str) and os.path.isfile(text)]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
 
 
 def mark_of(part: Path) -> Path:
