@@ -141,6 +141,16 @@ def test_the_recipe_for_the_web(raw, tmp_path, documents):
     assert "near" not in found and "good-3" in found
 
 
+def test_samples_on_the_card_hold_no_personal_data(tmp_path, build):
+    for module in ("fasttext", "phonenumbers"):
+        pytest.importorskip(module)
+    texts = [prose(number) for number in range(9)] + [GERMAN + "Schreiben Sie an jane.miller@mailbox.org. " + GERMAN]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    card = build(tmp_path / "a.jsonl", filters={"language": {"keep": ["en"]}, "personal": {}}).card
+    ((_, sample),) = card["dropped_samples"]["language"]
+    assert "email@example.com" in sample and "jane" not in json.dumps(card)
+
+
 def test_workers_filter_alike(raw, build, tmp_path):
     settings = {"filters": {"quality": {}, "words": {"path": str(tmp_path / "list.txt")}}}
     (tmp_path / "list.txt").write_text("widow\n")

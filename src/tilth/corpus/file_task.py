@@ -137,6 +137,14 @@ class Account:
             for row in rows[: SAMPLES - len(kept)]:
                 kept.append([batch["id"][row].as_py(), batch["text"][row].as_py()[:SAMPLE_CHARACTERS]])
 
+    def mask_samples(self, masks: Sequence[BatchFunction]) -> None:
+        """Mask personal data in what a card shows of documents that were dropped before their own was masked."""
+        shown = [document for documents in self.samples.values() for document in documents]
+        for mask in masks if shown else ():
+            rows = [{"id": name, "text": text, "source": "", "metadata": "{}"} for name, text in shown]
+            for document, text in zip(shown, mask(pa.RecordBatch.from_pylist(rows, BATCH_SCHEMA))["text"], strict=True):
+                document[1] = text.as_py()
+
     def note_parts(self, items: Iterable[Item]) -> Iterator[Item]:
         """Count the parts of large texts that pass."""
         for item in items:
@@ -198,6 +206,8 @@ def run_task(task: FileTask, part: Path) -> None:
                 account.tally.kept += batch.num_rows
                 if batch.num_rows:
                     writer.add(batch)
+        masks = [stage.function() for stage in stages_of(task.settings) if stage.name == "personal"]
+        account.mask_samples(masks)
         write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
 
 
