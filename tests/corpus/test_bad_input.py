@@ -444,3 +444,20 @@ def test_names_of_columns_that_are_not_text_cost_the_file_only(tmp_path, build, 
     card = build(raw, max_rejected=1).card
     assert (card["kept"], card["rejected"]) == (1, {"corrupt": 2})
     assert {line["source"] for line in set_aside(tmp_path / "out")} == {"raw/a.parquet", "raw/b.arrow"}
+
+
+def test_a_file_of_comments_takes_no_time(tmp_path, build):
+    (tmp_path / "a.html").write_text("<!-- a -- b -> c -->\n" * 3000 + "no page")
+    (tmp_path / "b.html").write_text("<!-- a -- b -> c -->\n" * 30 + "<!DOCTYPE html><html><p>" + "A sentence. " * 30)
+    (tmp_path / "good.txt").write_text("a good text")
+    assert build(*sorted(tmp_path.glob("*.*"))).card["kept"] == 3
+
+
+def test_a_table_that_unfolds_to_more_than_its_bytes_is_a_bomb(tmp_path, build):
+    text = "x" * 4_000_000
+    table = pa.table({"text": pa.DictionaryArray.from_arrays(pa.array([0] * 256, pa.int32()), pa.array([text]))})
+    parquet.write_table(table, tmp_path / "a.parquet", compression="zstd")
+    assert (tmp_path / "a.parquet").stat().st_size < 10_000
+    (tmp_path / "good.txt").write_text("a good text")
+    card = build(tmp_path / "a.parquet", tmp_path / "good.txt", max_rejected=1).card
+    assert card["rejected"] == {"bomb": 1} and card["in"] < 20

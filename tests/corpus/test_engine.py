@@ -16,8 +16,10 @@ from filelock import FileLock
 from tilth.corpus import attempts
 from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
-from tilth.corpus.file_task import ACCOUNT
+from tilth.corpus.file_task import ACCOUNT, plan_tasks, run_task
 from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.sources import find_sources
+from tilth.corpus.stages import functions_of
 from tilth.errors import TilthError, UsageError
 
 WORDS = [f"word{number}" for number in range(3000)]
@@ -92,13 +94,23 @@ def deadly(tmp_path, monkeypatch):
         "    if path.suffix == '.dies': os.kill(os.getpid(), 9)\n"
         "    return opened(chunks, size, path)\n"
         "clean.clean_text, sources.open_stream = clean_text, open_stream\n"
+        "from tilth.corpus.formats import jsonl, table\n"
+        "loads, record = jsonl.json.loads, table.Record\n"
+        "class Json:\n"
+        "    def loads(text):\n"
+        "        if 'LOAD' in text: os.kill(os.getpid(), 11)\n"
+        "        return loads(text)\n"
+        "def Record(name, text, *rest):\n"
+        "    if text == 'ROW': os.kill(os.getpid(), 11)\n"
+        "    return record(name, text, *rest)\n"
+        "jsonl.json, table.Record = Json, Record\n"
     )
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setattr(attempts, "TIMEOUT", 2.0)
     monkeypatch.setattr("tilth.corpus.pool.TIMEOUT", 2.0)
 
 
-def test_what_kills_or_hangs_a_worker_is_set_aside_alone(sources, build, set_aside, deadly, tmp_path):
+def test_what_kills_or_hangs_a_worker_is_set_aside_alone(sources, build, set_aside, deadly, tmp_path, capsys):
     for name, line in (("1", "DIE"), ("4", "HANG")):
         with open(sources / f"{name}.jsonl", "a") as file:
             file.write("\n" + json.dumps({"id": line, "text": f"{line} {text(999)}"}))
@@ -107,10 +119,26 @@ def test_what_kills_or_hangs_a_worker_is_set_aside_alone(sources, build, set_asi
     assert card["kept"] == 240
     assert card["rejected"] == {"invalid_json": 6, "timed_out": 1, "worker_died": 2}
     rejected = {line["record"]: line for line in set_aside(tmp_path / "out") if line["reason"] != "invalid_json"}
-    assert rejected.keys() == {"DIE", "HANG", "whole file"}
+    assert rejected.keys() == {"DIE", "HANG", "from the break on"}
     assert rejected["DIE"]["source"] == "sources/1.jsonl" and rejected["DIE"]["reason"] == "worker_died"
     assert rejected["HANG"]["detail"] == "the process that read it hung, twice"
-    assert rejected["whole file"]["source"] == "sources/9.dies"
+    assert rejected["from the break on"]["source"] == "sources/9.dies"
+    told = capsys.readouterr().err
+    assert "sources/9.dies could not be read to its end (the process that read it died, twice)" in told
+
+
+def test_a_record_that_kills_its_reader_is_set_aside_alone(tmp_path, build, set_aside, deadly):
+    lines = [json.dumps({"id": str(number), "text": text(number)}) for number in range(60)]
+    lines[40] = json.dumps({"id": "40", "text": "LOAD " + text(40)})
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    rows = ["text", *(text(100 + number) for number in range(20)), "ROW", text(200)]
+    (tmp_path / "b.csv").write_text("\n".join(rows))
+    card = build(tmp_path / "a.jsonl", tmp_path / "b.csv", workers=2).card
+    assert card["kept"] == 59 + 20 and card["rejected"] == {"worker_died": 2}
+    assert {(line["source"], line["record"]) for line in set_aside(tmp_path / "out")} == {
+        ("a.jsonl", f"line 41, byte {sum(len(line) + 1 for line in lines[:40])}"),
+        ("b.csv", "from the break on"),
+    }
 
 
 def test_workers_that_do_nothing_but_die_end_the_build(sources, build, deadly, monkeypatch, tmp_path):
@@ -191,6 +219,25 @@ def test_parts_made_with_another_list_are_not_taken(sources, build, tmp_path, mo
     assert build(sources, workers=1, **settings).card["dropped"]["listed_words"] >= 1
 
 
+def test_a_part_that_stopped_early_is_made_again_with_a_larger_limit(tmp_path, build):
+    lines = [json.dumps({"text": text(number)}) for number in range(300)] + ['{"text": '] * 1500
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    with pytest.raises(TilthError, match=r"most records of a\.jsonl are broken"):
+        build(tmp_path / "a.jsonl", workers=1)
+    card = build(tmp_path / "a.jsonl", workers=1, max_rejected=1).card
+    assert (card["in"], card["kept"]) == (1800, 300)
+
+
+def test_a_task_that_is_run_twice_at_one_time_leaves_one_part(sources, tmp_path):
+    (task, *_) = plan_tasks(find_sources([str(sources)], None), CorpusSettings())
+    part = tmp_path / task.id
+    run_task(task, part, functions_of(CorpusSettings()))
+    first = hashes(part)
+    run_task(task, part, functions_of(CorpusSettings()))
+    assert hashes(part) == first
+    assert [path.name for path in tmp_path.iterdir() if task.id in path.name] == [task.id]
+
+
 def test_two_builds_do_not_write_one_corpus(sources, build, tmp_path):
     (tmp_path / ".out.parts").mkdir()
     with FileLock(tmp_path / ".out.parts" / "lock"), pytest.raises(UsageError, match="another build is writing"):
@@ -212,3 +259,12 @@ def test_near_duplicates_are_dropped_but_for_the_first(build, documents, tmp_pat
     corpus = build(tmp_path / "a.jsonl", workers=workers, near_duplicates="drop")
     assert corpus.card["dropped"] == {"near_duplicate": 10}
     assert documents(corpus).keys() == {**texts, **others}.keys()
+
+
+def test_documents_that_were_not_compared_whole_are_no_near_duplicates(build, tmp_path, monkeypatch):
+    monkeypatch.setattr("tilth.corpus.sketch.MAX_BYTES", 1000)
+    monkeypatch.setattr("tilth.corpus.assemble.MAX_BYTES", 1000)
+    texts = [f"{text(0, 200)} {text(number, 300)}" for number in (1, 2)] + [text(3, 100), f"{text(3, 100)} and more"]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in texts))
+    card = build(tmp_path / "a.jsonl", near_duplicates="drop").card
+    assert (card["kept"], card["dropped"]) == (3, {"near_duplicate": 1})

@@ -24,7 +24,7 @@ from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import FORMAT, FORMAT_VERSION
 from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
 from tilth.corpus.settings import TRANSPORT, CorpusSettings
-from tilth.corpus.sketch import GROUPS, NEAR, band_values
+from tilth.corpus.sketch import GROUPS, MAX_BYTES, NEAR, band_values
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
 from tilth.corpus.stages import SHINGLE, stages_of
 from tilth.corpus.writer import SplitWriter
@@ -70,7 +70,8 @@ def assemble(
     if near:
         joined = join_documents(keys.bands(GROUPS.bands, NEAR.bands, kept), int(kept.sum()))
         facts = {**facts, "near_duplicates": _check_joining(parts, keys, kept, joined)}
-        first = joined == np.arange(len(joined))
+        # A sketch is of the start of a document: what is larger has not been compared whole.
+        first = (joined == np.arange(len(joined))) | (keys.column("bytes")[kept] > MAX_BYTES)
         _drop(tallies, "near_duplicate", keys.sources[kept][~first])
         kept[kept] = first
     sizes = {name: keys.column(name)[kept] for name in SIZES}

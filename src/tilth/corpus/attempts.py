@@ -21,7 +21,7 @@ class Attempts:
     """How a task has fared so far. `task` is how it is to be run next."""
 
     task: FileTask
-    deaths: Counter[str | int] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
 
     def note_death(self, part: Path) -> None:
         """The worker that made `part` died or hung. The second time, what it was at is left out, if that can be told.
@@ -30,7 +30,7 @@ class Attempts:
         """
         step = read_mark(mark_of(part))
         reason = "timed_out" if time.time() - step.began >= 0.9 * TIMEOUT else "worker_died"
-        culprit = step.file if step.digest is None else step.digest
+        culprit = f"{step.file}:{step.items}" if step.digest is None else step.digest
         self.deaths[culprit] += 1
         if self.deaths.total() >= MOST_DEATHS:
             file = self.task.files[step.file].name
@@ -41,6 +41,6 @@ class Attempts:
         if self.deaths[culprit] >= 2 and step.digest is not None:
             self.task = replace(self.task, deadly={**self.task.deadly, step.digest: reason})
         elif self.deaths[culprit] >= 2 and self.task.careful:
-            self.task = replace(self.task, spoiled={**self.task.spoiled, step.file: reason})
+            self.task = replace(self.task, spoiled={**self.task.spoiled, step.file: (step.items, reason)})
         else:
             self.task = replace(self.task, careful=True)

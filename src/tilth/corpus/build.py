@@ -33,7 +33,7 @@ from tilth.corpus.reader import CARD, Corpus, is_corpus, open_corpus, seal
 from tilth.corpus.rejections import allowed_rejections, told_of_rejections, too_many
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import Source, find_sources
-from tilth.corpus.stages import stages_of
+from tilth.corpus.stages import functions_of
 from tilth.errors import TilthError, UsageError
 from tilth.files import output_folder, whole_folder, write_json
 from tilth.progress import announce, progress_bar
@@ -120,8 +120,7 @@ def build_corpus(
         fetched = any(file.version is not None for source in found for file in source.files)
         with _parts_folder(out, kept=fetched or run is not _run_here) as parts:
             learned, facts = learn_likeness(settings, found, parts)
-            for stage in stages_of(learned):
-                stage.function()  # so that wrong parameters, or an extra that is missing, stop nothing half-way
+            functions_of(learned)  # so that wrong parameters, or an extra that is missing, stop nothing half-way
             known, told = _read_known(settings, parts, out, run, progress)
             tasks = plan_tasks(found, learned)
             _run(build, tasks, parts, out, run, progress)
@@ -152,23 +151,26 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     folder.mkdir(exist_ok=True)
     try:
         with FileLock(folder / "lock", timeout=0):
-            yield folder
+            try:
+                yield folder
+            except BaseException:
+                if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
+                    announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
+                else:
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            shutil.rmtree(folder, ignore_errors=True)
     except Timeout:
         raise UsageError(f"another build is writing {out}; wait for it, or choose another --out") from None
-    except BaseException:
-        if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
-            announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runner, progress: bool) -> None:
     """Finish every task, and add up what they tell."""
     accounts = {task.id: Account.read(parts / task.id) for task in tasks if (parts / task.id / ACCOUNT).exists()}
-    # What a device or a server did not give it may give now.
-    accounts = {name: account for name, account in accounts.items() if not account.tally.rejected["unreadable"]}
+    accounts = {name: each for name, each in accounts.items() if not _is_to_be_made_again(each)}
+    for task in tasks:
+        if task.id not in accounts:
+            shutil.rmtree(parts / task.id, ignore_errors=True)
     left = [task for task in tasks if task.id not in accounts]
     read = sum(task.size for task in tasks if task.id in accounts)
     kept = sum(account.tally.kept for account in accounts.values())
@@ -190,6 +192,11 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
     overflowed = next((task.name for task in tasks if task.id in accounts and accounts[task.id].overflowed), None)
     if overflowed:
         _fail(build, tasks, parts, out, f"most records of {overflowed} are broken, so the build stopped early")
+
+
+def _is_to_be_made_again(account: Account) -> bool:
+    """What a device or a server did not give it may give now, and how much may be broken may have been changed."""
+    return account.overflowed or account.tally.rejected["unreadable"] > 0
 
 
 def _read_known(
@@ -222,14 +229,19 @@ def _runner(on: str, workers: int | None, size: int) -> Runner:
         return functools.partial(run_on_ray, address=on)
     if workers is None and size <= ALONE:
         return _run_here
-    return functools.partial(run_in_processes, count=workers or os.cpu_count() or 1)
+    return functools.partial(run_in_processes, count=workers or _processors())
+
+
+def _processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
     """Run the tasks in this process."""
     for task in tasks:
         with Mark(mark_of(parts / task.id), task.deadly, told=tick):
-            run_task(task, parts / task.id)
+            run_task(task, parts / task.id, functions_of(task.settings))
         yield task
 
 

@@ -170,12 +170,17 @@ def new_decoder(kind: str) -> Any:
     return _DECODERS[kind]()
 
 
+def check_ratio(total: int, size: int) -> None:
+    """total: what has come out of `size` bytes. Raises: Broken when that is no honest compression."""
+    if total > max(RATIO_FROM, MAX_RATIO * size):
+        raise Broken("bomb", f"decompresses to over {MAX_RATIO} times its {size:,} bytes")
+
+
 def _bounded(chunks: Iterator[bytes], compressed_size: int, total: int = 0) -> Iterator[bytes]:
     try:
         for chunk in chunks:
             total += len(chunk)
-            if total > max(RATIO_FROM, MAX_RATIO * compressed_size):
-                raise Broken("bomb", f"decompresses to over {MAX_RATIO} times its {compressed_size:,} bytes")
+            check_ratio(total, compressed_size)
             yield chunk
     except Broken as broken:
         broken.rest = broken.rest and _bounded(broken.rest, compressed_size, total)

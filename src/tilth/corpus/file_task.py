@@ -7,16 +7,19 @@ with other settings is never taken for it.
 
 import json
 import os
+import shutil
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import pyarrow as pa
 
 from tilth.corpus.card import Tally
 from tilth.corpus.clean import keep_undropped
+from tilth.corpus.filters import BatchFunction
 from tilth.corpus.filters.contamination import FOUND as TEST_ITEMS
 from tilth.corpus.filters.contamination import found_items
 from tilth.corpus.formats.text import is_part
@@ -25,7 +28,7 @@ from tilth.corpus.records import BATCH_SCHEMA, Dropped, Item, Record, Rejected, 
 from tilth.corpus.rejections import missing_after
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
-from tilth.corpus.stages import KEY_COLUMNS, BatchFunction, stages_of
+from tilth.corpus.stages import KEY_COLUMNS, stages_of, states_of_files
 from tilth.files import fingerprint, read_json, whole_folder, write_json
 from tilth.urls import is_url
 from tilth.version import __version__
@@ -45,9 +48,10 @@ TEXTS, KEYS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "rejected.jsonl", 
 class FileTask:
     """What a worker is told. source: the number of the source. installed: see `Source`.
 
-    deadly: records that ended the workers that read them, by digest, and spoiled: files that did so before a record
-    could be told, by their place in the task; each with the reason to give. careful: work on one record at a time, so
-    that the one that ends the worker can be told. keys_only: the part is only to be compared with, and has no texts.
+    deadly: records that ended the workers that read them, by digest, with the reason to give. spoiled: files that did
+    so where no record could be told, by their place in the task, with how many things they gave out before, and the
+    reason. careful: work on one record at a time, so that the one that ends the worker can be told. keys_only: the part
+    is only to be compared with, and has no texts. id: see `plan_tasks`.
     """
 
     source: int
@@ -56,18 +60,10 @@ class FileTask:
     files: list[File]
     settings: CorpusSettings
     deadly: dict[str, str] = field(default_factory=dict)
-    spoiled: dict[int, str] = field(default_factory=dict)
+    spoiled: dict[int, tuple[int, str]] = field(default_factory=dict)
     careful: bool = False
+    id: str = ""
     keys_only: bool = False
-
-    @property
-    def id(self) -> str:
-        """A hash of all that the part depends on."""
-        files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in self.files]
-        stages = [stage.to_json() for stage in stages_of(self.settings)]
-        reading = vars(self.settings.reading)
-        named = _states_of_files(self.settings.filters)
-        return fingerprint([__version__, self.source, self.name, files, reading, stages, named, self.keys_only])
 
     @property
     def size(self) -> int:
@@ -85,16 +81,18 @@ class FileTask:
         value = json.loads(line)
         value["files"] = [File(path if is_url(path) else Path(path), *rest) for path, *rest in value["files"]]
         value["settings"] = CorpusSettings.model_validate(value["settings"])
-        value["spoiled"] = {int(index): reason for index, reason in value["spoiled"].items()}
+        value["spoiled"] = {int(index): tuple(place) for index, place in value["spoiled"].items()}
         return cls(**value)
 
 
-def _states_of_files(filters: dict[str, dict[str, Any]]) -> list[tuple[str, int, int]]:
-    """The files that parameters of filters name, such as lists of words, with their sizes and times."""
-    values = [value for parameters in filters.values() for value in parameters.values()]
-    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
-    paths = [Path(text) for text in texts if isinstance(text, str) and os.path.isfile(text)]
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+def _named(task: FileTask) -> FileTask:
+    """The task with its id: a hash of all that the part depends on."""
+    files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in task.files]
+    stages = [stage.to_json() for stage in stages_of(task.settings)]
+    named = states_of_files(task.settings.filters.values())
+    reading = vars(task.settings.reading)
+    depends = [__version__, task.source, task.name, files, reading, stages, named, task.keys_only]
+    return replace(task, id=fingerprint(depends))
 
 
 def mark_of(part: Path) -> Path:
@@ -156,7 +154,7 @@ class Account:
 def plan_tasks(sources: Sequence[Source], settings: CorpusSettings, keys_only: bool = False) -> list[FileTask]:
     """The tasks of a build, in the order of its documents, whatever the number of workers."""
     return [
-        FileTask(number, source.name, source.installed, files, settings, keys_only=keys_only)
+        _named(FileTask(number, source.name, source.installed, files, settings, keys_only=keys_only))
         for number, source in enumerate(sources)
         for files in _bundles(source.files)
     ]
@@ -178,11 +176,14 @@ def too_broken(tally: Tally, max_rejected: float) -> bool:
     return sum(tally.rejected.values()) > max(1000, max(0.5, max_rejected) * tally.records)
 
 
-def run_task(task: FileTask, part: Path) -> None:
-    """Read the task's files through the stages into the folder `part`, which appears when all of it is there."""
+def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None:
+    """Read the task's files through the stages' `functions` into the folder `part`, which appears when all is there.
+
+    Where the task is run twice at one time, the part of the first that is done stays.
+    """
     account = Account(Tally(task.name, len(task.files)))
-    functions = [stage.function() for stage in stages_of(task.settings)]
-    with whole_folder(part) as folder, _PartWriter(folder, task.keys_only) as writer:
+    own = part.with_name(f"{part.name}-{uuid.uuid4().hex}")
+    with whole_folder(own) as folder, _PartWriter(folder, task.keys_only) as writer:
         items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
@@ -209,6 +210,12 @@ def run_task(task: FileTask, part: Path) -> None:
         masks = [stage.function() for stage in stages_of(task.settings) if stage.name == "personal"]
         account.mask_samples(masks)
         write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
+    try:
+        own.rename(part)
+    except OSError:
+        if not (part / ACCOUNT).exists():
+            raise
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def _set_aside(item: Rejected, account: Account, file: TextIO) -> None:

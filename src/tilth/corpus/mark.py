@@ -7,6 +7,7 @@ to do; a time-out that needs no cooperation ends it; and the parent, which finds
 import contextlib
 import faulthandler
 import hashlib
+import math
 import mmap
 import struct
 import time
@@ -15,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-_FORMAT = struct.Struct("<QQ16sd")
+from tilth.corpus.records import Item, Rejected
+
+_FORMAT = struct.Struct("<QQQ16sd")
 _NOTHING = bytes(16)
 _END = 8192
 
@@ -32,7 +35,8 @@ class Mark:
     """The mark of one worker at one task, a small file. Inside `with mark:` the functions below write to it.
 
     deadly: digests of records that are not to be read again, each with its reason. timeout: end this process when no
-    step is made for so many seconds; None for a process that has other things to do. told(bytes) is called with what
+    step is made for so many seconds; None for a process that has other things to do. careful: a worker has died at the
+    task before, so that every step is marked. told(bytes) is called with what
     was read so far.
     """
 
@@ -41,12 +45,15 @@ class Mark:
         path: Path,
         deadly: Mapping[str, str],
         timeout: float | None = None,
+        careful: bool = False,
         told: Callable[[int], None] | None = None,
     ) -> None:
         self._deadly = deadly
         self._timeout = timeout
+        self.careful = careful
         self._told = told
-        self._read = self._file = 0
+        self._read = self._file = self._items = 0
+        self._armed = -math.inf
         path.write_bytes(bytes(_FORMAT.size))
         with open(path, "r+b") as file:
             self._map = mmap.mmap(file.fileno(), _FORMAT.size)
@@ -64,8 +71,13 @@ class Mark:
         self._map.close()
 
     def start_file(self, index: int) -> None:
-        self._file = index
+        self._file, self._items = index, 0
         self._write(_NOTHING)
+
+    def note_item(self) -> None:
+        self._items += 1
+        if self.careful:
+            self._write(_NOTHING)
 
     def advance(self, size: int) -> None:
         self._read += size
@@ -83,9 +95,10 @@ class Mark:
         self._write(_NOTHING)
 
     def _write(self, digest: bytes) -> None:
-        if self._timeout:
+        if self._timeout and time.monotonic() - self._armed > self._timeout / 100:  # it starts a thread each time
+            self._armed = time.monotonic()
             faulthandler.dump_traceback_later(self._timeout, exit=True)
-        _FORMAT.pack_into(self._map, 0, self._read, self._file, digest, time.time())
+        _FORMAT.pack_into(self._map, 0, self._read, self._file, self._items, digest, time.time())
 
 
 def _digest(content: bytes) -> bytes:
@@ -103,6 +116,12 @@ def start_file(index: int) -> None:
         _current.start_file(index)
 
 
+def note_item() -> None:
+    """What the file gave out last is dealt with; it is asked for the next."""
+    if _current:
+        _current.note_item()
+
+
 def advance(size: int) -> None:
     """`size` more bytes were read."""
     if _current:
@@ -116,15 +135,32 @@ def guarded(content: bytes) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def suspected(content: bytes) -> Iterator[None]:
+    """As `guarded`, of a record that is cheap to read: only once a worker has died at the task."""
+    with guarded(content) if _current and _current.careful else contextlib.nullcontext():
+        yield
+
+
+def read_alone(content: bytes, source: str, where: str, read: Callable[[], Item]) -> Item:
+    """What `read` makes of one record of a source; a record that has ended workers twice is rejected unread."""
+    try:
+        with suspected(content):
+            return read()
+    except Deadly as deadly:
+        return Rejected(source, where, deadly.reason, str(deadly))
+
+
 @dataclass(frozen=True)
 class Step:
     """What a mark says: bytes read so far, the number of the file, the digest of the record where one is guarded.
 
-    began: when the step did, in seconds since 1970.
+    items: how many things the file had given out. began: when the step did, in seconds since 1970.
     """
 
     read: int = 0
     file: int = 0
+    items: int = 0
     digest: str | None = None
     began: float = 0.0
 
@@ -132,7 +168,7 @@ class Step:
 def read_mark(path: Path) -> Step:
     """The last step that a worker has begun; of none, where it has not begun."""
     try:
-        read, file, digest, began = _FORMAT.unpack(path.read_bytes())
+        read, file, items, digest, began = _FORMAT.unpack(path.read_bytes())
     except (OSError, struct.error):
         return Step()
-    return Step(read, file, None if digest == _NOTHING else digest.hex(), began)
+    return Step(read, file, items, None if digest == _NOTHING else digest.hex(), began)

@@ -32,7 +32,7 @@ def run_on_ray(
     started = not ray.is_initialized()
     try:
         ray.init(
-            address=None if address == "ray" else address,
+            address="local" if address == "ray" else address,
             ignore_reinit_error=True,
             include_dashboard=False,
             log_to_driver=False,
@@ -40,6 +40,8 @@ def run_on_ray(
         )
     except ConnectionError as error:
         raise TilthError(f"there is no Ray cluster at {address}: {error}") from None
+    errors = ray.exceptions
+    died = (errors.WorkerCrashedError, errors.OutOfMemoryError, errors.NodeDiedError, errors.LocalRayletDiedError)
     run = ray.remote(num_cpus=1, max_retries=0)(work)
     waiting = deque(Attempts(task) for task in tasks)
     running: dict[Any, Attempts] = {}
@@ -48,13 +50,14 @@ def run_on_ray(
         while waiting or running:
             while waiting and len(running) < room:
                 attempts = waiting.popleft()
+                mark_of(folder / attempts.task.id).unlink(missing_ok=True)
                 running[run.remote(attempts.task.to_json(), folder / attempts.task.id, TIMEOUT)] = attempts
             done, _ = ray.wait(list(running), timeout=_TICK)
             for reference in done:
                 attempts = running.pop(reference)
                 try:
                     answer = ray.get(reference)
-                except ray.exceptions.WorkerCrashedError:
+                except died:
                     attempts.note_death(folder / attempts.task.id)
                     waiting.appendleft(attempts)
                     continue

@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from tilth.corpus.archives import is_tar, read_members
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
-from tilth.corpus.mark import Deadly, advance, start_file
+from tilth.corpus.mark import Deadly, advance, note_item, start_file
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Rejected, printable
@@ -184,6 +185,7 @@ def _collect(root: Path, source: Source, seen: set[Path | str], out: Path | None
 
 
 def _file(path: Path, name: str) -> File:
+    path = Path(os.path.abspath(path))  # a worker may have another working folder
     try:
         status = path.stat()
     except OSError:
@@ -195,26 +197,28 @@ def read_files(
     files: Sequence[File],
     installed: bool,
     reading: Reading,
-    spoiled: Mapping[int, str] = MappingProxyType({}),
+    spoiled: Mapping[int, tuple[int, str]] = MappingProxyType({}),
     manners: Manners = USUAL,
 ) -> Iterator[Item]:
     """Everything the files of a source hold, in order; what cannot be read is rejected, never raised.
 
-    installed: see `Source`. spoiled: files that are not to be read, by their place, with the reason. manners: for
-    servers.
+    installed: see `Source`. spoiled: files that cannot be read to their end, by their place, with how many things they
+    give out, and why no more. manners: for servers.
     """
     if installed:
         yield from read_docs([(file.name, Path(file.path)) for file in files], lambda index: advance(files[index].size))
         return
     for index, file in enumerate(files):
         start_file(index)
-        if index in spoiled:
-            yield Rejected(file.name, "whole file", spoiled[index], str(Deadly(spoiled[index])))
-            continue
+        most, reason = spoiled.get(index, (None, ""))
         try:
-            yield from _read_file(file, reading, manners)
+            for item in itertools.islice(_read_file(file, reading, manners), most):
+                yield item
+                note_item()
         except Broken as broken:
             yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
+        if reason:
+            yield Rejected(file.name, FROM_THE_BREAK_ON, reason, str(Deadly(reason)))
 
 
 def _read_file(file: File, reading: Reading, manners: Manners) -> Iterator[Item]:

@@ -6,8 +6,12 @@ the column `drop`. A batch starts with the columns of `BATCH_SCHEMA` and ends wi
 as well.
 """
 
-from collections.abc import Callable
+import functools
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -38,10 +42,9 @@ class Stage:
 
     def function(self) -> BatchFunction:
         """The stage in a build. Raises: UsageError for parameters that it does not have, or cannot use."""
-        try:
+        if self.name not in FILTERS:
             return self.make(**self.parameters)
-        except TypeError as error:
-            raise UsageError(f"filters.{self.name}: {str(error).partition('() ')[2] or error}") from None
+        return _filter_function(self.name, json.dumps(self.parameters), tuple(states_of_files([self.parameters])))
 
     def to_json(self) -> dict[str, Any]:
         """What a card says of the stage."""
@@ -62,3 +65,28 @@ def stages_of(settings: CorpusSettings) -> list[Stage]:
         Stage("deduplicate", 1, deduplicator),
         Stage("sketch", 2, sketcher, {"shingle": SHINGLE, "near": settings.near_duplicates == "drop"}),
     ]
+
+
+def functions_of(settings: CorpusSettings) -> list[BatchFunction]:
+    """The functions of all stages, in order; those that remember what they have seen are new."""
+    return [stage.function() for stage in stages_of(settings)]
+
+
+@functools.cache
+def _filter_function(name: str, parameters: str, files: tuple[tuple[str, int, int], ...]) -> BatchFunction:
+    """Filters remember nothing, and some read lists and models: one for each process. files: to tell old from new."""
+    try:
+        return FILTERS[name].make(**json.loads(parameters))
+    except TypeError as error:
+        raise UsageError(f"filters.{name}: {str(error).partition('() ')[2] or error}") from None
+
+
+def states_of_files(filters: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:
+    """The files that parameters of filters name, such as lists of words, with their sizes and times.
+
+    What a filter has learned is named by its content.
+    """
+    values = [value for parameters in filters for name, value in parameters.items() if name != "scorer"]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    paths = [Path(text) for text in texts if isinstance(text, str) and os.path.isfile(text)]
+    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]

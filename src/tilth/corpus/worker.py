@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from tilth.corpus.file_task import FileTask, mark_of, run_task
 from tilth.corpus.mark import Mark
+from tilth.corpus.stages import functions_of
 from tilth.errors import TilthError
 
 OUT_OF_MEMORY = 3
@@ -29,8 +30,9 @@ def work(line: str, part: Path, timeout: float) -> dict[str, Any]:
     """
     task = FileTask.from_json(line)
     try:
-        with Mark(mark_of(part), task.deadly, timeout):
-            run_task(task, part)
+        functions = functions_of(task.settings)  # outside the mark: reading lists and models is no sign of a hang
+        with Mark(mark_of(part), task.deadly, timeout, task.careful):
+            run_task(task, part, functions)
     except TilthError as error:
         return {"error": {"problem": str(error)}}
     except OSError as error:

@@ -80,7 +80,8 @@ class Scorer:
     @property
     def fingerprint(self) -> str:
         """A hash of what decides the scores."""
-        return fingerprint([self.weights.astype("<f4").tobytes().hex(), self.bias])
+        arrays = (self.weights, self.given_scores, self.sample_scores)
+        return fingerprint([*(array.astype("<f8").tobytes().hex() for array in arrays), self.bias])
 
 
 def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed: int = 0) -> Scorer:

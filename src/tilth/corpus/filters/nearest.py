@@ -70,7 +70,7 @@ class Neighbours:
     @property
     def fingerprint(self) -> str:
         """A hash of what decides the scores."""
-        arrays = (self.texts.data, self.texts.indices, self.texts.indptr, self.weights)
+        arrays = (self.texts.data, self.texts.indices, self.texts.indptr, self.weights, self.sample_scores)
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 

@@ -1,18 +1,19 @@
 """Parquet, and Arrow files and streams."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.types as types
 
-from tilth.corpus.compression import Stream
+from tilth.corpus.compression import Stream, check_ratio
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejected
 
-ROWS = 256
+ROWS = 64
 """Rows decoded at once."""
 
 _BYTES = {
@@ -47,8 +48,9 @@ def read_arrow(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
 
 
 def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterator[Item]:
-    row = 0
+    row = total = 0
     with stream.spool() as file:
+        size = os.fstat(file.fileno()).st_size
         try:
             schema, batches = open_batches(file)
             column = find_text_column(schema.names, reading.text_column)
@@ -62,7 +64,10 @@ def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterat
                 _check(batch)
                 for index in range(batch.num_rows):
                     row += 1
-                    yield _record(batch, index, column, source, row)
+                    item = _record(batch, index, column, source, row)
+                    total += len(item.text) if isinstance(item, Record) else 0
+                    check_ratio(total, size)  # equal values of a column are stored once
+                    yield item
         except NoTextColumn as error:
             yield Rejected(source, "whole file", "no_text_column", str(error))
         except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:

@@ -1,5 +1,6 @@
 """JSON lines, and JSON files that hold a list of records or one."""
 
+import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.lines import BOM, excerpt, read_lines
+from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 
@@ -21,7 +23,8 @@ def read_jsonl(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
         if line is None:
             yield Rejected(source, where, "too_large", f"the line is longer than {MAX_RECORD // 1_000_000} MB")
         elif line.strip():
-            yield _parse(line, source, str(number), where, reading)
+            parse = functools.partial(_parse, line, source, str(number), where, reading)
+            yield read_alone(line, source, where, parse)
 
 
 def read_json(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:

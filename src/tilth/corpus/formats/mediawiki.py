@@ -4,6 +4,7 @@ Each page is parsed alone, and so cannot see an entity that a document type woul
 Format: https://www.mediawiki.org/wiki/Help:Export
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from xml.parsers import expat
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.lines import excerpt
 from tilth.corpus.formats.mediawiki_pages import END, OPEN, cut_pages, read_pieces
+from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 from tilth.corpus.wikitext import Names, to_prose
@@ -57,7 +59,7 @@ def read_mediawiki(stream: Stream, source: str, reading: Reading) -> Iterator[It
         if isinstance(piece, Rejected):
             yield piece
         elif piece.startswith(OPEN):
-            yield _read_page(piece, where, site, source)
+            yield read_alone(piece, source, where, functools.partial(_read_page, piece, where, site, source))
         elif b"<!DOCTYPE" in piece or b"<!ENTITY" in piece:
             yield Rejected(source, "whole file", "unsafe_xml", "a dump declares no document type and no entities")
             return

@@ -6,6 +6,7 @@ Enterprise (`*-ENTERPRISE-HTML.json`): a line a page with `article_body.html`:
 https://enterprise.wikimedia.com/docs/data-dictionary/
 """
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from tilth.corpus.formats.html import MAX_BYTES
 from tilth.corpus.formats.jsonl import MAX_RECORD
 from tilth.corpus.formats.lines import excerpt, read_lines
 from tilth.corpus.formats.mediawiki import is_disambiguation
+from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 from tilth.errors import import_extra
@@ -83,8 +85,8 @@ def read_enterprise(stream: Stream, source: str, reading: Reading) -> Iterator[I
     """A record a page, of its HTML. Raises: Broken after the last whole line, TilthError without resiliparse."""
     for where, line in _lines(stream):
         try:
-            page = _object(line)
-            yield _enterprise_page(page, source, where)
+            parse = functools.partial(_enterprise_page, _object(line), source, where)
+            yield read_alone(line or b"", source, where, parse)
         except _Bad as error:
             yield Rejected(source, where, *error.args)
 
