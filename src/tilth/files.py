@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tilth.errors import TilthError
+from filelock import FileLock, Timeout
+
+from tilth.errors import TilthError, UsageError
 
 
 def sha256_file(path: Path) -> str:
@@ -147,6 +150,30 @@ def output_folder(path: Path) -> Path:
     except OSError as error:
         raise TilthError(f"cannot write to {path}: {error.strerror}; choose another --out") from None
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Keep other processes out of the block by a lock on the file `path`, which goes with the process that is killed.
+
+    Where the file system has no locks, that is said on standard error, and the block goes on. busy: what is said where
+    another process is in the block.
+    Raises: UsageError.
+    """
+    lock = FileLock(path, timeout=0, fallback_to_soft=False)  # a soft one would outlive a process that is killed
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UsageError(f"{busy}, or choose another --out") from None
+    except (OSError, NotImplementedError) as error:
+        print(f"cannot lock {path.parent} ({error}): let no other process write there", file=sys.stderr)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            if lock.is_locked:  # so that whoever has opened the file to wait for it finds it gone, and makes another
+                path.unlink(missing_ok=True)
+            lock.release()
 
 
 @contextlib.contextmanager

@@ -127,3 +127,15 @@ def test_known_corpora_that_do_not_help_are_told(raw, build, tmp_path):
     part.write_bytes(content)
     with pytest.raises(TilthError, match=r"known corpus is damaged|does not match"):
         build(path, known=[str(tmp_path / "old")])
+
+
+def test_documents_that_were_cut_are_known(build, tmp_path):
+    texts = [" ".join(f"word{number * seed % 997}" for number in range(2000)) for seed in range(1, 6)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in texts))
+    card = build(tmp_path / "a.jsonl").card
+    assert card["splits"]["validation"]["documents"] == 5  # the ends of all
+    (tmp_path / "out").rename(tmp_path / "old")
+    (tmp_path / "b.jsonl").write_text(
+        "\n".join(json.dumps({"text": each}) for each in [*texts, "new " * 50, "other " * 50])
+    )
+    assert build(tmp_path / "b.jsonl", known=[str(tmp_path / "old")]).card["dropped"] == {"known": 5}

@@ -75,7 +75,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fcntl.flock", refuse)
     with alone_in(tmp_path):
         pass
-    assert "Operation not supported): let no other process work on this run" in capsys.readouterr().err
+    assert "Operation not supported): let no other process write there" in capsys.readouterr().err
 
 
 def pretrain_by(processes: int, recipe, corpus: Path, folder: Path) -> subprocess.CompletedProcess:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from tilth.corpus.card import Tally, counts
-from tilth.corpus.dedupe import among, first_of_each
+from tilth.corpus.dedupe import among, first_of_each, note_whole
 from tilth.corpus.file_task import KEYS, TEXTS, read_batches
 from tilth.corpus.groups import join_documents, name_groups
 from tilth.corpus.joining import choose_sample, measure_joining
@@ -275,6 +275,7 @@ def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> t
             rows.append(row)
             continue
         text, end = cut_text(row["text"], ends[index] / len(row["text"].encode()))
+        row = note_whole(row)
         rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
     batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
     return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)

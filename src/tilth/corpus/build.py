@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from filelock import FileLock, Timeout
-
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
 from tilth.corpus.file_task import ACCOUNT, REJECTED, SAMPLES, Account, FileTask, mark_of, plan_tasks, run_task
@@ -35,7 +33,7 @@ from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import Source, find_sources
 from tilth.corpus.stages import functions_of
 from tilth.errors import TilthError, UsageError
-from tilth.files import output_folder, whole_folder, write_json
+from tilth.files import locked, output_folder, whole_folder, write_json
 from tilth.progress import announce, progress_bar
 
 ALONE = 32_000_000
@@ -149,19 +147,16 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     """
     folder = out.with_name(f".{out.name}.parts")
     folder.mkdir(exist_ok=True)
-    try:
-        with FileLock(folder / "lock", timeout=0):
-            try:
-                yield folder
-            except BaseException:
-                if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
-                    announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
-                else:
-                    shutil.rmtree(folder, ignore_errors=True)
-                raise
-            shutil.rmtree(folder, ignore_errors=True)
-    except Timeout:
-        raise UsageError(f"another build is writing {out}; wait for it, or choose another --out") from None
+    with locked(folder / "lock", f"another build is writing {out}; wait for it"):
+        try:
+            yield folder
+        except BaseException:
+            if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
+                announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runner, progress: bool) -> None:

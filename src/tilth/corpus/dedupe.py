@@ -1,10 +1,15 @@
 """Exact de-duplication: of documents with the same normalised text, the first is kept."""
 
 import hashlib
+import json
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
+from tilth.corpus.normalise import normalised
+from tilth.corpus.records import to_json
 
 DIGEST_BYTES = 16
 
@@ -46,3 +51,23 @@ def first_of_each(digests: np.ndarray) -> np.ndarray:
 def among(digests: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Which of `digests`, each of which is there once, are among `known`: bool (documents,)."""
     return ~first_of_each(np.concatenate([known, digests]))[len(known) :]
+
+
+WHOLE = "cut_from"
+"""Key in the metadata of a document that was cut in two: the digest of the whole, in hexadecimal."""
+
+
+def note_whole(row: dict[str, Any]) -> dict[str, Any]:
+    """A document that is about to be cut, with the digest of its text in its metadata."""
+    known = digest(normalised(row["text"])).hex()
+    return row | {"metadata": to_json({**json.loads(row["metadata"]), WHOLE: known})}
+
+
+def restore_wholes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the digest of the whole in place of that of a part, where a document was cut."""
+    digests = [
+        bytes.fromhex(json.loads(metadata)[WHOLE]) if f'"{WHOLE}"' in metadata else own
+        for metadata, own in zip(batch["metadata"].to_pylist(), batch["digest"].to_pylist(), strict=True)
+    ]
+    column = pa.array(digests, pa.binary(DIGEST_BYTES))
+    return batch.set_column(batch.schema.get_field_index("digest"), "digest", column)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from tilth.corpus.card import Tally
 from tilth.corpus.clean import keep_undropped
+from tilth.corpus.dedupe import restore_wholes
 from tilth.corpus.filters import BatchFunction
 from tilth.corpus.filters.contamination import FOUND as TEST_ITEMS
 from tilth.corpus.filters.contamination import found_items
@@ -206,7 +207,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
                 account.tally.records += item.num_rows
                 account.tally.kept += batch.num_rows
                 if batch.num_rows:
-                    writer.add(batch)
+                    writer.add(restore_wholes(batch) if task.keys_only else batch)
         masks = [stage.function() for stage in stages_of(task.settings) if stage.name == "personal"]
         account.mask_samples(masks)
         write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
