@@ -72,6 +72,7 @@ def test_a_mixture_is_the_same_every_time_and_on_the_cards(sources, build):
     assert (small["asked"], small["epochs"], big["asked"]) == (0.75, 2.0, 0.25)
     share = 0.75 * small["epochs"]  # what 0.75 needs is 3.75 epochs
     assert small["reached"] < share / 2 and small["reached"] + big["reached"] == pytest.approx(1)
+    assert [note.partition(" would")[0] for note in first.card["notes"]] == ["mixture: small"]
     assert "| small | 75.0% |" in card_markdown(first.card)
     console = Console(file=StringIO(), width=100)
     console.print(render_card(first.card, first.path))

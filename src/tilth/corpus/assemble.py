@@ -128,7 +128,7 @@ def assemble(
         "settings": settings.model_dump(exclude=TRANSPORT),
         **({"mixture": _mixture_facts(mixture, tallies, trained, repeated, settings.mixture_by)} if mixture else {}),
         **facts,
-        "notes": notes + _note_of_cuts(split),
+        "notes": notes + _note_of_cuts(split) + (mixture.note() if mixture else []),
         "files": [
             {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
             for name, writer in writers.items()

@@ -22,12 +22,23 @@ class Mixture:
     """copies: how often each document of the training split is in it, int64 (documents,).
 
     names: the sources, those of one name being one. asked: the share of each. epochs: how often its text is seen.
+    capped: sources that are seen as often as is allowed, and less than their share asks for.
     """
 
     copies: np.ndarray
     names: list[str]
     asked: np.ndarray
     epochs: np.ndarray
+    capped: list[str]
+
+    def note(self) -> list[str]:
+        """For the card: which sources fall short of what was asked for."""
+        if not self.capped:
+            return []
+        return [
+            f"mixture: {', '.join(self.capped)} would have to be repeated more often than max_epochs allows, so that "
+            "the share is smaller than asked for; the text that is missing is not made up from other sources"
+        ]
 
 
 def is_mixed(settings: CorpusSettings) -> bool:
@@ -65,9 +76,10 @@ def choose_mixture(
         weights = totals ** (1 / (settings.temperature or 1.0))
     asked = weights / weights.sum()
     epochs = np.divide(asked * totals.sum(), totals, out=np.zeros(len(names)), where=totals > 0)
+    capped = [name for name, wanted in zip(names, epochs, strict=True) if wanted > settings.max_epochs]
     epochs = np.minimum(epochs, settings.max_epochs)
     salt = np.uint64(Key(0, 0, "mixture").digest() & (2**64 - 1))
     draws = mix(np.ascontiguousarray(digests).view("<u8")[:, 0] ^ salt) / 2.0**64
     whole = np.floor(epochs)
     copies = whole[member] + (draws < (epochs - whole)[member])
-    return Mixture(copies.astype(np.int64), names, asked, epochs)
+    return Mixture(copies.astype(np.int64), names, asked, epochs, capped)
