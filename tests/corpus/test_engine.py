@@ -17,6 +17,7 @@ from tilth.corpus import attempts
 from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
 from tilth.corpus.file_task import ACCOUNT, plan_tasks, run_task
+from tilth.corpus.mark import Mark, guarded, read_mark
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import find_sources
 from tilth.corpus.stages import functions_of
@@ -268,3 +269,10 @@ def test_documents_that_were_not_compared_whole_are_no_near_duplicates(build, tm
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": each}) for each in texts))
     card = build(tmp_path / "a.jsonl", near_duplicates="drop").card
     assert (card["kept"], card["dropped"]) == (3, {"near_duplicate": 1})
+
+
+def test_a_record_that_is_refused_is_not_blamed_for_what_follows(tmp_path):
+    with Mark(tmp_path / "mark", {}), pytest.raises(ValueError, match="refused"), guarded(b"a record"):
+        assert read_mark(tmp_path / "mark").digest is not None
+        raise ValueError("refused")
+    assert read_mark(tmp_path / "mark").digest is None

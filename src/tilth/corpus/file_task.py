@@ -163,16 +163,18 @@ def plan_tasks(sources: Sequence[Source], settings: CorpusSettings, keys_only: b
 
 def _bundles(files: Sequence[File]) -> Iterator[list[File]]:
     bundle: list[File] = []
+    size = 0
     for file in files:
-        if len(bundle) == MOST_FILES or bundle and sum(each.size for each in bundle) + file.size > MOST_BYTES:
+        if len(bundle) == MOST_FILES or bundle and size + file.size > MOST_BYTES:
             yield bundle
-            bundle = []
+            bundle, size = [], 0
         bundle.append(file)
+        size += file.size
     if bundle:
         yield bundle
 
 
-def too_broken(tally: Tally, max_rejected: float) -> bool:
+def _too_broken(tally: Tally, max_rejected: float) -> bool:
     """Whether so many records are broken, over 1,000 and half of them, that reading on is pointless."""
     return sum(tally.rejected.values()) > max(1000, max(0.5, max_rejected) * tally.records)
 
@@ -193,7 +195,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
                 account.unsupported.update([item.detail] if item.detail else [])
             elif isinstance(item, Rejected):
                 _set_aside(item, account, writer.rejected)
-                if too_broken(account.tally, task.settings.max_rejected):
+                if _too_broken(account.tally, task.settings.max_rejected):
                     account.overflowed = True
                     break
             else:

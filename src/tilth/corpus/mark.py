@@ -36,8 +36,7 @@ class Mark:
 
     deadly: digests of records that are not to be read again, each with its reason. timeout: end this process when no
     step is made for so many seconds; None for a process that has other things to do. careful: a worker has died at the
-    task before, so that every step is marked. told(bytes) is called with what
-    was read so far.
+    task before, so that every step is marked. told(bytes) is called with what was read so far.
     """
 
     def __init__(
@@ -91,8 +90,10 @@ class Mark:
         if reason := self._deadly.get(digest.hex()):
             raise Deadly(reason)
         self._write(digest)
-        yield
-        self._write(_NOTHING)
+        try:
+            yield
+        finally:  # a record that is refused is done with, too, and not to blame for what follows
+            self._write(_NOTHING)
 
     def _write(self, digest: bytes) -> None:
         if self._timeout and time.monotonic() - self._armed > self._timeout / 100:  # it starts a thread each time
