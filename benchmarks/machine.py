@@ -10,11 +10,11 @@ import torch
 from tilth.model.precision import compute_dtype, describe_processor
 
 
-def describe(precision: str = "auto") -> str:
+def describe(precision: str = "auto", device: str = "cpu") -> str:
     """One line: processor, threads, compute type, versions. precision: the recipe's."""
-    device = torch.device("cpu")
-    dtype = str(compute_dtype(precision, device)).removeprefix("torch.")
-    return f"{describe_processor(device)}; {dtype}; torch {torch.__version__}; Python {platform.python_version()}"
+    computes_on = torch.device(device)
+    dtype = str(compute_dtype(precision, computes_on)).removeprefix("torch.")
+    return f"{describe_processor(computes_on)}; {dtype}; torch {torch.__version__}; Python {platform.python_version()}"
 
 
 def add_results(parser: argparse.ArgumentParser, script: str) -> None:

@@ -156,6 +156,9 @@ class TrainSettings(Settings):
     parallel: Literal["ddp", "fsdp"] = Field(
         default="ddp", description="with several processes: a whole model in each, or a shard of it (FSDP2)"
     )
+    compile: bool | Literal["auto"] = Field(
+        default="auto", description="fuse small operations (torch.compile): faster, but a start later; auto: on a GPU"
+    )
     activation_checkpointing: bool = Field(
         default=False, description="less memory, a third more work: blocks are computed again for their gradient"
     )
@@ -252,11 +255,12 @@ _ON_RESUME = {
         train.on_stall train.on_spike train.on_divergence train.on_nonfinite train.on_layers train.on_corruption
     """,
     # What is computed stays the same, but for rounding where work is shared out otherwise (a run's number of processes
-    # is no setting, but is compared too). Shards are compared with the corpus and the tokenizer; the device and the
-    # number format that device and precision lead to are compared themselves (tilth.train.identity).
+    # is no setting, but is compared too). Shards are compared with the corpus and the tokenizer; the device, the
+    # number format and the compiling that settings lead to are compared themselves (tilth.train.identity).
     "harmless": """
-        data.shards data.cache train.parallel train.activation_checkpointing train.device train.precision
-        train.save_every train.keep_checkpoints train.keep_every train.prompts train.recompute_every train.trackers
+        data.shards data.cache train.parallel train.activation_checkpointing train.compile train.device
+        train.precision train.save_every train.keep_checkpoints train.keep_every train.prompts train.recompute_every
+        train.trackers
     """,
 }
 _KIND_ON_RESUME = {name: kind for kind, names in _ON_RESUME.items() for name in names.split()}

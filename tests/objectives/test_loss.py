@@ -24,8 +24,8 @@ def tensors(bias: bool, rows: int = 11, dtype: torch.dtype = torch.float32):
 @pytest.mark.parametrize(("chunk", "cached"), [(1, 1), (30, 9), (30, 10**6), (10**6, 20), (10**6, 10**6)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_linear_cross_entropy_is_that_of_torch(chunk, cached, bias, monkeypatch):
-    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", chunk)
-    monkeypatch.setattr(cross_entropy, "CACHED_LOGITS", cached)
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": chunk})
+    monkeypatch.setattr(cross_entropy, "FLOAT_LOGITS", {"cpu": cached})
     inputs, targets = tensors(bias)
     given = [tensor for tensor in inputs if tensor is not None]
     expected = F.cross_entropy(F.linear(*inputs), targets, reduction="sum")

@@ -1,15 +1,19 @@
 """Cross-entropy over a large vocabulary without holding all logits."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_LOGITS = 8_000_000
-"""Logits held at once, in the compute type."""
-CACHED_LOGITS = 2**18
-"""Logits held in float32 at once on a CPU: 1 MB, which a core's cache holds."""
+CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 2**28, "mps": 8_000_000}
+"""Logits held at once, in the compute type, by device: a GPU needs more to be kept busy."""
+FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
+"""Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""
+ALIGNMENT = 128
+"""GPU kernels for matrix products are several times slower where a side is no multiple of 8; tiles have 128."""
 
 
 Gradients = tuple[Tensor, Tensor, Tensor | None]
@@ -19,50 +23,66 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, where the logits are at hand; the backward pass only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, compiled: bool
+    ) -> Tensor:
         bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
         ctx.gradients = (torch.empty_like(features_ND), torch.zeros_like(weight_VD), bias_gradient)
-        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients)
+        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, compiled)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = output_gradients
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
         scaled = tuple(None if gradient is None else gradient * scale for gradient in ctx.gradients)
-        return *scaled, None
+        return *scaled, None, None
 
 
-def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+def linear_cross_entropy(
+    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, compiled: bool = False
+) -> Tensor:
     """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
 
-    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32
-    scalar.
+    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. compiled: fuse what
+    happens to the logits (torch.compile). Returns a float32 scalar.
     The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
     Models").
     """
     if torch.is_grad_enabled():
-        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)
-    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None)
+        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N, compiled)
+    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None, False)
 
 
 def _chunked_loss(
-    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, gradients: Gradients | None
+    features_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    gradients: Gradients | None,
+    compiled: bool,
 ) -> Tensor:
     """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
-    weight = weight_VD.to(features_ND.dtype)
-    bias = None if bias_V is None else bias_V.to(features_ND.dtype)
-    loss = torch.zeros((), dtype=torch.float32, device=features_ND.device)
-    rows = max(1, CHUNK_LOGITS // len(weight_VD))
+    device, words = features_ND.device, len(weight_VD)
+    # On a GPU the last columns belong to no word. They are never read but in products with rows of zeros.
+    padding = -words % ALIGNMENT if device.type == "cuda" else 0
+    weight = F.pad(weight_VD.to(features_ND.dtype), (0, 0, 0, padding)) if padding else weight_VD.to(features_ND.dtype)
+    bias = None if bias_V is None else F.pad(bias_V.to(features_ND.dtype), (0, padding))
+    loss = torch.zeros((), dtype=torch.float32, device=device)
+    rows = max(1, CHUNK_LOGITS[device.type] // words)
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
-        logits = F.linear(features_ND[chunk], weight, bias)
+        padded = F.linear(features_ND[chunk], weight, bias)
+        logits = padded[:, :words]
         if gradients is None:
             loss += _softmax_loss(logits, targets_N[chunk])
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
-        loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
-        features_gradient[chunk] = logits @ weight
-        weight_gradient += (logits.T @ features_ND[chunk]).float()
+        if compiled:
+            loss += _compiled_softmax_loss()(logits, targets_N[chunk], bias_gradient)
+        else:
+            loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
+        features_gradient[chunk] = padded @ weight
+        weight_gradient += (padded.T @ features_ND[chunk])[:words].float()
     return loss
 
 
@@ -71,10 +91,10 @@ def _softmax_loss(
 ) -> Tensor:
     """The loss of some rows, in float32. into_gradient: the logits become its gradient, also added to the bias's.
 
-    On a CPU a few rows at a time, so that what lies between reading and writing them stays in the cache.
+    A few rows at a time, so that little is held in float32.
     """
     loss = torch.zeros((), dtype=torch.float32, device=logits_NV.device)
-    rows = max(1, CACHED_LOGITS // logits_NV.shape[1]) if logits_NV.device.type == "cpu" else len(logits_NV)
+    rows = max(1, FLOAT_LOGITS[logits_NV.device.type] // logits_NV.shape[1])
     for start in range(0, len(logits_NV), rows):
         logits, targets = logits_NV[start : start + rows], targets_N[start : start + rows, None]
         log_probabilities = F.log_softmax(logits.float(), dim=-1)
@@ -86,3 +106,19 @@ def _softmax_loss(
                 bias_gradient_V += gradient.sum(0)
             logits.copy_(gradient)
     return loss
+
+
+def _softmax_loss_in_place(logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None) -> Tensor:
+    """What `_softmax_loss` does with `into_gradient`, in terms that the compiler fuses without a float32 copy."""
+    log_probabilities = F.log_softmax(logits_NV.float(), dim=-1)
+    is_target = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
+    gradient = log_probabilities.exp() - is_target.float()
+    if bias_gradient_V is not None:
+        bias_gradient_V += gradient.sum(0)
+    logits_NV.copy_(gradient)
+    return -log_probabilities.gather(1, targets_N[:, None]).sum()
+
+
+@cache
+def _compiled_softmax_loss() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+    return torch.compile(_softmax_loss_in_place, fullgraph=True)

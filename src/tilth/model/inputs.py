@@ -6,24 +6,31 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tilth.model.segments import piece_bounds, runs_on_segments
+
 
 @dataclass(frozen=True)
 class Inputs:
-    """A batch of B rows of S tokens. All tensors are int64 of shape (B, S).
+    """A batch of B rows of S tokens. All tensors but `bounds` are int64 of shape (B, S).
 
     tokens: token ids. positions: position of a token in its piece; restarts at 0 in every packed piece.
     documents: number of the piece within its row, -1 at padding; attention sees only equal numbers.
     token_types: segment of each token (BERT's sentence A or B), or None for all zero.
+    bounds: `documents` as `piece_bounds` puts it, for devices that attend piece by piece; None on others.
     """
 
     tokens: Tensor
     positions: Tensor
     documents: Tensor
     token_types: Tensor | None = None
+    bounds: Tensor | None = None
 
     def to(self, device: torch.device) -> "Inputs":
         """The same batch on another device; the copy does not wait when the memory is pinned."""
         moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None}
+        if runs_on_segments(device) and self.documents.device.type == "cpu":
+            # Found before the move: a GPU would have to be waited for.
+            moved["bounds"] = piece_bounds(self.documents).to(device, non_blocking=True)
         return replace(self, **moved)
 
     @classmethod

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tilth.model.config import TrunkConfig
+from tilth.model.segments import Segments, attend_segments
 
 MATMUL_ATTENTION_MAX_LENGTH = 1024
 """On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py), except
@@ -109,18 +110,26 @@ def attention_bias(
     return bias.masked_fill_(~allowed_BST, torch.finfo(dtype).min)[:, None]
 
 
-def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, bias_B1ST: Tensor | None, rate: float) -> Tensor:
+Mask = Tensor | Segments | None
+"""What limits attention: a bias (B, 1, S, T) to add to the scores (`attention_bias`), pieces that each attend to
+themselves, or None where every query sees every key."""
+
+
+def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: float) -> Tensor:
     """Scaled dot-product attention, scores divided by the square root of K.
 
-    bias_B1ST: see `attention_bias`; None where every query sees every key. rate: dropout. Returns (B, H, S, K).
+    rate: dropout, 0 with segments. Returns (B, H, S, K).
     """
+    if isinstance(mask, Segments):
+        assert rate == 0
+        return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
     if q_BHSK.device.type == "cpu" and q_BHSK.shape[2] > 1 and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
-        if bias_B1ST is not None:
-            scores_BHST = scores_BHST + bias_B1ST
+        if mask is not None:
+            scores_BHST = scores_BHST + mask
         weights_BHST = torch.softmax(scores_BHST, dim=-1)
         return torch.matmul(dropout(weights_BHST, rate, training=True), v_BHTK)
-    return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=bias_B1ST, dropout_p=rate)
+    return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, dropout_p=rate)
 
 
 class Attention(nn.Module):
@@ -134,13 +143,13 @@ class Attention(nn.Module):
         self.out = Linear(inner, config.width)
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden_BSD: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
         rows, length, _ = hidden_BSD.shape
         qkv = self.qkv(hidden_BSD).view(rows, length, 3, self.heads, self.head_size)
         q_BHSK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if cache is not None:
             k_BHTK, v_BHTK = cache.extend(self.layer, k_BHTK, v_BHTK)
-        mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, bias_B1ST, self.dropout if self.training else 0.0)
+        mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
         return self.out(mixed_BHSK.transpose(1, 2).reshape(rows, length, -1))
 
 
@@ -169,11 +178,11 @@ class Block(nn.Module):
         self.norm_before = config.norm_placement == "before"
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, bias_B1ST: Tensor | None, cache: Cache | None = None) -> Tensor:
+    def forward(self, hidden_BSD: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
         if self.norm_before:
-            hidden_BSD = hidden_BSD + self._drop(self.attention(self.attention_norm(hidden_BSD), bias_B1ST, cache))
+            hidden_BSD = hidden_BSD + self._drop(self.attention(self.attention_norm(hidden_BSD), mask, cache))
             return hidden_BSD + self._drop(self.mlp(self.mlp_norm(hidden_BSD)))
-        hidden_BSD = self.attention_norm(hidden_BSD + self._drop(self.attention(hidden_BSD, bias_B1ST, cache)))
+        hidden_BSD = self.attention_norm(hidden_BSD + self._drop(self.attention(hidden_BSD, mask, cache)))
         return self.mlp_norm(hidden_BSD + self._drop(self.mlp(hidden_BSD)))
 
     def _drop(self, hidden_BSD: Tensor) -> Tensor:

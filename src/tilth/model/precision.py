@@ -1,8 +1,11 @@
 """Which device, which type to compute in, and how the processor is set up for training."""
 
+import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -39,6 +42,25 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name) for name in ("amx_bf16", "amx_tile", "avx512_bf16"))
     return False
+
+
+@contextlib.contextmanager
+def deterministic_kernels(device: torch.device) -> Iterator[None]:
+    """On a GPU, choose the kernels that give the same bits each time; on a CPU they do so anyway."""
+    if device.type != "cuda":
+        yield
+        return
+    # What cuBLAS needs for it (its documentation, "Results reproducibility"); it reads this when it starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    settings: Any = torch.utils.deterministic
+    before, fills = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    settings.fill_uninitialized_memory = False  # it guards against reading what was never written, at the cost of time
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        settings.fill_uninitialized_memory = fills
 
 
 def keep_freed_memory() -> None:

@@ -1,5 +1,9 @@
 """The network body: one stack of blocks for every family."""
 
+from collections.abc import Callable
+from functools import cache as once
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -7,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 from tilth.errors import TilthError
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Block, Cache, LayerNorm, attention_bias, dropout
+from tilth.model.layers import Block, Cache, LayerNorm, Mask, attention_bias, dropout
+from tilth.model.segments import Segments
 
 
 class Embeddings(nn.Module):
@@ -47,6 +52,8 @@ class Trunk(nn.Module):
         self.recompute_blocks = False
         """In training, keep each block's input only and compute the rest again for its gradient (Chen et al. 2016,
         "Training Deep Nets with Sublinear Memory Cost")."""
+        self.compiled = False
+        """In training, fuse each block's small operations (torch.compile); the first step then waits for it."""
 
     def forward(self, inputs: Inputs, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
         """Contextual vectors of all tokens.
@@ -62,25 +69,47 @@ class Trunk(nn.Module):
                 f"the input has {length} tokens and the model reads at most {self.config.max_length}; "
                 "shorten the text, or pre-train with a larger data.length"
             )
-        biases = self._biases(inputs.documents, dtype, cache)
+        masks = self._masks(inputs, dtype, cache)
         hidden_BSD = self.embeddings(inputs, dtype)
         for layer, block in enumerate(self.blocks):
-            bias = biases[self.config.window(layer)]
-            if self.recompute_blocks and cache is None and torch.is_grad_enabled():
-                hidden_BSD = checkpoint(block, hidden_BSD, bias, use_reentrant=False)
+            mask = masks[self.config.window(layer)]
+            if cache is not None or not torch.is_grad_enabled():
+                hidden_BSD = block(hidden_BSD, mask, cache)
+                continue
+            step: Callable[..., Tensor] = partial(compiled_block(), block) if self.compiled else block
+            if self.recompute_blocks:
+                hidden_BSD = checkpoint(step, hidden_BSD, mask, use_reentrant=False)
             else:
-                hidden_BSD = block(hidden_BSD, bias, cache)
+                hidden_BSD = step(hidden_BSD, mask)
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
 
-    def _biases(self, documents_BS: Tensor, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Tensor | None]:
-        """The attention bias for each window there is; None where a lone new token sees all that was read."""
+    def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:
+        """The mask for each window there is; None where a lone new token sees all that was read."""
+        causal, windows = self.config.attention == "causal", set(self.config.windows)
+        drops = self.training and self.embeddings.dropout > 0  # all layers have one rate
+        if inputs.bounds is not None and cache is None and dtype != torch.float32 and not drops:
+            return {
+                window: Segments(inputs.bounds, inputs.tokens.shape[1], _sides(window, causal)) for window in windows
+            }
+        documents_BS = inputs.documents
         key_documents_BT = documents_BS if cache is None else cache.read(documents_BS)
         length = key_documents_BT.shape[1]
         sees_all = cache is not None and not cache.is_padded and documents_BS.shape[1] == 1
-        causal = self.config.attention == "causal"
         return {
             window: None
             if sees_all and (window is None or length <= window)
             else attention_bias(documents_BS, key_documents_BT, causal, window, dtype)
-            for window in set(self.config.windows)
+            for window in windows
         }
+
+
+def _sides(window: int | None, causal: bool) -> tuple[int, int]:
+    """How many tokens a window shows to the left and to the right of the token itself, -1 for all."""
+    reach = -1 if window is None else window - 1
+    return (reach, 0) if causal else (reach, reach)
+
+
+@once
+def compiled_block() -> Callable[..., Tensor]:
+    """`Block.forward`, compiled once for all blocks of one shape."""
+    return torch.compile(Block.forward, fullgraph=True)

@@ -86,7 +86,9 @@ def loss_sums(model: Model, batch: Batch, dtype: torch.dtype) -> dict[str, Tenso
         head, chosen_ND = model.heads[name], hidden_ND[predictions.places]
         if isinstance(head, VocabularyHead):
             features_ND = head.features(chosen_ND)
-            sums[name] = linear_cross_entropy(features_ND, head.token_weight, head.bias, predictions.targets)
+            sums[name] = linear_cross_entropy(
+                features_ND, head.token_weight, head.bias, predictions.targets, model.trunk.compiled
+            )
         else:
             sums[name] = F.cross_entropy(head(chosen_ND).float(), predictions.targets, reduction="sum")
     return sums

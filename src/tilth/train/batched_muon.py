@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-WIDEST = 256
-"""Rows and columns beyond which a matrix alone keeps the processor busy, and a batched product is the slower one."""
+WIDEST = {"cpu": 256, "cuda": 4096, "mps": 256}
+"""Rows and columns beyond which a matrix alone keeps the device busy, and a batched product is the slower one."""
 MOST = 32
 """Matrices in a stack, so that the memory for it stays small beside the model."""
 
@@ -68,6 +68,6 @@ def _stacks(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
     shaped = sorted(enumerate(parameters), key=lambda item: (tuple(item[1].shape), item[0]))
     for shape, group in groupby(shaped, key=lambda item: item[1].shape):
         alike = [parameter for _, parameter in group]
-        most = MOST if min(shape) <= WIDEST else 1
+        most = MOST if min(shape) <= WIDEST[alike[0].device.type] else 1
         for first in range(0, len(alike), most):
             yield alike[first : first + most]

@@ -13,6 +13,7 @@ import torch
 
 from tilth.errors import UsageError
 from tilth.recipe import Recipe, on_resume
+from tilth.train.parallel import compiles
 from tilth.train.prepare import Prepared
 from tilth.version import RESULT_VERSION
 
@@ -27,6 +28,7 @@ def run_identity(
         "corpus": prepared.corpus.fingerprint,
         "tokenizer": prepared.tokenizer.fingerprint,
         "compute_type": str(dtype).removeprefix("torch."),
+        "compiled": compiles(recipe.train, device, processes),  # fused operations round otherwise
         "device": device.type,
         "processor": _processor(device),
         # Sums are split over threads, and another split rounds otherwise.
@@ -71,7 +73,7 @@ def _may_rewind(*identities: dict[str, Any]) -> bool:
 
 def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
     """Settings that the version which wrote the checkpoint did not have yet were as their defaults are."""
-    identity = {"processes": 1} | identity
+    identity = {"processes": 1, "compiled": False} | identity
     try:
         return identity | {"recipe": Recipe.model_validate(identity["recipe"]).model_dump(mode="json")}
     except ValueError:  # it had settings that are gone: they are named as differences

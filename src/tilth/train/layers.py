@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from tilth.model.model import Model
 from tilth.train.monitor import Finding
@@ -108,7 +109,7 @@ class LayerMonitor:
 
 
 class LayerProbe:
-    """Takes the looks of one step: made before its first forward pass, read after its gradients and its update."""
+    """Takes the looks of one step: entered for its first forward pass, read after its gradients and its update."""
 
     def __init__(self, model: Model) -> None:
         self._layers = {
@@ -118,24 +119,26 @@ class LayerProbe:
             if name in ("attention", "mlp")
         }
         self._outputs: dict[str, Tensor] = {}
-        self._hooks = [
-            layer.register_forward_hook(self._taker(name)) for name, layer in self._layers.items()
-        ]  # fmt: skip
+        self._hooks: list[RemovableHandle] = []
+
+    def __enter__(self) -> None:
+        """Look at what passes through the layers."""
+        torch.compiler.set_stance("force_eager")  # a compiled step would be compiled anew for each hook
+        self._hooks = [layer.register_forward_hook(self._taker(name)) for name, layer in self._layers.items()]
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        torch.compiler.set_stance("default")
 
     def _taker(self, name: str) -> Any:
         def take(_: nn.Module, __: Any, output: Tensor) -> None:
-            if name not in self._outputs:  # of the first micro-batch only
-                tokens_ND = output.detach().flatten(0, -2)[:_TOKENS].float()
-                self._outputs[name] = torch.stack(
-                    [tokens_ND.square().mean(), tokens_ND.var(dim=0, correction=0).mean()]
-                ).sqrt()
+            tokens_ND = output.detach().flatten(0, -2)[:_TOKENS].float()
+            self._outputs[name] = torch.stack(
+                [tokens_ND.square().mean(), tokens_ND.var(dim=0, correction=0).mean()]
+            ).sqrt()
 
         return take
-
-    def stop(self) -> None:
-        """Look no longer at what passes through the layers; to be called when the forward passes end or fail."""
-        for hook in self._hooks:
-            hook.remove()
 
     def before_update(self) -> None:
         """Note the gradients, and the weights that the update will change."""

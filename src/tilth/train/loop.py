@@ -20,7 +20,7 @@ from tilth.files import read_json, write_text
 from tilth.key import Key
 from tilth.model.folder import save_model
 from tilth.model.model import Model
-from tilth.model.precision import compute_dtype, keep_freed_memory
+from tilth.model.precision import compute_dtype, deterministic_kernels, keep_freed_memory
 from tilth.model.threads import choose_threads, threads_restored
 from tilth.objectives.objective import Batch
 from tilth.progress import progress_bar
@@ -79,7 +79,7 @@ def pretrain(
     device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
-    with alone_in(out) if world.is_first else contextlib.nullcontext():
+    with deterministic_kernels(device), alone_in(out) if world.is_first else contextlib.nullcontext():
         resume = goes_on(world, out, resume)
         if world.is_first:
             check_run(out, resume, accept_changes)
@@ -248,11 +248,7 @@ class Run:
         self.has_updated = False
         probe = LayerProbe(self.model) if self.position.step % EVERY == 0 and not self.replica.sharded else None
         lr = self.optimizers.set_rate(rate(self.settings, self.position.share))
-        try:
-            value, tokens = self._backward(batches)
-        finally:
-            if probe is not None:
-                probe.stop()
+        value, tokens = self._backward(batches, probe)
         if probe is not None:
             probe.before_update()  # before clipping, which would hide a gradient that explodes
         norm_value = float(self.replica.clip(self.settings.clip))
@@ -290,8 +286,11 @@ class Run:
             for finding in recompute(self.replica, self.guarded):
                 respond(self, finding, self.guarded)
 
-    def _backward(self, batches: list[Batch]) -> tuple[float, int]:
-        """Add up the gradients of a step; returns its loss and its number of tokens, over all processes."""
+    def _backward(self, batches: list[Batch], probe: LayerProbe | None) -> tuple[float, int]:
+        """Add up the gradients of a step; returns its loss and its number of tokens, over all processes.
+
+        probe: looks at the first micro-batch.
+        """
         heads = self.prepared.objective.heads
         # Divided by the whole step's counts: the same gradient whatever the number of micro-batches and processes.
         own_counts = [sum(batch.counts[head] for batch in batches) for head in heads]
@@ -301,7 +300,8 @@ class Run:
         for index, batch in enumerate(batches):
             number = self.world.rank * len(batches) + index
             torch.manual_seed(Key(self.recipe.seed, self.position.step, f"dropout {number}").torch_seed())
-            with self.replica.last_backward(index == len(batches) - 1):
+            looking = contextlib.nullcontext() if probe is None or index else probe
+            with looking, self.replica.last_backward(index == len(batches) - 1):
                 sums = self.replica.loss_sums(batch)
                 part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
                 (part * self.world.size).backward()

@@ -5,6 +5,7 @@ loss is multiplied by their number: the sum over all processes of a loss that is
 """
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 
 import torch
@@ -15,6 +16,19 @@ from tilth.model.model import Model
 from tilth.objectives.objective import Batch, loss_sums
 from tilth.recipe import TrainSettings
 from tilth.train.distributed import World
+
+
+def compiles(settings: TrainSettings, device: torch.device, processes: int) -> bool:
+    """Whether training steps are compiled.
+
+    auto: on a GPU, where torch's compiler has Triton; on a CPU it brought 3 to 5 % (benchmarks/NOTES.md). Never with
+    FSDP, which gathers a block's weights in hooks that a compiled block passes by.
+    """
+    if processes > 1 and settings.parallel == "fsdp":
+        return False
+    if settings.compile == "auto":
+        return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    return settings.compile
 
 
 class _Loss(nn.Module):
@@ -40,6 +54,7 @@ class Replica:
         """Every process starts from the first one's weights."""
         self.world, self.device = world, device
         model.trunk.recompute_blocks = settings.activation_checkpointing
+        model.trunk.compiled = compiles(settings, device, world.size)
         if world.size > 1:
             for parameter in model.parameters():
                 torch.distributed.broadcast(parameter.data, 0)

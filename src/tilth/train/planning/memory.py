@@ -24,6 +24,7 @@ from tilth.model.config import TrunkConfig
 from tilth.model.families import Family
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model
+from tilth.model.segments import runs_on_segments
 from tilth.objectives.objective import Batch, Predictions, loss_sums
 from tilth.recipe import Recipe
 from tilth.train.optimizers import Optimizers
@@ -83,7 +84,10 @@ class Network:
             return torch.zeros(shape, dtype=torch.int64, device=self.device)
 
         tokens, positions, documents = (zeros(rows, length) for _ in range(3))
-        inputs = Inputs(tokens, positions, documents, zeros(rows, length) if "next_sentence" in self.heads else None)
+        token_types = zeros(rows, length) if "next_sentence" in self.heads else None
+        bounds = length * torch.arange(rows + 1, device=self.device, dtype=torch.int32)
+        pieces = bounds if runs_on_segments(self.device) else None
+        inputs = Inputs(tokens, positions, documents, token_types, pieces)
         predictions = {head: Predictions(zeros(counts[head]), zeros(counts[head])) for head in self.heads}
         return Batch(inputs, predictions, rows * length, np.zeros(0, np.int64))
 
