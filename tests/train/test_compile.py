@@ -77,9 +77,7 @@ def test_a_gpu_learns_what_a_cpu_learns(recipe, corpus, tmp_path, name):
 
 @needs_gpu
 @pytest.mark.parametrize("name", ["bert-mini", "gpt2-mini"])
-def test_a_run_on_a_gpu_that_was_stopped_goes_on_to_the_same_bits(
-    recipe, corpus, tmp_path, run_until, outcome, name
-):
+def test_a_run_on_a_gpu_that_was_stopped_goes_on_to_the_same_bits(recipe, corpus, tmp_path, run_until, outcome, name):
     settings = recipe(name, *ON_GPU, "train.micro_batch_tokens=128")
     pretrain(settings, corpus, tmp_path / "straight", progress=False)
     run_until(settings, corpus, tmp_path / "stopped", stop=7)

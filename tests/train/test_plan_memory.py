@@ -22,10 +22,10 @@ HEADS = {"bert": ("masked", "next_sentence"), "roberta": ("masked",), "gpt2": ("
 CPU = torch.device("cpu")
 
 
-def network(name: str, length: int, precision: str = "float32", *settings: str) -> Network:
+def network(name: str, length: int, precision: str = "float32", *settings: str, device: torch.device = CPU) -> Network:
     recipe = load_recipe(f"{name}-mini", [f"data.length={length}", *settings])
     config = replace(FAMILIES[name].sizes["mini"], vocab_size=8192, max_length=length)
-    return Network(FAMILIES[name], config, HEADS[name], recipe, getattr(torch, precision), CPU)
+    return Network(FAMILIES[name], config, HEADS[name], recipe, getattr(torch, precision), device)
 
 
 def small(name: str) -> Network:
@@ -66,6 +66,15 @@ def test_the_estimate_is_what_the_allocator_reports(name, rows, length, precisio
         assert parameters < memory.optimizer < 2 * parameters
     parts = memory.weights + memory.gradients + memory.optimizer + memory.activations
     assert memory.peak == parts if micro_batches > 1 else memory.peak <= parts
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "precision"), [("bert", "bfloat16"), ("gpt2", "bfloat16"), ("gpt3", "float32")])
+def test_the_estimate_is_what_a_gpu_takes(name, precision):
+    model = network(name, 256, precision, device=torch.device("cuda"))
+    for micro_batches in (1, 2):
+        estimated = estimate(model, 64, micro_batches).peak
+        assert estimated == pytest.approx(measured_peak(model, 64, micro_batches), rel=0.1)
 
 
 def test_activations_grow_with_rows_and_weights_do_not():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 2**28, "mps": 8_000_000}
+CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 2**29, "mps": 8_000_000}
 """Logits held at once, in the compute type, by device: a GPU needs more to be kept busy."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
 """Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""
@@ -78,7 +78,7 @@ def _chunked_loss(
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
         if compiled:
-            loss += _compiled_softmax_loss()(logits, targets_N[chunk], bias_gradient)
+            loss += _compiled_softmax_loss()(padded, words, targets_N[chunk], bias_gradient)
         else:
             loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
         features_gradient[chunk] = padded @ weight
@@ -108,17 +108,21 @@ def _softmax_loss(
     return loss
 
 
-def _softmax_loss_in_place(logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None) -> Tensor:
-    """What `_softmax_loss` does with `into_gradient`, in terms that the compiler fuses without a float32 copy."""
-    log_probabilities = F.log_softmax(logits_NV.float(), dim=-1)
-    is_target = torch.arange(logits_NV.shape[1], device=logits_NV.device) == targets_N[:, None]
-    gradient = log_probabilities.exp() - is_target.float()
+def _softmax_loss_in_place(logits_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None) -> Tensor:
+    """What `_softmax_loss` does with `into_gradient`, in terms that the compiler fuses without a float32 copy.
+
+    logits (N, C): of the words, and of columns after them that belong to none. To leave those out by a slice would make
+    every row begin at another alignment, and took three times as long.
+    """
+    columns_C = torch.arange(logits_NC.shape[1], device=logits_NC.device)
+    log_probabilities = F.log_softmax(torch.where(columns_C < words, logits_NC.float(), -torch.inf), dim=-1)
+    gradient_NC = log_probabilities.exp() - (columns_C == targets_N[:, None]).float()
     if bias_gradient_V is not None:
-        bias_gradient_V += gradient.sum(0)
-    logits_NV.copy_(gradient)
+        bias_gradient_V += gradient_NC.sum(0)[:words]
+    logits_NC.copy_(gradient_NC)
     return -log_probabilities.gather(1, targets_N[:, None]).sum()
 
 
 @cache
-def _compiled_softmax_loss() -> Callable[[Tensor, Tensor, Tensor | None], Tensor]:
+def _compiled_softmax_loss() -> Callable[[Tensor, int, Tensor, Tensor | None], Tensor]:
     return torch.compile(_softmax_loss_in_place, fullgraph=True)

@@ -85,9 +85,8 @@ class Network:
 
         tokens, positions, documents = (zeros(rows, length) for _ in range(3))
         token_types = zeros(rows, length) if "next_sentence" in self.heads else None
-        bounds = length * torch.arange(rows + 1, device=self.device, dtype=torch.int32)
-        pieces = bounds if runs_on_segments(self.device) else None
-        inputs = Inputs(tokens, positions, documents, token_types, pieces)
+        bounds = torch.empty(0, dtype=torch.int32, device=self.device) if runs_on_segments(self.device) else None
+        inputs = Inputs(tokens, positions, documents, token_types, bounds)
         predictions = {head: Predictions(zeros(counts[head]), zeros(counts[head])) for head in self.heads}
         return Batch(inputs, predictions, rows * length, np.zeros(0, np.int64))
 
