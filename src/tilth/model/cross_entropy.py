@@ -125,4 +125,4 @@ def _softmax_loss_in_place(logits_NC: Tensor, words: int, targets_N: Tensor, bia
 
 @cache
 def _compiled_softmax_loss() -> Callable[[Tensor, int, Tensor, Tensor | None], Tensor]:
-    return torch.compile(_softmax_loss_in_place, fullgraph=True)
+    return torch.compile(_softmax_loss_in_place)

@@ -112,4 +112,4 @@ def _sides(window: int | None, causal: bool) -> tuple[int, int]:
 @once
 def compiled_block() -> Callable[..., Tensor]:
     """`Block.forward`, compiled once for all blocks of one shape."""
-    return torch.compile(Block.forward, fullgraph=True)
+    return torch.compile(Block.forward)

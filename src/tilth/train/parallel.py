@@ -55,6 +55,8 @@ class Replica:
         self.world, self.device = world, device
         model.trunk.recompute_blocks = settings.activation_checkpointing
         model.trunk.compiled = compiles(settings, device, world.size)
+        if model.trunk.compiled:
+            torch.compiler.reset()  # what earlier runs of this process compiled counts towards a limit
         if world.size > 1:
             for parameter in model.parameters():
                 torch.distributed.broadcast(parameter.data, 0)
