@@ -76,8 +76,7 @@ def assemble(
         kept[kept] = first
     sizes = {name: keys.column(name)[kept] for name in SIZES}
     digests = keys.column("digest")[kept]
-    names = [row.tobytes() for row in digests]
-    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(names)), names)
+    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(digests)), digests)
     split = choose_split(groups, sizes["bytes"], settings.validation)
     sources = keys.sources[kept]
     copies = np.ones(len(sources), np.int64)
@@ -221,7 +220,7 @@ def _mixture_facts(
 
 
 def _split_batches(
-    parts: Sequence[Part], kept: np.ndarray, groups: list[str], split: Split, copies: np.ndarray
+    parts: Sequence[Part], kept: np.ndarray, groups: np.ndarray, split: Split, copies: np.ndarray
 ) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
     """The source, documents, and which of them are held out. A document that is cut comes as two, in groups of its own.
 
@@ -247,7 +246,7 @@ def _documents(
     keys: pa.RecordBatch,
     chosen: pa.Array,
     places: np.ndarray,
-    groups: list[str],
+    groups: np.ndarray,
     split: Split,
     epoch: int,
 ) -> tuple[pa.RecordBatch, np.ndarray]:
@@ -255,7 +254,7 @@ def _documents(
     documents = texts.filter(chosen)
     for name in SIZES:
         documents = documents.append_column(name, keys[name].filter(chosen))
-    documents = documents.append_column("group", pa.array([groups[place] for place in places.tolist()], pa.string()))
+    documents = documents.append_column("group", pa.array([f"{group:016x}" for group in groups[places].tolist()], pa.string()))
     held = split.validation[places]
     ends = {index: split.ends[place] for index, place in enumerate(places.tolist()) if place in split.ends}
     if ends:
