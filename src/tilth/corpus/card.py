@@ -18,6 +18,7 @@ DROPPED = {
     "not_an_article": "a page of a wiki outside its main namespace: talk, templates, help",
     "not_text": "a picture, script or other file of a web crawl that is neither HTML nor plain text",
     "not_wikitext": "a page of a wiki that is data or a program",
+    "only_repeated": "too little is left of it without the lines or paragraphs that many documents have",
     "redirect": "a page of a wiki that only leads to another",
     "too_short": "a docstring below 100 characters",
     "unsupported": "a file of a format that is not read",

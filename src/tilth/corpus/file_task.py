@@ -30,6 +30,7 @@ from tilth.corpus.rejections import missing_after
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
 from tilth.corpus.stages import KEY_COLUMNS, stages_of, states_of_files
+from tilth.corpus.units import sorted_units
 from tilth.files import fingerprint, read_json, whole_folder, write_json
 from tilth.urls import is_url
 from tilth.version import __version__
@@ -41,8 +42,9 @@ MOST_FILES = 512
 MOST_BYTES = 64_000_000
 """Files of a source are one task up to so many, or so many bytes as they lie on disk."""
 
-TEXTS, KEYS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "rejected.jsonl", "account.json"
-"""The files of a part. Keys are what documents are compared by; they lie apart, and are read by mapping the file."""
+TEXTS, KEYS, UNITS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "units.arrow", "rejected.jsonl", "account.json"
+"""The files of a part. Keys are what documents are compared by, and units what their lines and paragraphs are; they lie
+apart, and are read by mapping the file. The batches of the three are of the same documents."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
     """
     account = Account(Tally(task.name, len(task.files)))
     own = part.with_name(f"{part.name}-{uuid.uuid4().hex}")
-    with whole_folder(own) as folder, _PartWriter(folder, task.keys_only) as writer:
+    with whole_folder(own) as folder, PartWriter(folder, task.keys_only) as writer:
         items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
@@ -248,16 +250,16 @@ def _through(functions: list[BatchFunction], batch: pa.RecordBatch, account: Acc
     return batch
 
 
-class _PartWriter:
+class PartWriter:
     """The files of a part. Each is opened when there is something to write, but for the rejected records."""
 
-    def __init__(self, folder: Path, keys_only: bool) -> None:
+    def __init__(self, folder: Path, keys_only: bool = False) -> None:
         self._folder = folder
-        self._left_out = TEXTS if keys_only else None
+        self._keys_only = keys_only
         self._writers: dict[str, pa.ipc.RecordBatchFileWriter] = {}
         self.rejected = open(folder / REJECTED, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
 
-    def __enter__(self) -> "_PartWriter":
+    def __enter__(self) -> "PartWriter":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -266,15 +268,18 @@ class _PartWriter:
             writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        keys = [column.name for column in KEY_COLUMNS] + ["sketch"]
-        for name, columns, compression in ((TEXTS, BATCH_SCHEMA.names, "lz4"), (KEYS, keys, None)):
-            if name == self._left_out:
-                continue
-            chosen = batch.select(columns)
-            if name not in self._writers:
-                options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
-                self._writers[name] = pa.ipc.new_file(self._folder / name, chosen.schema, options=options)
-            self._writers[name].write_batch(chosen)
+        """Append documents that have passed all stages."""
+        if not self._keys_only:
+            self._write(TEXTS, batch.select(BATCH_SCHEMA.names), "lz4")
+        self._write(KEYS, batch.select([*(column.name for column in KEY_COLUMNS), "sketch"]))
+        if "units" in batch.schema.names:
+            self._write(UNITS, sorted_units(batch["units"]))
+
+    def _write(self, name: str, batch: pa.RecordBatch, compression: str | None = None) -> None:
+        if name not in self._writers:
+            options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+            self._writers[name] = pa.ipc.new_file(self._folder / name, batch.schema, options=options)
+        self._writers[name].write_batch(batch)
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

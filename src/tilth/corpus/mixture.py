@@ -2,11 +2,11 @@
 
 Weights are given per source, or follow from the sizes: `temperature` T gives a source of size s the weight s^(1/T)
 (Devlin's multilingual BERT and Conneau and Lample 2019, "Cross-lingual Language Model Pretraining", 3.1, with 1/T as
-alpha), so that small sources are seen more often than their size says. A source is repeated up to `max_epochs` times, as
-more repetition teaches little (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models"). What is missing of
-its share then goes to the sources that are not at their cap, in proportion to their weights, as UniMax does with equal
-ones (Chung et al. 2023, "UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual Pretraining",
-algorithm 1). So the amount of text stays what it was, unless every source is at its cap.
+alpha), so that small sources are seen more often than their size says. A source is repeated up to `max_epochs` times,
+as more repetition teaches little (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models"). What is missing
+of its share then goes to the sources that are not at their cap, in proportion to their weights, as UniMax does with
+equal ones (Chung et al. 2023, "UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual
+Pretraining", algorithm 1). So the amount of text stays what it was, unless every source is at its cap.
 """
 
 from collections.abc import Sequence

@@ -130,15 +130,17 @@ def check_leaks(corpus: Path) -> dict[str, int]:
 
     In memory are those of the validation side.
     """
-    held: tuple[set[str], set[bytes]] = (set(), set())
-    for found in _groups_and_texts(corpus / "validation"):
-        for known, some in zip(held, found, strict=True):
-            known.update(some)
-    leaked: tuple[set[str], set[bytes]] = (set(), set())
-    for found in _groups_and_texts(corpus / "train"):
-        for both, known, some in zip(leaked, held, found, strict=True):
-            both.update(known.intersection(some))
-    return {"groups_on_both_sides": len(leaked[0]), "texts_on_both_sides": len(leaked[1])}
+    held_groups: set[str] = set()
+    held_texts: set[bytes] = set()
+    for groups, texts in _groups_and_texts(corpus / "validation"):
+        held_groups.update(groups)
+        held_texts.update(texts)
+    leaked_groups: set[str] = set()
+    leaked_texts: set[bytes] = set()
+    for groups, texts in _groups_and_texts(corpus / "train"):
+        leaked_groups.update(held_groups.intersection(groups))
+        leaked_texts.update(held_texts.intersection(texts))
+    return {"groups_on_both_sides": len(leaked_groups), "texts_on_both_sides": len(leaked_texts)}
 
 
 def _groups_and_texts(side: Path) -> Iterator[tuple[list[str], list[bytes]]]:
