@@ -24,6 +24,7 @@ from tilth.corpus.filters import BatchFunction
 from tilth.corpus.filters.contamination import FOUND as TEST_ITEMS
 from tilth.corpus.filters.contamination import found_items
 from tilth.corpus.formats.text import is_part
+from tilth.corpus.libraries import forget_used, used_libraries
 from tilth.corpus.mark import Deadly, advance, guarded
 from tilth.corpus.records import BATCH_SCHEMA, Dropped, Item, Record, Rejected, to_batches
 from tilth.corpus.rejections import missing_after
@@ -110,7 +111,7 @@ class Account:
     unsupported: files of formats that are not read. examples: a rejected record for each reason. missing: sentences of
     `missing_after`. overflowed: so many records were broken that the rest was not read. samples: the first documents
     dropped for each reason, as [id, start of the text]. cut: parts made of each large text. test_items: numbers of the
-    items of test sets that were found.
+    items of test sets that were found. libraries: versions of those that read the files.
     """
 
     tally: Tally
@@ -121,6 +122,7 @@ class Account:
     examples: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     overflowed: bool = False
+    libraries: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, part: Path) -> "Account":
@@ -187,6 +189,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
     Where the task is run twice at one time, the part of the first that is done stays.
     """
     account = Account(Tally(task.name, len(task.files)))
+    forget_used()
     own = part.with_name(f"{part.name}-{uuid.uuid4().hex}")
     with whole_folder(own) as folder, PartWriter(folder, task.keys_only) as writer:
         items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
@@ -214,6 +217,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
                     writer.add(restore_wholes(batch) if task.keys_only else batch)
         masks = [stage.function() for stage in stages_of(task.settings) if stage.name == "personal"]
         account.mask_samples(masks)
+        account.libraries = used_libraries()
         write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
     try:
         own.rename(part)

@@ -19,6 +19,7 @@ import pyarrow as pa
 from tilth.corpus.clean import cleaner
 from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
 from tilth.corpus.filters import FILTERS, BatchFunction
+from tilth.corpus.libraries import versions_of
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.settings import CorpusSettings
@@ -49,7 +50,9 @@ class Stage:
 
     def to_json(self) -> dict[str, Any]:
         """What a card says of the stage."""
-        return {"name": self.name, "version": self.version, "parameters": self.parameters}
+        told = {"name": self.name, "version": self.version, "parameters": self.parameters}
+        libraries = FILTERS[self.name].libraries if self.name in FILTERS else ()
+        return {**told, "libraries": versions_of(libraries)} if libraries else told
 
 
 def stages_of(settings: CorpusSettings) -> list[Stage]:
