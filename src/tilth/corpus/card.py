@@ -1,7 +1,7 @@
 """The card of a corpus: what is in it, where it is from, and what was left out and why."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,7 +145,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def made_with(card: dict[str, Any]) -> dict[str, str]:
+def made_with(card: Mapping[str, Any]) -> dict[str, str]:
     """Versions of all that the corpus was made with: Tilth, and what reads or judges documents."""
     filters = [stage.get("libraries", {}) for stage in card["stages"]]
     return dict(pair for found in (card["versions"], card.get("libraries", {}), *filters) for pair in found.items())

@@ -54,7 +54,7 @@ def corpus_context(card: Mapping[str, Any], portrait: Mapping[str, Any], title: 
         "settings": settings_groups(dict(card["settings"])),
         "record": [
             ("Fingerprint", card["fingerprint"]),
-            *((f"Made with {k}", v) for k, v in made_with(dict(card)).items()),
+            *((f"Made with {k}", v) for k, v in made_with(card).items()),
         ],
     }
 
