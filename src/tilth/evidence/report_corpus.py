@@ -44,10 +44,11 @@ def corpus_context(card: Mapping[str, Any], portrait: Mapping[str, Any], title: 
         "repeated": card.get("repeated") and "; ".join(told_of_repeated(card["repeated"])),
         "most_repeated": most_repeated(card.get("repeated", {})),
         "personal": list(portrait["personal"].items()),
-        "examples": [
-            {"where": [row["id"], row["host"] or row["source"], f"{human.count(row['characters'])} characters"], **row}
-            for row in portrait["examples"]
+        "topics": [
+            {**topic, "words": ", ".join(topic["words"]), "examples": [_located(row) for row in topic["examples"]]}
+            for topic in portrait["topics"]
         ],
+        "examples": [_located(row) for row in portrait["examples"]],
         "footer": "Made by Tilth from the corpus. Nothing here is loaded from the network.",
         "notes": _notes(card),
         "stages": [(stage["name"], _stage(stage)) for stage in card["stages"]],
@@ -57,6 +58,12 @@ def corpus_context(card: Mapping[str, Any], portrait: Mapping[str, Any], title: 
             *((f"Made with {k}", v) for k, v in made_with(card).items()),
         ],
     }
+
+
+def _located(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with where it is from, as the page lists it."""
+    where = [row["id"], row["host"] or row["source"], f"{human.count(row['characters'])} characters"]
+    return {"where": where, **row}
 
 
 def _lede(card: Mapping[str, Any]) -> str:
