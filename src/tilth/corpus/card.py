@@ -165,7 +165,7 @@ def told_of_joining(found: dict[str, Any]) -> list[str]:
 
 def told_of_repeated(found: dict[str, Any]) -> list[str]:
     """What was taken out because many documents have it, in sentences."""
-    stay = "all but the first of the documents that have it" if found["kept_in"] == "first" else "all documents"
+    stay = "all but the first of the documents that have them" if found["kept_in"] == "first" else "all documents"
     told = [f"from {stay}: {found['documents']:,} documents lost {found['characters']:,} characters"]
     return told + [
         f"{kind} that more than {found[kind]['limit']:,} documents have: {found[kind]['different']:,} different ones, "
