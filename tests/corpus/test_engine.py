@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tilth.corpus import attempts
+from tilth.corpus import attempts, libraries
 from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
 from tilth.corpus.file_task import ACCOUNT, plan_tasks, run_task
@@ -204,6 +205,46 @@ def test_parts_of_changed_files_or_settings_are_not_taken(sources, build, tmp_pa
     after = {path.name for path in (tmp_path / ".out.parts").iterdir() if path.is_dir()}
     assert len(after - before) == 1
     assert build(sources, workers=1, max_rejected=0.1).card["kept"] == 241
+
+
+def test_another_version_of_a_library_makes_anew_what_it_made(sources, build, tmp_path, monkeypatch):
+    for module in ("resiliparse", "phonenumbers"):
+        pytest.importorskip(module)
+    (sources / "page.html").write_text(f"<html><body><p>{text(7000, 200)}</p></body></html>")
+    started: list[list[str]] = []
+
+    def noted(tasks, *rest, **more):
+        started.append([Path(task.files[0].path).name for task in tasks])
+        return run(tasks, *rest, **more)
+
+    def stop(*rest):
+        raise KeyboardInterrupt
+
+    run = build_module.run_in_processes
+    monkeypatch.setattr(build_module, "run_in_processes", noted)
+
+    def build_until_assembled(**settings):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(build_module, "assemble", stop)
+            build(sources, workers=1, max_rejected=0.1, **settings)
+        return started.pop()
+
+    every = [*(f"{number}.jsonl" for number in range(6)), "page.html"]
+    masked = {"filters": {"personal": {"kinds": ["phone"]}}}
+    assert build_until_assembled() == every and build_until_assembled() == []
+    assert build_until_assembled(**masked) == every and build_until_assembled(**masked) == []
+    now = libraries._version
+    for newer, again, again_masked in (("resiliparse", ["page.html"], ["page.html"]), ("phonenumbers", [], every)):
+        with monkeypatch.context() as patched:
+            patched.setattr(libraries, "_version", lambda name, newer=newer: "0.0" if name == newer else now(name))
+            assert build_until_assembled() == again
+            assert build_until_assembled(**masked) == again_masked
+        shutil.rmtree(tmp_path / ".out.parts")
+        assert build_until_assembled() == build_until_assembled(**masked) == every
+    card = build(sources, max_rejected=0.1, **masked).card
+    assert card["libraries"] == {"resiliparse": now("resiliparse")}
+    personal = next(stage for stage in card["stages"] if stage["name"] == "personal")
+    assert personal["libraries"] == {name: now(name) for name in ("phonenumbers", "python-stdnum")}
 
 
 def test_parts_made_with_another_list_are_not_taken(sources, build, tmp_path, monkeypatch):

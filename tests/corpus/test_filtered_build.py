@@ -130,7 +130,8 @@ def test_the_recipe_for_the_web(raw, tmp_path, documents):
     assert card["dropped"]["language"] == 1 and card["dropped"]["near_duplicate"] == 1
     assert sum(card["dropped"].values()) == 4
     assert [stage["name"] for stage in card["stages"]] == [
-        "clean", "language", "lines", "c4", "quality", "personal", "normalise", "measure", "deduplicate", "sketch",
+        "clean", "language", "lines", "c4", "quality", "personal", "normalise", "measure", "deduplicate", "units",
+        "sketch",
     ]  # fmt: skip
     assert card["dropped_samples"]["language"] == [["german", (GERMAN * 3)[:300]]]
     assert "Der Ausschuss trat am ersten Tag" in card_markdown(card)

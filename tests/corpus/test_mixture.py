@@ -70,8 +70,10 @@ def test_a_mixture_is_the_same_every_time_and_on_the_cards(sources, build):
     assert first.card == second.card
     big, small = first.card["mixture"]["sources"]
     assert (small["asked"], small["epochs"], big["asked"]) == (0.75, 2.0, 0.25)
-    share = 0.75 * small["epochs"]  # what 0.75 needs is 3.75 epochs
-    assert small["reached"] < share / 2 and small["reached"] + big["reached"] == pytest.approx(1)
+    # 0.75 would need 3.75 epochs; at two of them, `big` makes up the amount of text.
+    assert small["reached"] == pytest.approx(0.4, abs=0.02) and small["reached"] + big["reached"] == pytest.approx(1)
+    assert big["epochs"] == pytest.approx(0.75, abs=0.02)
+    assert trained(first).total() == pytest.approx(1900, rel=0.03)
     assert [note.partition(" would")[0] for note in first.card["notes"]] == ["mixture: small"]
     assert "| small | 75.0% |" in card_markdown(first.card)
     console = Console(file=StringIO(), width=100)
@@ -92,10 +94,34 @@ def test_a_temperature_flattens_the_sizes():
     assert mixture(2).epochs == pytest.approx([750 / 900, 2.5])
     assert mixture(2).copies[member == 1].tolist().count(2) + mixture(2).copies[member == 1].tolist().count(3) == 100
     assert mixture(1e9).asked == pytest.approx([0.5, 0.5])
-    assert mixture(1e9, max_epochs=4).epochs == pytest.approx([500 / 900, 4.0])
+    assert mixture(1e9, max_epochs=4).epochs == pytest.approx([600 / 900, 4.0])
     more, less = (choose_mixture(["a", "b"], member, sizes, digests, CorpusSettings(mixture=weights)).copies
                   for weights in ({"a": 0.5, "b": 0.5}, {"a": 0.6, "b": 0.4}))  # fmt: skip
     assert (more[member == 0] <= less[member == 0]).all() and (more[member == 1] >= less[member == 1]).all()
+
+
+def test_what_a_capped_source_lacks_goes_to_the_others():
+    sizes = np.array([6000, 3000, 900, 100])
+    member = np.repeat(np.arange(4), sizes // 10)
+    digests = np.random.default_rng(0).integers(0, 256, (1000, 16), np.uint8)
+
+    def mixture(weights: list[float], most: float):
+        settings = CorpusSettings(mixture=dict(zip("abcd", weights, strict=True)), max_epochs=most)
+        return choose_mixture(list("abcd"), member, np.full(1000, 10), digests, settings)
+
+    # Of 10,000: d is capped at 200, then c, whose share of the rest is 3,500 of 9,800, at 1,800; a and b have 8,000.
+    found = mixture([1, 1, 1, 1], 2)
+    assert (found.epochs * sizes).tolist() == pytest.approx([4000, 4000, 1800, 200])
+    assert found.capped == ["c", "d"] and found.short == 0
+    assert [int(found.copies[member == source].sum()) * 10 for source in (2, 3)] == [1800, 200]
+    # b is below its cap at first, and above it once it gets a part of what c and d lack.
+    found = mixture([1, 5, 2, 2], 2)
+    assert (found.epochs * sizes).tolist() == pytest.approx([2000, 6000, 1800, 200])
+    assert found.capped == ["b", "c", "d"] and "share what is missing" in found.note()[0]
+    found = mixture([1, 1, 1, 1], 0.5)
+    assert (found.epochs * sizes).tolist() == pytest.approx([3000, 1500, 450, 50])
+    assert found.short == pytest.approx(0.5) and "50.0% of the training text is missing" in found.note()[0]
+    assert mixture([6, 3, 0.9, 0.1], 1).capped == []
 
 
 def test_sources_of_one_name_are_one(build, tmp_path):

@@ -1,5 +1,6 @@
 """The split gives both sides something, about the share that was asked for, and never the same content."""
 
+import hashlib
 import random
 
 import numpy as np
@@ -7,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tilth.corpus.groups import join_documents
+from tilth.corpus.groups import join_documents, name_groups
 from tilth.corpus.normalise import normalise, normalised
 from tilth.corpus.records import DOCUMENT_SCHEMA
 from tilth.corpus.sketch import band_values, sketcher
@@ -18,7 +19,7 @@ WORDS = [f"w{number}" for number in range(5000)]
 
 
 def names(count, seed=0):
-    return [f"{random.Random(seed * 10**6 + number).getrandbits(64):016x}" for number in range(count)]
+    return np.array([random.Random(seed * 10**6 + number).getrandbits(64) for number in range(count)], np.uint64)
 
 
 def groups_of(texts):
@@ -39,8 +40,8 @@ def test_threshold_ignores_order_and_other_groups():
     groups, sizes = names(4000), np.full(4000, 10)
     held = {group for group, out in zip(groups, choose_split(groups, sizes, 0.1).validation, strict=True) if out}
     assert 300 < len(held) < 500
-    assert held == {group for group in groups if int(group, 16) < 0.1 * 2**64}
-    fewer = groups[:2999:-1] + groups[:2000]
+    assert held == {group for group in groups if group < 0.1 * 2**64}
+    fewer = np.concatenate([groups[:2999:-1], groups[:2000]])
     assert {
         group for group, out in zip(fewer, choose_split(fewer, sizes[:3000], 0.1).validation, strict=True) if out
     } == held & set(fewer)
@@ -57,7 +58,7 @@ def test_few_large_documents_give_about_the_share_of_bytes(seed):
 def test_a_huge_group_does_not_swallow_the_share():
     sizes = np.full(2000, 10)
     groups = names(2000)
-    sizes[int(np.argmin([int(group, 16) for group in groups]))] = 50_000
+    sizes[int(np.argmin(groups))] = 50_000
     split = choose_split(groups, sizes, 0.05)
     assert 0.025 <= sizes[split.validation].sum() / sizes.sum() <= 0.0525
 
@@ -106,7 +107,7 @@ def test_two_of_many_equal_documents_are_held_out_whole():
 
 def test_a_document_with_a_near_copy_is_not_cut():
     groups = names(3)
-    split = choose_split([groups[0], groups[1], groups[1], groups[2]], np.array([10_000, 30_000, 30_000, 10_000]), 0.05)
+    split = choose_split(groups[[0, 1, 1, 2]], np.array([10_000, 30_000, 30_000, 10_000]), 0.05)
     assert sorted(split.ends) == [0, 3]
     assert not split.validation.any()
 
@@ -159,6 +160,19 @@ def test_normalised_text_does_not_depend_on_where_it_is_read_in_spans(monkeypatc
     assert normalised(text) == expected
     monkeypatch.setattr("tilth.corpus.normalise._SPAN", 7)
     assert normalised(text) == expected
+
+
+def test_the_name_of_a_group_is_that_of_its_smallest_digest_in_any_order():
+    digests = np.random.default_rng(0).integers(0, 256, (60, 16), np.uint8)
+    labels = np.arange(60) % 7
+    found = name_groups(labels, digests)
+    for label in range(7):
+        least = min(row.tobytes() for row in digests[labels == label])
+        expected = int(hashlib.blake2b(b"group" + least, digest_size=8).hexdigest(), 16)
+        assert set(found[labels == label].tolist()) == {expected}
+    order = np.random.default_rng(1).permutation(60)
+    assert (name_groups(np.unique(labels[order] + 3, return_inverse=True)[1], digests[order]) == found[order]).all()
+    assert name_groups(labels[:0], digests[:0]).tolist() == []
 
 
 def test_leak_check_finds_a_planted_leak(tmp_path):

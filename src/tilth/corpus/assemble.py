@@ -23,6 +23,7 @@ from tilth.corpus.mixture import Mixture, choose_mixture, is_mixed
 from tilth.corpus.normalise import normalise
 from tilth.corpus.reader import FORMAT, FORMAT_VERSION
 from tilth.corpus.records import DOCUMENT_SCHEMA, fixed_rows
+from tilth.corpus.repeated import take_out_repeated
 from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.corpus.sketch import GROUPS, MAX_BYTES, NEAR, band_values
 from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
@@ -74,10 +75,11 @@ def assemble(
         first = (joined == np.arange(len(joined))) | (keys.column("bytes")[kept] > MAX_BYTES)
         _drop(tallies, "near_duplicate", keys.sources[kept][~first])
         kept[kept] = first
+    if settings.repeated.kinds:
+        parts, keys, kept, facts = _without_repeated(parts, keys, kept, known, tallies, settings, facts)
     sizes = {name: keys.column(name)[kept] for name in SIZES}
     digests = keys.column("digest")[kept]
-    names = [row.tobytes() for row in digests]
-    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(names)), names)
+    groups = name_groups(join_documents(keys.bands(0, GROUPS.bands, kept), len(digests)), digests)
     split = choose_split(groups, sizes["bytes"], settings.validation)
     sources = keys.sources[kept]
     copies = np.ones(len(sources), np.int64)
@@ -160,6 +162,36 @@ class _Keys:
             yield np.concatenate([band_values(batch["sketch"])[:, band] for batch in self._batches])[kept]
 
 
+def _without_repeated(
+    parts: Sequence[Part],
+    keys: _Keys,
+    kept: np.ndarray,
+    known: Sequence[Part],
+    tallies: list[Tally],
+    settings: CorpusSettings,
+    facts: dict[str, Any],
+) -> tuple[list[Part], _Keys, np.ndarray, dict[str, Any]]:
+    """Parts of the kept documents without what many have, their keys, which of them are kept, and facts for the card.
+
+    A document may be the same as another, or as one of `known`, for what it has lost.
+    """
+    folder = parts[0].folder.with_name("edited")
+    edited, left, told, samples = take_out_repeated([part.folder for part in parts], kept, settings, folder)
+    _drop(tallies, "only_repeated", keys.sources[kept][~left])
+    if not left.any():
+        raise TilthError("no document is left: raise repeated.lines or repeated.paragraphs, or lower repeated.left")
+    parts = [Part(folder, part.source) for folder, part in zip(edited, parts, strict=True)]
+    keys = _Keys(parts)
+    first = first_of_each(keys.column("digest"))
+    _drop(tallies, "duplicate", keys.sources[~first])
+    if known:
+        new = ~_known(keys, first, _Keys(known), near=False)
+        _drop(tallies, "known", keys.sources[first][~new])
+        first[first] = new
+    shown = {**facts.get("dropped_samples", {}), **({"only_repeated": samples} if samples else {})}
+    return parts, keys, first, {**facts, "dropped_samples": dict(sorted(shown.items())), "repeated": told}
+
+
 def _known(keys: _Keys, kept: np.ndarray, known: _Keys, near: bool) -> np.ndarray:
     """Which of the kept documents are, or with `near` share a band with, one of `known`: bool (kept documents,)."""
     found = among(keys.column("digest")[kept], known.column("digest"))
@@ -221,7 +253,7 @@ def _mixture_facts(
 
 
 def _split_batches(
-    parts: Sequence[Part], kept: np.ndarray, groups: list[str], split: Split, copies: np.ndarray
+    parts: Sequence[Part], kept: np.ndarray, groups: np.ndarray, split: Split, copies: np.ndarray
 ) -> Iterator[tuple[int, pa.RecordBatch, np.ndarray]]:
     """The source, documents, and which of them are held out. A document that is cut comes as two, in groups of its own.
 
@@ -247,7 +279,7 @@ def _documents(
     keys: pa.RecordBatch,
     chosen: pa.Array,
     places: np.ndarray,
-    groups: list[str],
+    groups: np.ndarray,
     split: Split,
     epoch: int,
 ) -> tuple[pa.RecordBatch, np.ndarray]:
@@ -255,7 +287,9 @@ def _documents(
     documents = texts.filter(chosen)
     for name in SIZES:
         documents = documents.append_column(name, keys[name].filter(chosen))
-    documents = documents.append_column("group", pa.array([groups[place] for place in places.tolist()], pa.string()))
+    documents = documents.append_column(
+        "group", pa.array([f"{group:016x}" for group in groups[places].tolist()], pa.string())
+    )
     held = split.validation[places]
     ends = {index: split.ends[place] for index, place in enumerate(places.tolist()) if place in split.ends}
     if ends:

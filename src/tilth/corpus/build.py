@@ -21,6 +21,7 @@ from tilth.corpus.card import Tally, card_markdown, counts, reasons
 from tilth.corpus.file_task import ACCOUNT, REJECTED, SAMPLES, Account, FileTask, mark_of, plan_tasks, run_task
 from tilth.corpus.filters.contamination import read_evaluation_sets
 from tilth.corpus.formats.text import PART
+from tilth.corpus.libraries import versions_of
 from tilth.corpus.likeness import learn_likeness
 from tilth.corpus.mark import Mark
 from tilth.corpus.mixture import check_mixture
@@ -58,6 +59,7 @@ class _Build:
     samples: dict[str, list[list[str]]] = field(default_factory=dict)
     cut: dict[str, int] = field(default_factory=dict)
     test_items: set[int] = field(default_factory=set)
+    libraries: dict[str, str | None] = field(default_factory=dict)
 
     def add(self, source: int, account: Account) -> None:
         tally = self.tallies[source]
@@ -70,6 +72,7 @@ class _Build:
         self.examples = account.examples | self.examples
         self.cut |= account.cut
         self.test_items.update(account.test_items)
+        self.libraries |= account.libraries
         for reason, documents in account.samples.items():
             kept = self.samples.setdefault(reason, [])
             kept += documents[: SAMPLES - len(kept)]
@@ -190,8 +193,11 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
 
 
 def _is_to_be_made_again(account: Account) -> bool:
-    """What a device or a server did not give it may give now, and how much may be broken may have been changed."""
-    return account.overflowed or account.tally.rejected["unreadable"] > 0
+    """What a device or a server did not give it may give now, how much may be broken may have been changed, and so may
+    the libraries that read it.
+    """
+    other = account.libraries != versions_of(account.libraries)
+    return other or account.overflowed or account.tally.rejected["unreadable"] > 0
 
 
 def _read_known(
@@ -303,6 +309,7 @@ def _told_of_cuts(build: _Build) -> list[str]:
 def _facts(build: _Build, settings: CorpusSettings) -> dict[str, Any]:
     """What the filters tell of the corpus as a whole."""
     facts: dict[str, Any] = {"dropped_samples": dict(sorted(build.samples.items()))}
+    facts["libraries"] = dict(sorted(build.libraries.items()))
     if (parameters := settings.filters.get("contamination")) is not None:
         named = {name: parameters[name] for name in ("paths", "ngram", "fields") if name in parameters}
         facts["contamination"] = read_evaluation_sets(**named).report(build.test_items)

@@ -1,7 +1,7 @@
 """The card of a corpus: what is in it, where it is from, and what was left out and why."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,14 @@ DROPPED = {
     "not_an_article": "a page of a wiki outside its main namespace: talk, templates, help",
     "not_text": "a picture, script or other file of a web crawl that is neither HTML nor plain text",
     "not_wikitext": "a page of a wiki that is data or a program",
+    "only_repeated": "too little is left of it without the lines or paragraphs that many documents have",
     "redirect": "a page of a wiki that only leads to another",
     "too_short": "a docstring below 100 characters",
     "unsupported": "a file of a format that is not read",
 }
+
+
+_UNITS = ("lines", "paragraphs")
 
 
 def drop_reasons() -> dict[str, str]:
@@ -113,6 +117,11 @@ def card_markdown(card: dict[str, Any]) -> str:
         )
     if "near_duplicates" in card:
         lines += ["", "## Near-duplicates", "", *(f"- {said}" for said in told_of_joining(card["near_duplicates"]))]
+    if "repeated" in card:
+        lines += ["", "## Repeated lines and paragraphs", ""]
+        lines += [f"- {said}" for said in told_of_repeated(card["repeated"])]
+        for text, count in most_repeated(card["repeated"]):
+            lines.append(f"  - {count:,} documents: {_cell(' '.join(text.split()))}")
     if "mixture" in card:
         lines += ["", "## Mixture of the training split", "", f"Shares of the {card['mixture']['by']}.", ""]
         lines += ["| source | share asked for | share reached | epochs |", "|---|--:|--:|--:|"]
@@ -131,9 +140,15 @@ def card_markdown(card: dict[str, Any]) -> str:
     if card["notes"]:
         lines += ["", "## Notes", "", *(f"- {note}" for note in card["notes"])]
     stages = ", ".join(f"{stage['name']} {stage['version']}" for stage in card["stages"])
-    versions = ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in made_with(card).items())
     lines += ["", f"Stages: {stages}. Made with {versions}.", ""]
     return "\n".join(lines)
+
+
+def made_with(card: Mapping[str, Any]) -> dict[str, str]:
+    """Versions of all that the corpus was made with: Tilth, and what reads or judges documents."""
+    filters = [stage.get("libraries", {}) for stage in card["stages"]]
+    return dict(pair for found in (card["versions"], card.get("libraries", {}), *filters) for pair in found.items())
 
 
 def told_of_joining(found: dict[str, Any]) -> list[str]:
@@ -146,6 +161,23 @@ def told_of_joining(found: dict[str, Any]) -> list[str]:
         f"{pairs['joined']:,} pairs joined, {pairs['similar']:,} similar, {pairs['both']:,} both, among "
         f"{found['documents']:,} documents: {found['sampled']}",
     ]
+
+
+def told_of_repeated(found: dict[str, Any]) -> list[str]:
+    """What was taken out because many documents have it, in sentences."""
+    stay = "all but the first of the documents that have them" if found["kept_in"] == "first" else "all documents"
+    told = [f"from {stay}: {found['documents']:,} documents lost {found['characters']:,} characters"]
+    return told + [
+        f"{kind} that more than {found[kind]['limit']:,} documents have: {found[kind]['different']:,} different ones, "
+        f"taken out {found[kind]['taken_out']:,} times"
+        for kind in _UNITS
+        if kind in found
+    ]
+
+
+def most_repeated(found: dict[str, Any]) -> list[tuple[str, int]]:
+    """The lines and paragraphs that most documents have, with how many these are."""
+    return [(text, count) for kind in _UNITS for text, count in found.get(kind, {}).get("most", [])]
 
 
 def _cell(text: str) -> str:

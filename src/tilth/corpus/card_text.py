@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tilth.corpus.card import drop_reasons, reasons, told_of_joining
+from tilth.corpus.card import drop_reasons, reasons, told_of_joining, told_of_repeated
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -87,6 +87,8 @@ def _said(card: dict[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "split", f"{card['split_rule']}; asked for: {card['settings']['validation']:.1%} of the bytes"
     if "near_duplicates" in card:
         yield "near-duplicates", told_of_joining(card["near_duplicates"])[0]
+    if "repeated" in card:
+        yield "repeated", "; ".join(told_of_repeated(card["repeated"]))
     for source in card.get("mixture", {}).get("sources", []):
         shares = f"{source['reached']:.1%} of the training text, {source['asked']:.1%} asked for"
         yield "mixture", f"{source['source']}: {shares}, {source['epochs']:.2f} epochs"

@@ -27,15 +27,20 @@ def deduplicator() -> Callable[[pa.RecordBatch], pa.RecordBatch]:
     seen: set[bytes] = set()
 
     def deduplicate(batch: pa.RecordBatch) -> pa.RecordBatch:
-        digests = [digest(text) for text in batch["normalised"].to_pylist()]
+        batch = add_digests(batch)
         drop = []
-        for value in digests:
+        for value in batch["digest"].to_pylist():
             drop.append("duplicate" if value in seen else None)
             seen.add(value)
-        batch = batch.append_column("digest", pa.array(digests, pa.binary(DIGEST_BYTES)))
         return batch.append_column("drop", pa.array(drop, pa.string()))
 
     return deduplicate
+
+
+def add_digests(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the column `digest`. Needs `normalised`."""
+    digests = [digest(text) for text in batch["normalised"].to_pylist()]
+    return batch.append_column("digest", pa.array(digests, pa.binary(DIGEST_BYTES)))
 
 
 def first_of_each(digests: np.ndarray) -> np.ndarray:

@@ -24,12 +24,14 @@ from tilth.corpus.filters import BatchFunction
 from tilth.corpus.filters.contamination import FOUND as TEST_ITEMS
 from tilth.corpus.filters.contamination import found_items
 from tilth.corpus.formats.text import is_part
+from tilth.corpus.libraries import forget_used, used_libraries
 from tilth.corpus.mark import Deadly, advance, guarded
 from tilth.corpus.records import BATCH_SCHEMA, Dropped, Item, Record, Rejected, to_batches
 from tilth.corpus.rejections import missing_after
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sources import File, Source, read_files
 from tilth.corpus.stages import KEY_COLUMNS, stages_of, states_of_files
+from tilth.corpus.units import sorted_units
 from tilth.files import fingerprint, read_json, whole_folder, write_json
 from tilth.urls import is_url
 from tilth.version import __version__
@@ -41,8 +43,9 @@ MOST_FILES = 512
 MOST_BYTES = 64_000_000
 """Files of a source are one task up to so many, or so many bytes as they lie on disk."""
 
-TEXTS, KEYS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "rejected.jsonl", "account.json"
-"""The files of a part. Keys are what documents are compared by; they lie apart, and are read by mapping the file."""
+TEXTS, KEYS, UNITS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "units.arrow", "rejected.jsonl", "account.json"
+"""The files of a part. Keys are what documents are compared by, and units what their lines and paragraphs are; they lie
+apart, and are read by mapping the file. The batches of the three are of the same documents."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Account:
     unsupported: files of formats that are not read. examples: a rejected record for each reason. missing: sentences of
     `missing_after`. overflowed: so many records were broken that the rest was not read. samples: the first documents
     dropped for each reason, as [id, start of the text]. cut: parts made of each large text. test_items: numbers of the
-    items of test sets that were found.
+    items of test sets that were found. libraries: versions of those that read the files.
     """
 
     tally: Tally
@@ -119,6 +122,7 @@ class Account:
     examples: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     overflowed: bool = False
+    libraries: dict[str, str | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, part: Path) -> "Account":
@@ -185,8 +189,9 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
     Where the task is run twice at one time, the part of the first that is done stays.
     """
     account = Account(Tally(task.name, len(task.files)))
+    forget_used()
     own = part.with_name(f"{part.name}-{uuid.uuid4().hex}")
-    with whole_folder(own) as folder, _PartWriter(folder, task.keys_only) as writer:
+    with whole_folder(own) as folder, PartWriter(folder, task.keys_only) as writer:
         items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
@@ -212,6 +217,7 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
                     writer.add(restore_wholes(batch) if task.keys_only else batch)
         masks = [stage.function() for stage in stages_of(task.settings) if stage.name == "personal"]
         account.mask_samples(masks)
+        account.libraries = used_libraries()
         write_json(folder / ACCOUNT, {**vars(account), "tally": vars(account.tally)})
     try:
         own.rename(part)
@@ -248,16 +254,16 @@ def _through(functions: list[BatchFunction], batch: pa.RecordBatch, account: Acc
     return batch
 
 
-class _PartWriter:
+class PartWriter:
     """The files of a part. Each is opened when there is something to write, but for the rejected records."""
 
-    def __init__(self, folder: Path, keys_only: bool) -> None:
+    def __init__(self, folder: Path, keys_only: bool = False) -> None:
         self._folder = folder
-        self._left_out = TEXTS if keys_only else None
+        self._keys_only = keys_only
         self._writers: dict[str, pa.ipc.RecordBatchFileWriter] = {}
         self.rejected = open(folder / REJECTED, "w", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
 
-    def __enter__(self) -> "_PartWriter":
+    def __enter__(self) -> "PartWriter":
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -266,15 +272,18 @@ class _PartWriter:
             writer.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        keys = [column.name for column in KEY_COLUMNS] + ["sketch"]
-        for name, columns, compression in ((TEXTS, BATCH_SCHEMA.names, "lz4"), (KEYS, keys, None)):
-            if name == self._left_out:
-                continue
-            chosen = batch.select(columns)
-            if name not in self._writers:
-                options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
-                self._writers[name] = pa.ipc.new_file(self._folder / name, chosen.schema, options=options)
-            self._writers[name].write_batch(chosen)
+        """Append documents that have passed all stages."""
+        if not self._keys_only:
+            self._write(TEXTS, batch.select(BATCH_SCHEMA.names), "lz4")
+        self._write(KEYS, batch.select([*(column.name for column in KEY_COLUMNS), "sketch"]))
+        if "units" in batch.schema.names:
+            self._write(UNITS, sorted_units(batch["units"]))
+
+    def _write(self, name: str, batch: pa.RecordBatch, compression: str | None = None) -> None:
+        if name not in self._writers:
+            options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+            self._writers[name] = pa.ipc.new_file(self._folder / name, batch.schema, options=options)
+        self._writers[name].write_batch(batch)
 
 
 def read_batches(path: Path) -> Iterator[pa.RecordBatch]:

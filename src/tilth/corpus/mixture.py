@@ -2,9 +2,11 @@
 
 Weights are given per source, or follow from the sizes: `temperature` T gives a source of size s the weight s^(1/T)
 (Devlin's multilingual BERT and Conneau and Lample 2019, "Cross-lingual Language Model Pretraining", 3.1, with 1/T as
-alpha), so that small sources are seen more often than their size says. The amount of text stays what it was as long as
-no source is capped: a source is repeated up to `max_epochs` times, as more repetition teaches little (Muennighoff et
-al. 2023, "Scaling Data-Constrained Language Models").
+alpha), so that small sources are seen more often than their size says. A source is repeated up to `max_epochs` times,
+as more repetition teaches little (Muennighoff et al. 2023, "Scaling Data-Constrained Language Models"). What is missing
+of its share then goes to the sources that are not at their cap, in proportion to their weights, as UniMax does with
+equal ones (Chung et al. 2023, "UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual
+Pretraining", algorithm 1). So the amount of text stays what it was, unless every source is at its cap.
 """
 
 from collections.abc import Sequence
@@ -22,7 +24,8 @@ class Mixture:
     """copies: how often each document of the training split is in it, int64 (documents,).
 
     names: the sources, those of one name being one. asked: the share of each. epochs: how often its text is seen.
-    capped: sources that are seen as often as is allowed, and less than their share asks for.
+    capped: sources that are seen as often as is allowed, and less than their share asks for. short: the share of the
+    amount of text that is missing because all sources are.
     """
 
     copies: np.ndarray
@@ -30,14 +33,20 @@ class Mixture:
     asked: np.ndarray
     epochs: np.ndarray
     capped: list[str]
+    short: float
 
     def note(self) -> list[str]:
         """For the card: which sources fall short of what was asked for."""
         if not self.capped:
             return []
+        missing = (
+            f"{self.short:.1%} of the training text is missing, as the other sources are at their cap too"
+            if self.short
+            else "the other sources share what is missing by their weights"
+        )
         return [
             f"mixture: {', '.join(self.capped)} would have to be repeated more often than max_epochs allows, so that "
-            "the share is smaller than asked for; the text that is missing is not made up from other sources"
+            f"the share is smaller than asked for; {missing}"
         ]
 
 
@@ -75,11 +84,27 @@ def choose_mixture(
     else:
         weights = totals ** (1 / (settings.temperature or 1.0))
     asked = weights / weights.sum()
-    epochs = np.divide(asked * totals.sum(), totals, out=np.zeros(len(names)), where=totals > 0)
-    capped = [name for name, wanted in zip(names, epochs, strict=True) if wanted > settings.max_epochs]
-    epochs = np.minimum(epochs, settings.max_epochs)
+    amounts, capped = _fill(asked, settings.max_epochs * totals, totals.sum())
+    epochs = np.divide(amounts, totals, out=np.zeros(len(names)), where=totals > 0)
     salt = np.uint64(Key(0, 0, "mixture").digest() & (2**64 - 1))
     draws = mix(np.ascontiguousarray(digests).view("<u8")[:, 0] ^ salt) / 2.0**64
     whole = np.floor(epochs)
     copies = whole[member] + (draws < (epochs - whole)[member])
-    return Mixture(copies.astype(np.int64), names, asked, epochs, capped)
+    short = 0.0 if not capped.all() else float(1 - amounts.sum() / totals.sum())
+    told = [name for name, cap in zip(names, capped, strict=True) if cap]
+    return Mixture(copies.astype(np.int64), names, asked, epochs, told, short)
+
+
+def _fill(asked: np.ndarray, caps: np.ndarray, amount: float) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each source makes up `amount`, by the shares `asked`, none above its cap; and which are at theirs.
+
+    float64 and bool (sources,). Each round caps what would overflow and divides the rest anew, so that there are at
+    most as many rounds as sources.
+    """
+    amounts, capped = asked * amount, np.zeros(len(asked), bool)
+    while (over := ~capped & (amounts > caps * (1 + 1e-9))).any():
+        capped |= over
+        free = np.where(capped, 0, asked)
+        rest = max(0.0, amount - caps[capped].sum())
+        amounts = np.where(capped, caps, free * rest / (free.sum() or 1))
+    return amounts, capped

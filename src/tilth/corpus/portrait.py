@@ -10,6 +10,7 @@ from tilth.corpus.languages import languages_of, shares
 from tilth.corpus.readability import reading_ease
 from tilth.corpus.reader import Corpus
 from tilth.corpus.sample import Sampled, sample_corpus
+from tilth.corpus.topics import find_topics
 from tilth.corpus.unigrams import WordCounts, characteristic_words, count_words
 from tilth.key import Key
 
@@ -19,7 +20,7 @@ SAMPLED = 2000
 MOST_READ = 1000
 """English documents that readability is measured on."""
 
-HOSTS, WORDS, SOURCES, EXAMPLES, EXAMPLE_CHARACTERS = 15, 40, 6, 8, 600
+HOSTS, WORDS, SOURCES, EXAMPLES = 15, 40, 6, 8
 _BOUNDS = [digit * 10**power for power in range(12) for digit in (1, 3)]
 """Of lengths in characters."""
 
@@ -34,6 +35,7 @@ def portrait(corpus: Corpus, seed: int = 0) -> dict[str, Any]:
     `language` is not installed. lengths: [from, below, documents] by characters.
     readability: percentiles of `reading_ease` of English documents, None without any. vocabulary: see `heaps`. words:
     the most frequent, with their counts. characteristic_words: of each of the largest sources against all others.
+    topics: see `find_topics`.
     hosts: documents by host of their address. personal: masked numbers, addresses and so on by kind, of the sample.
     examples: documents. Raises: TilthError when the corpus is damaged.
     """
@@ -52,11 +54,12 @@ def portrait(corpus: Corpus, seed: int = 0) -> dict[str, Any]:
         "vocabulary": heaps(counted),
         "words": _frequent(counted),
         "characteristic_words": _of_sources(documents),
+        "topics": find_topics(documents, counted, seed),
         "hosts": [list(pair) for pair in hosts.most_common(HOSTS)],
         "hosts_in_all": len(hosts),
         "with_host": hosts.total(),
         "personal": dict(sum((_personal(document) for document in documents), Counter()).most_common()),
-        "examples": [_example(document) for document in documents[:EXAMPLES]],
+        "examples": [document.shown() for document in documents[:EXAMPLES]],
     }
 
 
@@ -130,13 +133,3 @@ def _personal(document: Sampled) -> Counter[str]:
     if not isinstance(said, dict):
         return Counter()
     return Counter({str(kind): count for kind, count in said.items() if isinstance(count, int)})
-
-
-def _example(document: Sampled) -> dict[str, Any]:
-    return {
-        "id": document.id,
-        "source": document.source,
-        "host": document.host,
-        "characters": document.characters,
-        "text": document.text[:EXAMPLE_CHARACTERS],
-    }

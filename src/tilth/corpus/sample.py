@@ -21,6 +21,9 @@ ROW_GROUPS = 100
 """Row groups (8 MB of text each) that a sample is drawn from: all of a corpus below 800 MB."""
 
 
+SHOWN_CHARACTERS = 600
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """A document of a sample. text: an excerpt, where the whole has more than `EXCERPT` of its `characters`."""
@@ -30,6 +33,16 @@ class Sampled:
     characters: int
     source: str
     metadata: dict[str, Any]
+
+    def shown(self) -> dict[str, Any]:
+        """What a page shows of the document."""
+        return {
+            "id": self.id,
+            "source": self.source,
+            "host": self.host,
+            "characters": self.characters,
+            "text": self.text[:SHOWN_CHARACTERS],
+        }
 
     @property
     def host(self) -> str | None:

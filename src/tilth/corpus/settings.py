@@ -17,6 +17,31 @@ TRANSPORT = {"base_url", "connections", "pause"}
 """Settings that say where files are and how they get here. They are not on a card: they change nothing in a corpus."""
 
 
+class Repeated(Settings):
+    """Lines and paragraphs that several documents have, and what becomes of them."""
+
+    lines: int | None = Field(default=None, ge=1, description="take out lines that more than so many documents have")
+    paragraphs: int | None = Field(
+        default=None, ge=1, description="take out paragraphs that more than so many documents have"
+    )
+    keep: Literal["first", "none"] = Field(
+        default="first", description="whether they stay in the first document that has them"
+    )
+    characters: int = Field(default=20, ge=1, description="how long a line or paragraph is at least that is taken out")
+    left: int = Field(
+        default=200, ge=1, description="characters without which a document is dropped after it has lost some"
+    )
+
+    @property
+    def kinds(self) -> list[str]:
+        """What is taken out: `lines`, `paragraphs`, both or none."""
+        return [kind for kind in ("lines", "paragraphs") if getattr(self, kind) is not None]
+
+    def idle(self) -> dict[str, str]:
+        """How it is taken out, where nothing is."""
+        return {} if self.kinds else dict.fromkeys(("keep", "characters", "left"), "lines")
+
+
 class CorpusSettings(Settings):
     """Settings of `tilth corpus build`."""
 
@@ -33,6 +58,9 @@ class CorpusSettings(Settings):
     )
     near_duplicates: Literal["keep", "drop"] = Field(
         default="keep", description="of documents that share most of their text, keep all or only the first"
+    )
+    repeated: Repeated = Field(
+        default=Repeated(), description="lines and paragraphs to take out as many documents have them"
     )
     known: list[str] = Field(
         default=[],

@@ -1,7 +1,7 @@
 """Train and validation: which groups are held out, and proof that nothing is on both sides."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,10 +34,10 @@ class Split:
     ends: dict[int, int] = field(default_factory=dict)
 
 
-def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split:
+def choose_split(groups: np.ndarray, sizes: np.ndarray, share: float) -> Split:
     """Hold out about `share` of the bytes in whole groups.
 
-    groups: the group of each document, a hexadecimal hash. sizes: bytes of each document.
+    groups: the group of each document, a hash: uint64 (documents,). sizes: bytes of each document.
 
     From 1,000 groups on, those are held out whose hash, as a fraction, is below `share`: a document stays on its side
     when others come or go. With fewer, or where a huge group makes that miss the share by half, groups are taken
@@ -55,13 +55,13 @@ def choose_split(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spli
     return split
 
 
-def _whole_groups(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split:
-    names, member = np.unique(np.asarray(groups), return_inverse=True)  # sorted, so in the order of the hashes
+def _whole_groups(groups: np.ndarray, sizes: np.ndarray, share: float) -> Split:
+    names, member = np.unique(groups, return_inverse=True)  # sorted, so in the order of the hashes
     group_sizes = np.bincount(member, weights=sizes)
     total = group_sizes.sum()
     wanted = share * total
     if len(names) >= MIN_GROUPS:
-        held = np.array([int(name, 16) / 16 ** len(name) < share for name in names])
+        held = names / 2.0**64 < share
         if 0.5 * wanted <= group_sizes[held].sum() <= 1.5 * wanted:
             return Split(held[member], "groups whose hash is below the share")
     held = np.zeros(len(names), bool)
@@ -86,9 +86,9 @@ def _whole_groups(groups: Sequence[str], sizes: np.ndarray, share: float) -> Spl
     return Split(held[member], rule + ", and the end of the largest document", {largest: max(1, end)})
 
 
-def _several_documents(groups: Sequence[str], sizes: np.ndarray, share: float) -> Split | None:
+def _several_documents(groups: np.ndarray, sizes: np.ndarray, share: float) -> Split | None:
     """A split with at least two documents held out, or None where there are no two that can be spared."""
-    _, member, members = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    _, member, members = np.unique(groups, return_inverse=True, return_counts=True)
     group_sizes = np.bincount(member, weights=sizes)
     wanted = share * group_sizes.sum()
     smallest = np.argsort(group_sizes, kind="stable")
@@ -126,18 +126,27 @@ def cut_text(text: str, share: float) -> tuple[str, str]:
 
 
 def check_leaks(corpus: Path) -> dict[str, int]:
-    """Read both sides of a written corpus back, and count groups and normalised texts that are on both."""
-    groups: dict[str, set[str]] = {}
-    texts: dict[str, set[bytes]] = {}
-    for side in ("train", "validation"):
-        groups[side], texts[side] = set(), set()
-        for path in sorted((corpus / side).glob("*.parquet")):
-            with parquet.ParquetFile(path) as file:
-                for index in range(file.num_row_groups):
-                    table = file.read_row_group(index, columns=["group", "text"])
-                    groups[side].update(table["group"].to_pylist())
-                    texts[side].update(digest(normalised(text)) for text in table["text"].to_pylist())
-    return {
-        "groups_on_both_sides": len(groups["train"] & groups["validation"]),
-        "texts_on_both_sides": len(texts["train"] & texts["validation"]),
-    }
+    """Read both sides of a written corpus back, and count groups and normalised texts that are on both.
+
+    In memory are those of the validation side.
+    """
+    held_groups: set[str] = set()
+    held_texts: set[bytes] = set()
+    for groups, texts in _groups_and_texts(corpus / "validation"):
+        held_groups.update(groups)
+        held_texts.update(texts)
+    leaked_groups: set[str] = set()
+    leaked_texts: set[bytes] = set()
+    for groups, texts in _groups_and_texts(corpus / "train"):
+        leaked_groups.update(held_groups.intersection(groups))
+        leaked_texts.update(held_texts.intersection(texts))
+    return {"groups_on_both_sides": len(leaked_groups), "texts_on_both_sides": len(leaked_texts)}
+
+
+def _groups_and_texts(side: Path) -> Iterator[tuple[list[str], list[bytes]]]:
+    """The groups of the documents of each row group, and the digests of their texts."""
+    for path in sorted(side.glob("*.parquet")):
+        with parquet.ParquetFile(path) as file:
+            for index in range(file.num_row_groups):
+                table = file.read_row_group(index, columns=["group", "text"], use_threads=False)
+                yield table["group"].to_pylist(), [digest(normalised(text)) for text in table["text"].to_pylist()]

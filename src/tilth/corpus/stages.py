@@ -3,7 +3,7 @@
 A stage is a plain function of a batch, with no engine behind it: `make(**parameters)` gives a function from
 `pyarrow.RecordBatch` to `pyarrow.RecordBatch`, which may add columns, and takes a record out by writing the reason into
 the column `drop`. A batch starts with the columns of `BATCH_SCHEMA` and ends with those of `KEY_COLUMNS` and `sketch`
-as well.
+as well, and `units` where repeated ones are to be taken out.
 """
 
 import functools
@@ -19,10 +19,12 @@ import pyarrow as pa
 from tilth.corpus.clean import cleaner
 from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
 from tilth.corpus.filters import FILTERS, BatchFunction
+from tilth.corpus.libraries import versions_of
 from tilth.corpus.measure import SIZES, measure
 from tilth.corpus.normalise import normalise
 from tilth.corpus.settings import CorpusSettings
 from tilth.corpus.sketch import sketcher
+from tilth.corpus.units import unit_hasher
 from tilth.errors import UsageError
 
 KEY_COLUMNS = (*(pa.field(name, pa.int64()) for name in SIZES), pa.field("digest", pa.binary(DIGEST_BYTES)))
@@ -48,11 +50,14 @@ class Stage:
 
     def to_json(self) -> dict[str, Any]:
         """What a card says of the stage."""
-        return {"name": self.name, "version": self.version, "parameters": self.parameters}
+        told = {"name": self.name, "version": self.version, "parameters": self.parameters}
+        libraries = FILTERS[self.name].libraries if self.name in FILTERS else ()
+        return {**told, "libraries": versions_of(libraries)} if libraries else told
 
 
 def stages_of(settings: CorpusSettings) -> list[Stage]:
     """The stages of a build, in order."""
+    units = {"kinds": settings.repeated.kinds, "least": settings.repeated.characters}
     return [
         Stage("clean", 1, cleaner, {"unicode_form": "NFC"}),
         *(
@@ -63,6 +68,7 @@ def stages_of(settings: CorpusSettings) -> list[Stage]:
         Stage("normalise", 1, lambda: normalise),
         Stage("measure", 1, lambda: measure),
         Stage("deduplicate", 1, deduplicator),
+        *([Stage("units", 1, unit_hasher, units)] if units["kinds"] else []),
         Stage("sketch", 2, sketcher, {"shingle": SHINGLE, "near": settings.near_duplicates == "drop"}),
     ]
 

@@ -26,7 +26,7 @@ class SplitWriter:
         self._writer: parquet.ParquetWriter | None = None
         self._hash = hashlib.sha256()
         self._lengths: list[np.ndarray] = []
-        self._groups: set[str] = set()
+        self._groups: list[np.ndarray] = []
         self._bytes = self._words = 0
         self.paths: list[Path] = []
 
@@ -38,7 +38,7 @@ class SplitWriter:
             for part in (name.encode(), text.encode()):
                 self._hash.update(len(part).to_bytes(8, "little") + part)
         self._lengths.append(batch["characters"].to_numpy())
-        self._groups.update(batch["group"].to_pylist())
+        self._groups.append(_group_numbers(batch["group"].to_pylist()))
         size, _, words = (int(batch[name].to_numpy().sum()) for name in SIZES)
         self._bytes += size
         self._words += words
@@ -77,7 +77,7 @@ class SplitWriter:
         picked = np.percentile(lengths, percentiles, method="inverted_cdf").tolist() if len(lengths) else []
         return {
             "documents": len(lengths),
-            "groups": len(self._groups),
+            "groups": len(np.unique(np.concatenate(self._groups))) if self._groups else 0,
             "bytes": self._bytes,
             "characters": int(lengths.sum()),
             "words": self._words,
@@ -86,3 +86,9 @@ class SplitWriter:
             },
             "fingerprint": self._hash.hexdigest()[:16],
         }
+
+
+def _group_numbers(groups: list[str]) -> np.ndarray:
+    """A number of 8 bytes for each name of a group, to count them by: uint64 (documents,)."""
+    hashed = (hashlib.blake2b(group.encode(), digest_size=8).digest() for group in groups)
+    return np.frombuffer(b"".join(hashed), np.uint64)

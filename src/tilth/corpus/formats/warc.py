@@ -12,9 +12,9 @@ from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.formats.framing import ARC, WARC, Frame, Layout, read_frames
 from tilth.corpus.formats.html import MAX_BYTES, PageProblem, page_text
+from tilth.corpus.libraries import use_library
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
-from tilth.errors import import_extra
 
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
 _ARC_HEADER = re.compile(rb"(.+?) (\S+) (\d{14}) (\S+)(?: .*)? \d+\r?\n", re.DOTALL)
@@ -34,7 +34,7 @@ def read_arc(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
 
 
 def _read(stream: Stream, source: str, reading: Reading, layout: Layout) -> Iterator[Item]:
-    crawl = import_extra("fastwarc.warc", "web")
+    crawl = use_library("fastwarc.warc", "web")
     for found in read_frames(stream, source, layout):
         if isinstance(found, Rejected):
             yield found

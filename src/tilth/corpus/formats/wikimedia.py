@@ -17,10 +17,10 @@ from tilth.corpus.formats.html import MAX_BYTES
 from tilth.corpus.formats.jsonl import MAX_RECORD
 from tilth.corpus.formats.lines import excerpt, read_lines
 from tilth.corpus.formats.mediawiki import is_disambiguation
+from tilth.corpus.libraries import use_library
 from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
-from tilth.errors import import_extra
 
 MAX_DEPTH = 400
 """Tags open at once past which a page is rejected: rendered articles are below 100."""
@@ -128,11 +128,11 @@ def _rendered(html: str) -> str:
         depth = max(0, depth - 1) if match[1] else depth + (not match[0].endswith("/>"))
         if depth > MAX_DEPTH:
             raise _Bad("too_deep", f"tags are nested deeper than {MAX_DEPTH}")
-    tree = import_extra("resiliparse.parse.html", "html").HTMLTree.parse(html)
+    tree = use_library("resiliparse.parse.html", "html").HTMLTree.parse(html)
     for node in tree.document.query_selector_all(_NO_PROSE) if tree.document else ():
         if node.parent is not None:
             node.parent.remove_child(node)
-    extract = import_extra("resiliparse.extract.html2text", "html").extract_plain_text
+    extract = use_library("resiliparse.extract.html2text", "html").extract_plain_text
     return extract(tree, main_content=False, alt_texts=False, list_bullets=False)
 
 
