@@ -170,6 +170,7 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
         if task.id not in accounts:
             shutil.rmtree(parts / task.id, ignore_errors=True)
     left = [task for task in tasks if task.id not in accounts]
+    left.sort(key=lambda task: -task.size.bit_length())  # no large one is begun last, when others have nothing to do
     read = sum(task.size for task in tasks if task.id in accounts)
     kept = sum(account.tally.kept for account in accounts.values())
     with progress_bar("Reading", sum(task.size for task in tasks), "bytes", progress) as update:
