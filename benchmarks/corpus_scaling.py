@@ -1,9 +1,9 @@
-"""How a build of a corpus scales: two workers against one, in processes and on Ray, and memory by the size of the input.
+"""How a build of a corpus scales: two workers against one, in processes and on Ray, and its memory.
 
-The input is real web pages, repeated. For speed, each copy has a fifth of the words of every longer run of text moved to
-other places in it, so that all copies are documents of their own and have to be compared, split and written; for memory
-pages are repeated as they are, under ids of their own. Runs alternate. Bound: what two workers can reach over one by
-Amdahl's law, with the processor time of the driver as the part that is not shared; unlike wall time it does not suffer
+The input is real web pages, repeated. For speed, each copy has a fifth of the words of every longer run of text moved
+to other places in it, so that all copies are documents of their own and have to be compared, split and written; for
+memory pages are repeated as they are, under ids of their own. Runs alternate. Bound: what two workers can reach over one
+by Amdahl's law, with the processor time of the driver as the part that is not shared; unlike wall time it suffers little
 from what else the machine is doing.
 
     python benchmarks/corpus_scaling.py ../shared/data/web/pages [--megabytes 1500] [--repeats 3]
@@ -39,7 +39,7 @@ HERTZ, PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 @dataclass
 class Usage:
-    """Of one process: what it is, processor seconds, and bytes of memory over time as (seconds since the start, bytes)."""
+    """Of one process: what it is, processor seconds, and memory as (seconds since the start, bytes)."""
 
     role: str
     seconds: float = 0.0
@@ -118,7 +118,8 @@ def build(sources: Path, out: Path, arguments: list[str], root: int | None = Non
             while not done.wait(0.1):
                 for pid, role, seconds, memory in _processes(process.pid, root):
                     usage = usages.setdefault(pid, Usage(role))
-                    usage.role = role
+                    if role == "worker":  # one of Ray's takes other names before and after
+                        usage.role = role
                     before.setdefault(pid, seconds if pid == root else 0.0)
                     usage.seconds = seconds - before[pid]
                     usage.memory.append((time.perf_counter() - start, memory))
@@ -198,7 +199,7 @@ def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repe
     cards = [each.card for several in runs.values() for each in several]
     if any(card != cards[0] for card in cards):
         sys.exit("the corpora differ")
-    lines = ["| runner | workers | wall seconds (least to most) | MB of HTML/s | driver, processor s | workers, processor s |"]
+    lines = ["| runner | workers | wall seconds (least to most) | MB/s | driver, processor s | workers, processor s |"]
     lines.append("|---|--:|--:|--:|--:|--:|")
     middle = {}
     for (runner, workers), several in runs.items():
@@ -206,9 +207,15 @@ def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repe
         wall = statistics.median(walls)
         used = [statistics.median(each.seconds(role) for each in several) for role in ("driver", "worker")]
         middle[runner, workers] = wall, *used
-        figures = f"{wall:.1f} ({min(walls):.1f} to {max(walls):.1f}) | {size / wall:.1f} | {used[0]:.1f} | {used[1]:.1f}"
+        figures = (
+            f"{wall:.1f} ({min(walls):.1f} to {max(walls):.1f}) | {size / wall:.1f} | {used[0]:.1f} | {used[1]:.1f}"
+        )
         lines.append(f"| {runner} | {workers} | {figures} |")
-    lines += ["", "| runner | 2 workers over 1, by the clock | driver's share of the processor time | bound |", "|---|--:|--:|--:|"]
+    lines += [
+        "",
+        "| runner | 2 workers over 1, by the clock | driver's share of the processor time | bound |",
+        "|---|--:|--:|--:|",
+    ]
     for runner in ("processes", "ray"):
         (one, driver, work), (two, *_) = middle[runner, 1], middle[runner, 2]
         bound = (driver + work) / (driver + work / 2)
@@ -219,7 +226,7 @@ def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repe
 
 
 def memory(pages: list[tuple[str, bytes]], folder: Path, megabytes: float) -> tuple[str, list[str]]:
-    """What to know of the run, and its table: the most memory of any worker, and of the driver, by tenths of the time."""
+    """What to know of the run, and its table: most memory of any worker, and of the driver, by tenths of the time."""
     sources = folder / "sources"
     sources.mkdir()
     size = write_copies(pages, sources, megabytes, changed=False)
