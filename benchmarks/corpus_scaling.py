@@ -2,9 +2,9 @@
 
 The input is real web pages, repeated. For speed, each copy has a fifth of the words of every longer run of text moved
 to other places in it, so that all copies are documents of their own and have to be compared, split and written; for
-memory pages are repeated as they are, under ids of their own. Runs alternate. Bound: what two workers can reach over one
-by Amdahl's law, with the processor time of the driver as the part that is not shared; unlike wall time it suffers little
-from what else the machine is doing.
+memory pages are repeated as they are, under ids of their own. Runs alternate. Bound: what two workers can reach over
+one by Amdahl's law, with the processor time of the driver as the part that is not shared; unlike wall time it suffers
+little from what else the machine is doing.
 
     python benchmarks/corpus_scaling.py ../shared/data/web/pages [--megabytes 1500] [--repeats 3]
     python benchmarks/corpus_scaling.py ../shared/data/web/pages --memory 10000
