@@ -4,7 +4,7 @@ The input is real web pages, repeated. For speed, each copy has a fifth of the w
 to other places in it, so that all copies are documents of their own and have to be compared, split and written; for
 memory pages are repeated as they are, under ids of their own. Runs alternate. Bound: what two workers can reach over
 one by Amdahl's law, with the processor time of the driver as the part that is not shared; unlike wall time it suffers
-little from what else the machine is doing.
+little from what else the machine is doing. Two builds at once show what two processes get of the machine at all.
 
     python benchmarks/corpus_scaling.py ../shared/data/web/pages [--megabytes 1500] [--repeats 3]
     python benchmarks/corpus_scaling.py ../shared/data/web/pages --memory 10000
@@ -25,6 +25,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +116,7 @@ def build(sources: Path, out: Path, arguments: list[str], root: int | None = Non
         done = threading.Event()
 
         def watch() -> None:
-            while not done.wait(0.1):
+            while not done.wait(0.25):
                 for pid, role, seconds, memory in _processes(process.pid, root):
                     usage = usages.setdefault(pid, Usage(role))
                     if role == "worker":  # one of Ray's takes other names before and after
@@ -186,16 +187,27 @@ def run(sources: Path, out: Path, runner: str, workers: int) -> Run:
         return build(sources, out, ["--on", "auto", "--overwrite"], root)
 
 
+def two_at_once(sources: Path, folder: Path) -> float:
+    """Seconds that two builds with one worker each take together: what the machine itself gives."""
+    start = time.perf_counter()
+    outs = (folder / "first", folder / "second")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda out: run(sources, out, "processes", 1), outs))
+    return time.perf_counter() - start
+
+
 def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repeats: int) -> tuple[str, list[str]]:
     """What to know of the run, and its table."""
     sources = folder / "sources"
     sources.mkdir()
     size = write_copies(pages, sources, megabytes, changed=True)
     runs: dict[tuple[str, int], list[Run]] = {}
+    apart: list[float] = []
     for _ in range(repeats):
         for runner in ("processes", "ray"):
             for workers in (1, 2):
                 runs.setdefault((runner, workers), []).append(run(sources, folder / "out", runner, workers))
+        apart.append(two_at_once(sources, folder))
     cards = [each.card for several in runs.values() for each in several]
     if any(card != cards[0] for card in cards):
         sys.exit("the corpora differ")
@@ -220,6 +232,8 @@ def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repe
         (one, driver, work), (two, *_) = middle[runner, 1], middle[runner, 2]
         bound = (driver + work) / (driver + work / 2)
         lines.append(f"| {runner} | {one / two:.2f} | {driver / (driver + work):.1%} | {bound:.2f} |")
+    both = 2 * middle["processes", 1][0] / statistics.median(apart)
+    lines.append(f"| two builds at once, which share nothing | {both:.2f} | | |")
     kept = f"{cards[0]['kept']:,} of {cards[0]['in']:,} documents kept"
     load = " ".join(f"{value:.1f}" for value in os.getloadavg())
     return f"{size:,.0f} MB of HTML, {kept}, {repeats} runs of each; load average at the end {load}.", lines
