@@ -145,7 +145,7 @@ def _processes(driver: int, root: int | None) -> Iterator[tuple[int, str, float,
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             children[int((path / "stat").read_text().rpartition(")")[2].split()[1])].append(int(path.name))
-    waiting = [driver] + [root] * (root is not None)
+    waiting = [driver] if root is None else [driver, root]
     while waiting:
         pid = waiting.pop()
         waiting += children[pid]
@@ -235,8 +235,11 @@ def scaling(pages: list[tuple[str, bytes]], folder: Path, megabytes: float, repe
     both = 2 * middle["processes", 1][0] / statistics.median(apart)
     lines.append(f"| two builds at once, which share nothing | {both:.2f} | | |")
     kept = f"{cards[0]['kept']:,} of {cards[0]['in']:,} documents kept"
-    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
-    return f"{size:,.0f} MB of HTML, {kept}, {repeats} runs of each; load average at the end {load}.", lines
+    return f"{size:,.0f} MB of HTML, {kept}, {repeats} runs of each{_load()}.", lines
+
+
+def _load() -> str:
+    return "; load average at the end " + " ".join(f"{value:.1f}" for value in os.getloadavg())
 
 
 def memory(pages: list[tuple[str, bytes]], folder: Path, megabytes: float) -> tuple[str, list[str]]:
@@ -260,7 +263,7 @@ def memory(pages: list[tuple[str, bytes]], folder: Path, megabytes: float) -> tu
             most.append(f"{max(seen) / 1e6:,.0f}" if seen else "")
         lines.append(f"| {last / 60:.1f} | {' | '.join(most)} |")
     kept = f"{done.card['kept']:,} of {done.card['in']:,} documents kept"
-    return f"{size:,.0f} MB of HTML, {kept}, 2 workers, {done.wall:,.0f} seconds.", lines
+    return f"{size:,.0f} MB of HTML, {kept}, 2 workers, {done.wall:,.0f} seconds{_load()}.", lines
 
 
 def main() -> None:
