@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import socket
 import statistics
 import subprocess
 import sys
@@ -164,7 +165,9 @@ def ray_cluster(workers: int) -> Iterator[int]:
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={workers}"]
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "w+b") as log:
-        command = [*ray, "--include-dashboard=false", f"--temp-dir={folder}", "--port=6479"]
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]  # of our own: a fixed one may lead to another's cluster
+        command = [*ray, "--include-dashboard=false", f"--temp-dir={folder}", f"--port={port}"]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet)
         try:
             deadline = time.monotonic() + 60
@@ -172,7 +175,7 @@ def ray_cluster(workers: int) -> Iterator[int]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"Ray did not start:\n{Path(folder, 'log').read_text()}")
                 time.sleep(0.1)
-            os.environ["RAY_ADDRESS"] = "127.0.0.1:6479"
+            os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
             yield process.pid
         finally:
             os.environ.pop("RAY_ADDRESS", None)
