@@ -1,10 +1,11 @@
 import contextlib
 import io
+import json
 import re
 
 import pytest
 
-from tilth.progress import progress_bar, progress_line
+from tilth.progress import progress_bar, progress_events, progress_line
 
 
 class Terminal(io.StringIO):
@@ -44,6 +45,27 @@ def test_what_is_no_terminal_gets_no_bar():
     with contextlib.redirect_stderr(stream), progress_bar("Reading", 200, "rows") as update:
         update(100, loss="3.21")
     assert stream.getvalue() == ""
+
+
+def test_counts_by_reason_are_shown_with_the_most_frequent(terminal):
+    with contextlib.redirect_stderr(terminal), progress_bar("Reading", 200, "bytes") as update:
+        update(100, kept=1234, dropped={"empty": 3, "duplicate": 1000}, rejected={})
+    assert "kept 1,234  dropped 1,003 (1,000 duplicate)" in terminal.getvalue()
+    assert "rejected" not in terminal.getvalue()
+
+
+def test_events_are_lines_of_json_for_what_is_no_terminal(monkeypatch):
+    monkeypatch.setattr("tilth.progress._EVENT_SECONDS", 0.0)
+    stream = io.StringIO()
+    with contextlib.redirect_stderr(stream), progress_events(), progress_bar("Reading", 200, "bytes") as update:
+        update(50)
+        update(200, kept=12, dropped={"empty": 3})
+    first, last = map(json.loads, stream.getvalue().splitlines())
+    assert (first["event"], first["stage"], first["done"], first["total"]) == ("progress", "Reading", 50, 200)
+    assert (last["done"], last["kept"], last["dropped"]) == (200, 12, {"empty": 3})
+    with contextlib.redirect_stderr(stream), progress_bar("Reading", 200, "bytes") as update:
+        update(200)
+    assert len(stream.getvalue().splitlines()) == 2
 
 
 def line(width: int, left: float | None = 2349.0, **changes) -> str:

@@ -20,6 +20,7 @@ from typer.core import TyperCommand
 import tilth
 from tilth import render
 from tilth.errors import Terminated, TilthError, UsageError
+from tilth.progress import progress_events
 from tilth.shell import Verbs
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def corpus_build(
     flags = {"validation": validation, "max_rejected": max_rejected, "text_column": text_column}
     given = [f"{name}={value}" for name, value in flags.items() if value is not None]
     overrides = [text for text in sources if _is_override(text)]
-    with _working():
+    with _working(), progress_events() if as_json else contextlib.nullcontext():
         card = tilth.corpus_build(
             [text for text in sources if text not in overrides],
             out,

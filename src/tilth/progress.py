@@ -1,9 +1,11 @@
 """One progress bar for all long work: percent, rate, time left, and a few live figures, on one line of any terminal."""
 
 import contextlib
+import json
 import sys
+import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -19,15 +21,52 @@ def announce(text: str, shown: bool = True) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+_events = False
+_EVENT_SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def progress_events() -> Iterator[None]:
+    """Inside the block, what would be shown on a terminal is told to other readers of standard error as JSON lines.
+
+    One a second at most, and one at the end: `event` ("progress"), `stage`, `done`, `total` (or null), `unit`,
+    `seconds` since the stage began, and the figures under their own names.
+    """
+    global _events
+    before, _events = _events, True
+    try:
+        yield
+    finally:
+        _events = before
+
+
+def _event_writer(stage: str, total: float | None, unit: str) -> Update:
+    begin = told = time.monotonic()
+
+    def update(done: float, **figures: Any) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if now - told >= _EVENT_SECONDS or done == total:
+            told = now
+            event = {"event": "progress", "stage": stage, "done": done, "total": total, "unit": unit}
+            announce(json.dumps({**event, "seconds": round(now - begin, 1), **figures}))
+
+    return update
+
+
 @contextlib.contextmanager
 def progress_bar(description: str, total: float | None, unit: str, shown: bool = True) -> Iterator[Update]:
     """Show a bar on standard error while the block runs.
 
     total: how much there is to do in `unit`, or None when unknown. shown: False hides the bar; it is also hidden where
     standard error is not a terminal. The rate is shown from one `unit` a second.
-    Yields `update(done, **figures)`: the amount done so far, and figures to show beside the bar, as strings, the most
-    wanted first. Where the terminal is too narrow for all, the bar shrinks, then what is least needed is left out.
+    Yields `update(done, **figures)`: the amount done so far, and figures to show beside the bar, the most wanted first:
+    strings, counts, or counts by reason. Where the terminal is too narrow for all, the bar shrinks, then what is least
+    needed is left out.
     """
+    if shown and _events and not sys.stderr.isatty():
+        yield _event_writer(description, total, unit)
+        return
     if not (shown and sys.stderr.isatty()):
         yield lambda done, **figures: None
         return
@@ -48,15 +87,15 @@ def progress_bar(description: str, total: float | None, unit: str, shown: bool =
                 task.percentage / 100 if total else None,
                 task.elapsed,
                 task.time_remaining if total and not task.finished else None,
-                f"{speed:,.0f} {unit}/s" if speed >= 1 else "",
-                task.fields["figures"],
+                _rate(speed, unit),
+                {name: text for name, value in task.fields["figures"].items() if (text := _text(value))},
                 console.width,
             )
 
     with Progress(Line(), console=console) as progress:
         task = progress.add_task(description, total=total, figures={})
 
-        def update(done: float, **figures: str) -> None:
+        def update(done: float, **figures: Any) -> None:
             progress.update(task, completed=done, figures=figures)
 
         yield update
@@ -101,6 +140,20 @@ def progress_line(
     for text in texts[1:]:
         line.append(f"  {text}")
     return line
+
+
+def _text(figure: Any) -> str:
+    """How a figure is shown; of no reasons, not at all."""
+    if isinstance(figure, dict):
+        most = max(figure, key=lambda reason: (figure[reason], reason), default="")
+        return f"{sum(figure.values()):,} ({figure[most]:,} {most})" if figure else ""
+    return f"{figure:,}" if isinstance(figure, int) else figure
+
+
+def _rate(speed: float, unit: str) -> str:
+    if unit == "bytes":
+        return f"{speed / 1e6:,.1f} MB/s" if speed >= 1e5 else ""
+    return f"{speed:,.0f} {unit}/s" if speed >= 1 else ""
 
 
 def _clock(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """A built corpus: de-duplicated, complete, the same bytes every time, and read back as written."""
 
 import gzip
+import hashlib
 import json
 import random
 from io import StringIO
@@ -137,6 +138,18 @@ def test_parts_and_row_groups_keep_the_order(tmp_path, build, monkeypatch):
     assert ids == sorted(ids) and len(ids) == corpus.card["splits"]["train"]["documents"]
     monkeypatch.undo()
     assert build(tmp_path / "a.jsonl").fingerprint == corpus.fingerprint
+
+
+def test_the_fingerprint_of_a_split_is_a_hash_of_its_ids_and_texts(tmp_path, build):
+    rows = [{"id": f"{'ä' * number}-{number}", "text": prose(number) + "é" * number} for number in range(30)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    corpus = build(tmp_path / "a.jsonl", validation=0.2)
+    for split in ("train", "validation"):
+        expected = hashlib.sha256()
+        for document in corpus.documents(split):
+            for part in (document.id.encode(), document.text.encode()):
+                expected.update(len(part).to_bytes(8, "little") + part)
+        assert corpus.card["splits"][split]["fingerprint"] == expected.hexdigest()[:16]
 
 
 def test_fingerprint_follows_content(tmp_path, build):

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -68,6 +69,50 @@ def test_a_ray_cluster_gives_the_same_corpus(sources, build, tmp_path):
     expected = hashes(tmp_path / "out")
     settings = CorpusSettings(max_rejected=0.1)
     build_corpus([str(sources)], tmp_path / "out", settings, on="ray", progress=False)
+    assert hashes(tmp_path / "out") == expected
+
+
+@pytest.mark.slow
+def test_a_build_goes_on_without_a_machine_of_the_cluster_that_dies(sources, build, tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    from ray.cluster_utils import Cluster
+
+    build(sources, max_rejected=0.1)
+    expected = hashes(tmp_path / "out")
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "sitecustomize.py").write_text(
+        "import time\n"
+        "from tilth.corpus import sources\n"
+        "opened = sources.open_stream\n"
+        "def open_stream(*given):\n"
+        "    time.sleep(2)\n"
+        "    return opened(*given)\n"
+        "sources.open_stream = open_stream\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "patch"), *filter(None, sys.path)]))
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=1)
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    parts = tmp_path / ".out.parts"
+    finished = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 120
+        while len(finished) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+            finished[:] = parts.glob(f"[!.]*/{ACCOUNT}")
+        cluster.remove_node(second, allow_graceful=False)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        settings = CorpusSettings(max_rejected=0.1)
+        build_corpus([str(sources)], tmp_path / "out", settings, on="auto", progress=False)
+    finally:
+        killer.join()
+        cluster.shutdown()
+    assert 2 <= len(finished) <= 5  # it died in the middle
     assert hashes(tmp_path / "out") == expected
 
 

@@ -183,6 +183,9 @@ def test_leak_check_finds_a_planted_leak(tmp_path):
             pa.Table.from_pylist(documents, schema=DOCUMENT_SCHEMA), tmp_path / side / "part-00000.parquet"
         )
 
-    write("train", [("a", "Same  text", "g1"), ("b", "other", "g2")])
-    write("validation", [("c", "same text", "g3"), ("d", "new", "g2")])
-    assert check_leaks(tmp_path) == {"groups_on_both_sides": 1, "texts_on_both_sides": 1}
+    long = "Straße and  some\nmore words " * 10
+    write(
+        "train", [("a", "Same  text", "g1"), ("b", "other", "g2"), ("e", f" {long}\n", "g4"), ("f", long + "x", "g5")]
+    )
+    write("validation", [("c", "same text", "g3"), ("d", "new", "g2"), ("g", long.upper(), "g6")])
+    assert check_leaks(tmp_path) == {"groups_on_both_sides": 1, "texts_on_both_sides": 2}

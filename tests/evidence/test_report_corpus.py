@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -34,6 +36,18 @@ def test_a_build_leaves_the_page(corpus):
     assert "buy &lt;script&gt;now" in page and "&lt;b&gt;" in page and "page &lt;" in page
     assert "<script" not in page and "<b>" not in page
     assert not re.search(r"(?:src|href)=[\"'](?!data:|#)", page) and "@import" not in page
+
+
+def test_a_build_with_its_page_needs_no_torch(corpus, tmp_path):
+    code = (
+        "import sys, tilth\n"
+        "tilth.corpus_build([sys.argv[1]], sys.argv[2], progress=False)\n"
+        "print((tilth.__file__, sorted({'torch', 'transformers', 'sklearn'} & set(sys.modules))))\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "pages.jsonl"), str(tmp_path / "other")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines()[-1] == str((tilth.__file__, [])), done.stderr
+    assert (tmp_path / "other" / "card.html").is_file()
 
 
 def test_equal_corpora_give_equal_pages(corpus, tmp_path):

@@ -31,6 +31,7 @@ from tilth.corpus.stages import SHINGLE, stages_of
 from tilth.corpus.writer import SplitWriter
 from tilth.errors import TilthError
 from tilth.files import fingerprint, sha256_file
+from tilth.progress import progress_bar
 from tilth.version import __version__
 
 
@@ -50,12 +51,13 @@ def assemble(
     notes: list[str],
     facts: dict[str, Any],
     known: Sequence[Part] = (),
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Write the splits into `folder`; returns the card.
 
     parts: in the order of the documents. tallies: the counts of each source before documents of different parts are
     compared; they are brought to their final state. notes, facts: for the card. known: parts of documents that are not
-    wanted again.
+    wanted again. progress: show how much is written.
     Raises: TilthError when no document is left, or none to train on.
     """
     near = settings.near_duplicates == "drop"
@@ -100,11 +102,15 @@ def assemble(
             setattr(tally, name, int(total))
     writers = {name: SplitWriter(folder / name) for name in ("train", "validation")}
     trained = np.zeros(len(tallies))
-    for source, batch, held in _split_batches(parts, kept, groups, split, copies):
-        train = batch.filter(pa.array(~held))
-        trained[source] += train[settings.mixture_by].to_numpy().sum()
-        writers["train"].add(train)
-        writers["validation"].add(batch.filter(pa.array(held)))
+    done = 0
+    with progress_bar("Writing", int(copies.sum()) + len(split.ends), "documents", progress) as update:
+        for source, batch, held in _split_batches(parts, kept, groups, split, copies):
+            train = batch.filter(pa.array(~held))
+            trained[source] += train[settings.mixture_by].to_numpy().sum()
+            writers["train"].add(train)
+            writers["validation"].add(batch.filter(pa.array(held)))
+            done += batch.num_rows
+            update(done)
     for writer in writers.values():
         writer.close()
     leaks = check_leaks(folder)

@@ -62,11 +62,7 @@ class _Build:
     libraries: dict[str, str | None] = field(default_factory=dict)
 
     def add(self, source: int, account: Account) -> None:
-        tally = self.tallies[source]
-        tally.records += account.tally.records
-        tally.kept += account.tally.kept
-        tally.dropped.update(account.tally.dropped)
-        tally.rejected.update(account.tally.rejected)
+        self.tallies[source].add(account.tally)
         self.unsupported.update(account.unsupported)
         self.missing += account.missing
         self.examples = account.examples | self.examples
@@ -130,7 +126,7 @@ def build_corpus(
                 _gather_rejected(tasks, parts, folder)
                 finished = [Part(parts / task.id, task.source) for task in tasks]
                 facts |= told | _facts(build, learned)
-                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts, known)
+                card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts, known, progress)
                 (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
                 write_json(folder / CARD, seal(card))
     except OSError as error:
@@ -170,17 +166,21 @@ def _run(build: _Build, tasks: list[FileTask], parts: Path, out: Path, run: Runn
         if task.id not in accounts:
             shutil.rmtree(parts / task.id, ignore_errors=True)
     left = [task for task in tasks if task.id not in accounts]
+    left.sort(key=lambda task: -task.size.bit_length())  # no large one is begun last, when others have nothing to do
     read = sum(task.size for task in tasks if task.id in accounts)
-    kept = sum(account.tally.kept for account in accounts.values())
+    total = Tally("", 0)
+    for account in accounts.values():
+        total.add(account.tally)
     with progress_bar("Reading", sum(task.size for task in tasks), "bytes", progress) as update:
 
         def tick(running: int) -> None:
-            update(read + running, kept=f"{kept:,}")
+            known = {"kept": total.kept, "dropped": total.dropped, "rejected": total.rejected}
+            update(read + running, **(known if total.records else {}))
 
         for task in run(left, parts, tick):
             account = accounts[task.id] = Account.read(parts / task.id)
             read += task.size
-            kept += account.tally.kept
+            total.add(account.tally)
             tick(0)
             if account.overflowed:
                 break

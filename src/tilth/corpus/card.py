@@ -49,6 +49,13 @@ class Tally:
     characters: int = 0
     words: int = 0
 
+    def add(self, other: "Tally") -> None:
+        """Count what became of the records of `other` too."""
+        self.records += other.records
+        self.kept += other.kept
+        self.dropped.update(other.dropped)
+        self.rejected.update(other.rejected)
+
     def to_json(self) -> dict[str, Any]:
         """The counts under the names of the card; bytes, characters and words are those of the kept documents."""
         return {

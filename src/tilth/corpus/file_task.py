@@ -40,8 +40,9 @@ SAMPLES, SAMPLE_CHARACTERS = 3, 300
 """Documents of a card that show what is dropped for a reason, and how much of each."""
 
 MOST_FILES = 512
-MOST_BYTES = 64_000_000
-"""Files of a source are one task up to so many, or so many bytes as they lie on disk."""
+MOST_BYTES = 16_000_000
+"""Files of a source are one task up to so many, or so many bytes as they lie on disk: seconds of work, so that no
+worker is long alone at the end."""
 
 TEXTS, KEYS, UNITS, REJECTED, ACCOUNT = "texts.arrow", "keys.arrow", "units.arrow", "rejected.jsonl", "account.json"
 """The files of a part. Keys are what documents are compared by, and units what their lines and paragraphs are; they lie

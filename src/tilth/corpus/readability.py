@@ -1,5 +1,6 @@
 """How hard English prose is to read."""
 
+import functools
 import re
 
 FEWEST_WORDS = 100
@@ -25,6 +26,7 @@ def reading_ease(text: str) -> float | None:
     return 206.835 - 1.015 * len(words) / sentences - 84.6 * sum(map(syllables, words)) / len(words)
 
 
+@functools.lru_cache(2**16)
 def syllables(word: str) -> int:
     """Syllables of an English word in lower case, at least one."""
     return max(1, len(_VOWELS.findall(word)) - (_SILENT.search(word) is not None))

@@ -1,5 +1,6 @@
 """Some documents of a corpus, each as likely as any other: what figures are told from that need not be exact."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+import numpy as np
 
 from tilth.corpus.filters.classifier import EXCERPT
 from tilth.corpus.filters.excerpt import excerpt
@@ -59,32 +62,64 @@ def sample_corpus(corpus: Corpus, most: int = SAMPLED, seed: int = 0) -> list[Sa
     """A seeded sample of both splits. Raises: TilthError when a file is damaged."""
     paths = [corpus.path / part["path"] for part in corpus.card["files"]]
     names = [source["source"] for source in corpus.card["sources"]]
-    drawn = draw(read_some(paths, seed, ["id", "source", "metadata"]), most, Key(seed, 0, "corpus sample"))
+    with _damage_told():
+        count = sum(rows for _, _, rows in _row_groups(paths, seed))
+    places = np.array(draw(range(count), most, Key(seed, 0, "corpus sample")), np.int64)
+    order = np.argsort(places)
+    rows = read_some(paths, seed, ["id", "source", "metadata"], places[order])
+    drawn = dict(zip(order.tolist(), rows, strict=True))
     return [
         Sampled(row["id"], row["text"], row["characters"], origin(row["source"], names), json.loads(row["metadata"]))
-        for row in drawn
+        for row in (drawn[number] for number in range(len(drawn)))
     ]
 
 
-def read_some(paths: Sequence[Path], seed: int = 0, columns: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def read_some(
+    paths: Sequence[Path], seed: int = 0, columns: Sequence[str] = (), places: np.ndarray | None = None
+) -> Iterator[dict[str, Any]]:
     """Rows of at most `ROW_GROUPS` row groups of a corpus's files, in a random order of groups.
 
-    A row has the `columns`, `text` (an excerpt) and `characters` (of the whole text).
+    A row has the `columns`, `text` (an excerpt) and `characters` (of the whole text). places: of the rows to give,
+    sorted, among all of these groups.
     Raises: TilthError when a file is damaged.
     """
     import pyarrow as pa
     import pyarrow.parquet as parquet
 
-    try:
-        groups = [(path, index) for path in paths for index in range(parquet.read_metadata(path).num_row_groups)]
-        order = sorted(range(len(groups)), key=lambda number: Key(seed, number, "row groups").digest())
-        for path, index in (groups[number] for number in order[:ROW_GROUPS]):
+    start = 0
+    with _damage_told():
+        for path, index, _ in _row_groups(paths, seed):
             with parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(256, [index], ["text", *columns], use_threads=False):
+                    if places is not None:
+                        first, end = np.searchsorted(places, (start, start + batch.num_rows))
+                        batch, start = batch.take(pa.array(places[first:end] - start)), start + batch.num_rows
                     for row in batch.to_pylist():
                         yield {**row, "text": excerpt(row["text"], EXCERPT), "characters": len(row["text"])}
+
+
+@contextlib.contextmanager
+def _damage_told() -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     except (OSError, ValueError, pa.ArrowException) as error:
         raise TilthError(f"the corpus is damaged ({error}); restore it or build it again") from None
+
+
+def _row_groups(paths: Sequence[Path], seed: int) -> list[tuple[Path, int, int]]:
+    """The file, the number in it, and the rows of the groups that a sample is drawn from, in their random order."""
+    import pyarrow.parquet as parquet
+
+    groups = [
+        (path, index, metadata.row_group(index).num_rows)
+        for path in paths
+        for metadata in [parquet.read_metadata(path)]
+        for index in range(metadata.num_row_groups)
+    ]
+    order = sorted(range(len(groups)), key=lambda number: Key(seed, number, "row groups").digest())
+    return [groups[number] for number in order[:ROW_GROUPS]]
 
 
 def origin(path: str, names: Sequence[str]) -> str:

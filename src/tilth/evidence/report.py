@@ -10,7 +10,6 @@ from tilth.evidence import human
 from tilth.evidence.report_comparison import comparison_context
 from tilth.evidence.report_corpus import corpus_context
 from tilth.evidence.report_finetune import finetune_context
-from tilth.evidence.report_run import run_context
 from tilth.evidence.run_record import read_run
 
 _FOOTER = "Made by Tilth from the files beside this page. Nothing here is loaded from the network."
@@ -22,6 +21,8 @@ def write_run_report(run: Path) -> Path:
     Returns the path of the report. Equal folders give equal bytes.
     Raises: TilthError when the folder is not a run or cannot be written to.
     """
+    from tilth.evidence.report_run import run_context  # it needs the trunk, and so torch; other pages do not
+
     return _write(run / "report.html", "run.html.j2", run_context(read_run(run)))
 
 

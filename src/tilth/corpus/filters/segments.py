@@ -8,7 +8,6 @@ pattern-matching algorithms"), taken from one running sum over the text, then mi
 Time is linear in the characters, and memory is about 60 bytes a character of the `Segments` at hand.
 """
 
-import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 from functools import cache, cached_property
@@ -62,8 +61,7 @@ class Segments:
         heads = [text[:MAX_CHARACTERS] for text in texts]
         self.count = len(heads)
         self.codes = _code_points("\n" + "".join(f"{head}\n" for head in heads))
-        wide = self.codes.dtype.itemsize == 4
-        self.kinds = _kinds(sys.maxunicode + 1 if wide else 2**16)[self.codes]
+        self.kinds = _kinds(self.codes)
         self._bounds = np.cumsum([1] + [len(head) + 1 for head in heads])
 
     @cached_property
@@ -197,16 +195,27 @@ def _code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
-@cache
-def _kinds(count: int = 2**16) -> np.ndarray:
-    """uint8 (count,): flags of the first code points. All of them take some tenths of a second, once in a process."""
-    kinds = np.zeros(count, np.uint8)
-    category = unicodedata.category
-    for code in range(count):
-        kind = category(chr(code))
-        if kind[0] in "LMN":
-            kinds[code] = WORD | LETTER if kind[0] == "L" else WORD
-        elif kind[0] in "CZ" and chr(code).isspace():
-            kinds[code] = BLANK
-    kinds[ord("_")] = WORD
+def _kinds(codes: np.ndarray) -> np.ndarray:
+    """uint8: the flags of each code point."""
+    if codes.dtype.itemsize < 4:
+        return _narrow_kinds()[codes]
+    kinds = _narrow_kinds()[np.minimum(codes, 0xFFFF)]
+    high = np.flatnonzero(codes > 0xFFFF)  # few, as a rule; a table of all 1.1 million would take tenths of a second
+    found, place = np.unique(codes[high], return_inverse=True)
+    kinds[high] = np.array([_kind(code) for code in found.tolist()], np.uint8)[place]
     return kinds
+
+
+@cache
+def _narrow_kinds() -> np.ndarray:
+    """uint8 (65536,): the flags of the code points that UTF-16 writes as one unit."""
+    return np.array([_kind(code) for code in range(2**16)], np.uint8)
+
+
+def _kind(code: int) -> int:
+    category = unicodedata.category(chr(code))[0]
+    if category in "LMN":
+        return WORD | LETTER if category == "L" else WORD
+    if category in "CZ" and chr(code).isspace():
+        return BLANK
+    return WORD if code == ord("_") else 0
