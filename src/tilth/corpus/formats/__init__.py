@@ -10,6 +10,7 @@ from tilth.corpus.formats.arrow import read_arrow, read_parquet
 from tilth.corpus.formats.html import read_html
 from tilth.corpus.formats.jsonl import read_json, read_jsonl
 from tilth.corpus.formats.mediawiki import read_mediawiki
+from tilth.corpus.formats.pdf import read_pdf
 from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
 from tilth.corpus.formats.warc import read_arc, read_warc
@@ -33,6 +34,7 @@ READERS: dict[str, Reader] = {
     "arrow": read_arrow,
     "warc": read_warc,
     "arc": read_arc,
+    "pdf": read_pdf,
 }
 
 HINTS = {
@@ -56,6 +58,7 @@ HINTS = {
     ".wet": "warc",
     ".wat": "warc",
     ".arc": "arc",
+    ".pdf": "pdf",
 }
 
 _MAGIC = {
