@@ -20,7 +20,7 @@ from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
-from tilth.corpus.remote import store, web
+from tilth.corpus.remote import hub, store, web
 from tilth.corpus.remote.manners import USUAL, Manners
 from tilth.corpus.remote.path_list import is_path_list, name_of_list, read_path_list
 from tilth.errors import TilthError, UsageError
@@ -105,6 +105,10 @@ def _find_remote(text: str, base_url: str, manners: Manners, seen: set[Path | st
     if is_path_list(text):
         source = Source(printable(name_of_list(text)))
         listed: list[_Found] = [(url, name, None) for url, name in read_path_list(text, base_url, manners)]
+    elif hub.is_dataset(text):
+        name, files, told = hub.find_dataset(text)
+        source = Source(printable(name), notes=[told])
+        listed = [(url, name, None) for url, name in files]
     elif remote.is_web(text):
         source = Source(printable(web.name_of(text)))
         listed = [(text, source.name, None)]
