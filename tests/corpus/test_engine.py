@@ -145,7 +145,9 @@ def test_a_record_that_kills_its_reader_is_set_aside_alone(tmp_path, build, set_
 def test_workers_that_do_nothing_but_die_end_the_build(sources, build, deadly, monkeypatch, tmp_path):
     monkeypatch.setattr(attempts, "MOST_DEATHS", 3)
     (sources / "0.jsonl").write_text("\n".join(json.dumps({"text": f"DIE {n} " + text(n)}) for n in range(9)))
-    told = r"(?s)3 worker processes died or hung, the last one reading sources/0\.jsonl.*ended with SIGSEGV: about to die"
+    told = (
+        r"(?s)3 worker processes died or hung, the last one reading sources/0\.jsonl.*ended with SIGSEGV: about to die"
+    )
     with pytest.raises(TilthError, match=told):
         build(sources, workers=1)
 

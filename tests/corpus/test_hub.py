@@ -143,7 +143,11 @@ class Hub:
     def file(self, handler, content: bytes | None, revision: str) -> None:
         if content is None:
             return self.send(handler, 404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": revision})
-        headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": revision, "Accept-Ranges": "bytes"}
+        headers = {
+            "ETag": f'"{hashlib.sha1(content).hexdigest()}"',
+            "X-Repo-Commit": revision,
+            "Accept-Ranges": "bytes",
+        }
         if found := re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", "")):
             start, end = int(found[1]), int(found[2] or len(content) - 1) + 1
             headers["Content-Range"] = f"bytes {start}-{min(end, len(content)) - 1}/{len(content)}"
@@ -169,17 +173,48 @@ def hub() -> Iterator[Hub]:
 
 @pytest.fixture
 def run(hub, tmp_path):
-    """run(source, ...) builds into tmp_path/out; the libraries read where the hub is once for each process."""
+    """run(argument, ...) runs Python; the libraries read where the hub is once for each process."""
 
-    def build(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
         told = {"HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "cache")}
         return subprocess.run(
-            [sys.executable, "-m", "tilth", "corpus", "build", *arguments, "--out", str(tmp_path / "out")],
+            [sys.executable, *arguments],
             env={**os.environ, **told, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment},
-            cwd=tmp_path, capture_output=True, text=True, timeout=100,
+            cwd=tmp_path, capture_output=True, text=True, timeout=200,
         )  # fmt: skip
 
-    return build
+    return python
+
+
+@pytest.fixture
+def build(run, tmp_path):
+    """build(source, ...) builds into tmp_path/out."""
+    return lambda *arguments: run("-m", "tilth", "corpus", "build", *arguments, "--out", str(tmp_path / "out"))
+
+
+FIND = """
+import json, sys
+from tilth.corpus.sources import find_sources
+from tilth.errors import UsageError
+for text in sys.argv[1:]:
+    try:
+        (source,) = find_sources([text], None)
+        print(json.dumps([source.name, [(file.path, file.name, file.size) for file in source.files]]))
+    except UsageError as error:
+        print(json.dumps([str(error), []]))
+"""
+
+
+@pytest.fixture
+def find(run):
+    """find([source, ...]) gives for each its name, or what is wrong, and its files as (url, name, bytes)."""
+
+    def found(sources: list[str], **environment: str) -> list:
+        done = run("-c", FIND, *sources, **environment)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return found
 
 
 def texts(folder: Path) -> list[str]:
@@ -191,8 +226,8 @@ def expected(*names: str) -> list[str]:
     return sorted(row["text"] for name in names for row in rows(name))
 
 
-def test_a_split_of_the_default_configuration(hub, run, tmp_path):
-    done = run("hf://datasets/ann/texts", "--workers", "2")
+def test_a_split_of_the_default_configuration(hub, build, tmp_path):
+    done = build("hf://datasets/ann/texts", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert texts(tmp_path / "out") == expected("a", "b")
     card = open_corpus(tmp_path / "out").card
@@ -205,50 +240,66 @@ def test_a_split_of_the_default_configuration(hub, run, tmp_path):
     assert not [path for _, path, _ in hub.asked if path.endswith(("test.parquet", "all.parquet"))]
 
 
-@pytest.mark.parametrize(
-    ("source", "names"),
-    [
-        ("hf://datasets/ann/texts#english/test", ["test"]),
-        ("hf://datasets/ann/texts@v1", ["old"]),
-        ("hf://datasets/ann/plain", ["plain"]),
-        ("hf://datasets/ann/texts#german", ["german"]),
-        ("hf://datasets/ann/texts/en/test.parquet", ["test"]),
-    ],
-)
-def test_configurations_splits_revisions_and_files(source, names, run, tmp_path):
-    done = run(source)
-    assert done.returncode == 0, done.stderr
-    assert texts(tmp_path / "out") == expected(*names)
+FOUND = {
+    "hf://datasets/ann/texts#english/test": ("ann/texts#english/test", "main", ["en/test.parquet"]),
+    "hf://datasets/ann/texts#german": ("ann/texts#german", "main", ["de/all.parquet"]),
+    "hf://datasets/ann/texts@v1": ("ann/texts", "v1", ["data.jsonl"]),
+    "hf://datasets/ann/plain": ("ann/plain", "main", ["train.jsonl"]),
+}
 
 
-@pytest.mark.parametrize(
-    ("source", "words"),
-    [
-        ("hf://datasets/ann/nothing", "ann/nothing"),
-        ("hf://datasets/ann/gated", "gated"),
-        ("hf://datasets/ann/texts#french", "'french' not found.*english"),
-        ("hf://datasets/ann/texts#english/dev", "no split 'dev'; its splits are train, test"),
-        ("hf://datasets/ann/texts@v9", "v9"),
-        ("hf://datasets/ann/nested", "field='rows', which is not known here"),
-    ],
-)
-def test_what_is_not_to_be_had_is_told(source, words, run, tmp_path):
-    done = run(source)
-    assert done.returncode == 2
-    assert re.search(words, done.stderr) and "Traceback" not in done.stderr
-    assert not (tmp_path / "out").exists()
+def test_configurations_splits_and_revisions(hub, find):
+    for (name, files), (expected_name, revision, paths) in zip(find(list(FOUND)), FOUND.values(), strict=True):
+        dataset, commit = name.partition("#")[0], REVISIONS[revision]
+        assert name == expected_name
+        assert files == [
+            [
+                f"hf://datasets/{dataset}@{commit}/{path}",
+                f"{dataset}/{path}",
+                len(hub.repositories[dataset][commit][path]),
+            ]
+            for path in paths
+        ]
 
 
-def test_offline_is_told(run):
-    done = run("hf://datasets/ann/texts", HF_HUB_OFFLINE="1")
-    assert done.returncode == 2 and "ffline" in done.stderr
+WRONG = {
+    "hf://datasets/ann/nothing": "'ann/nothing' doesn't exist",
+    "hf://datasets/ann/gated": "gated dataset",
+    "hf://datasets/ann/texts#french": r"'french' not found. Available: \['english', 'german'\]",
+    "hf://datasets/ann/texts#english/dev": "no split 'dev'; its splits are train, test",
+    "hf://datasets/ann/texts@v9": "Revision 'v9' doesn't exist",
+    "hf://datasets/ann/nested": "field='rows', which is not known here",
+}
 
 
-def test_a_missing_column_names_those_there_are(hub, run):
+def test_what_is_not_to_be_had_is_told(find):
+    for (problem, _), (source, words) in zip(find(list(WRONG)), WRONG.items(), strict=True):
+        assert f"{source}: " in problem and re.search(words, problem)
+
+
+def test_offline_is_told(find):
+    ((problem, _),) = find(["hf://datasets/ann/texts"], HF_HUB_OFFLINE="1")
+    assert "Couldn't reach 'ann/texts'" in problem and "ffline" in problem
+
+
+def test_a_missing_column_names_those_there_are(hub, build):
     hub.repositories["ann/plain"][REVISIONS["main"]] = {"train.jsonl": b'{"story": "It rained."}\n' * 3}
-    done = run("hf://datasets/ann/plain")
+    done = build("hf://datasets/ann/plain")
     assert done.returncode == 1
     assert "no column 'text'; the columns are 'story': choose one with --text-column" in done.stderr
+
+
+def test_a_dataset_that_was_saved_to_disk(run, tmp_path):
+    script = (
+        "import datasets, json, sys; rows = json.loads(sys.argv[1])\n"
+        "split = datasets.Dataset.from_list(rows); datasets.DatasetDict(train=split).save_to_disk('saved')\n"
+        "from pathlib import Path; from tilth.corpus.build import build_corpus\n"
+        "build_corpus(['saved'], Path('out'), progress=False)"
+    )
+    done = run("-c", script, json.dumps(rows("saved")))
+    assert done.returncode == 0, done.stderr
+    assert texts(tmp_path / "out") == expected("saved")
+    assert open_corpus(tmp_path / "out").card["in"] == 20
 
 
 def test_what_is_a_dataset():

@@ -90,7 +90,8 @@ def build_corpus(
     """Read `sources` into a corpus folder.
 
     sources: files, folders, globs, URLs (https, s3 and what else fsspec reads), lists of a crawl's files
-    (`warc.paths.gz`, `warc.paths.gz#0-99`), or the word `installed-docs`.
+    (`warc.paths.gz`, `warc.paths.gz#0-99`), datasets of the Hugging Face hub (see `tilth.corpus.remote.hub`), or the
+    word `installed-docs`.
     workers: processes that read; unless told, one for each processor, and none for sources below 32 MB of what
     cannot hang its parser.
     on: `processes` of this machine, or a Ray cluster: `ray` starts one here, `ray://HOST:PORT` and `auto` find one. The

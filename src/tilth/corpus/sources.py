@@ -28,6 +28,9 @@ from tilth.urls import is_url
 
 INSTALLED_DOCS = "installed-docs"
 
+_SAVED_DATASET = ({"dataset_info.json", "state.json"}, {"dataset_dict.json"})
+"""What the library `datasets` writes beside the files that hold the rows."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -165,6 +168,8 @@ def _collect(root: Path, source: Source, seen: set[Path | str], out: Path | None
         for folder, subfolders, names in os.walk(root):
             if is_corpus(folder):  # its documents, not its card and what it set aside
                 subfolders[:], names = ["train", "validation"], []
+            for notes in _SAVED_DATASET:
+                names = [name for name in names if name not in notes] if notes.issubset(names) else names
             hidden += sum(name.startswith(".") for name in [*subfolders, *names])
             subfolders[:] = [
                 name for name in subfolders if not name.startswith(".") and (Path(folder) / name).resolve() != out

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-from tilth.corpus.compression import Stream, check_ratio
+from tilth.corpus.compression import Stream
 from tilth.corpus.formats.html import MAX_BYTES, PageProblem, page_text
-from tilth.corpus.formats.text import read_long
+from tilth.corpus.formats.text import MAX_CHARACTERS, read_long
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected, printable
 
@@ -52,10 +52,9 @@ def read_epub(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     Raises: Broken, TilthError.
     """
     with stream.spool() as file:
-        size = file.seek(0, 2)
         try:
             with zipfile.ZipFile(file) as archive:
-                yield from _read(archive, size, source)
+                yield from _read(archive, source)
         except _Unreadable as problem:
             yield Rejected(source, "whole file", problem.reason, str(problem))
         except _DAMAGE as error:
@@ -63,7 +62,7 @@ def read_epub(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             yield Rejected(source, "whole file", reason, f"the archive of the book cannot be read: {error}")
 
 
-def _read(archive: zipfile.ZipFile, size: int, source: str) -> Iterator[Item]:
+def _read(archive: zipfile.ZipFile, source: str) -> Iterator[Item]:
     names = set(archive.namelist())
     if len(names) > MAX_MEMBERS:
         raise _Unreadable("too_many_members", f"{len(names):,} members; at most {MAX_MEMBERS:,} are read")
@@ -79,7 +78,8 @@ def _read(archive: zipfile.ZipFile, size: int, source: str) -> Iterator[Item]:
             yield Rejected(source, printable(name), problem.reason, str(problem))
             continue
         total += len(text)
-        check_ratio(total, size)
+        if total > MAX_CHARACTERS:
+            raise _Unreadable("bomb", f"its chapters give over {MAX_CHARACTERS:,} characters")
         texts += [text] if text else []
     if texts:
         yield from read_long("\n\n".join(texts), source, package.metadata | {"chapters": len(texts)})

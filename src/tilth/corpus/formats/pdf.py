@@ -10,7 +10,7 @@ from typing import Any
 
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.pages import Line, join_lines, without_margins
-from tilth.corpus.formats.text import read_long
+from tilth.corpus.formats.text import MAX_CHARACTERS, read_long
 from tilth.corpus.mark import Deadly, guarded
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected
@@ -18,9 +18,6 @@ from tilth.errors import import_extra
 
 MAX_BYTES = 256_000_000
 MAX_PAGES = 50_000
-MAX_CHARACTERS = 64_000_000
-"""Of all pages; what gives more repeats itself."""
-
 MAX_MEMORY = 2 * 2**30
 """Bytes that parsing may take: contents of a page may decompress to any size."""
 
@@ -30,7 +27,9 @@ _TAIL = 4096
 _BAD_PASSWORD = 4
 _LIGATURES = dict(zip("\x1b\x1c\x1d\x1e\x1f", ("ff", "fi", "fl", "ffi", "ffl"), strict=True))
 """Of fonts in TeX's encoding T1 that do not say which characters they show."""
-_LIGATURES |= dict(zip("\ufb00\ufb01\ufb02\ufb03\ufb04\ufb05\ufb06", "ff fi fl ffi ffl st st".split(), strict=True))
+_LIGATURES |= {
+    chr(0xFB00 + place): letters for place, letters in enumerate(("ff", "fi", "fl", "ffi", "ffl", "st", "st"))
+}
 _SPELLED_OUT = str.maketrans(_LIGATURES)
 _LINE_ENDS = re.compile("\r\n|\ufffe")
 """U+FFFE is what PDFium gives for a hyphen at the end of a line, and for the line's end."""
@@ -95,7 +94,8 @@ def _read_pages(document: Any, source: str, reading: Reading) -> list[Item]:
         pages.append(lines)
     if not any(pages):
         if pictures:
-            detail = f"{len(document):,} pages with pictures and no text, as of a scanner; recognise the text first (OCR)"
+            count = "1 page" if len(document) == 1 else f"{len(document):,} pages"
+            detail = f"{count}, with pictures and no text, as of a scanner; recognise the text first (OCR)"
             return [*items, Rejected(source, "whole file", "no_text", detail)]
         return items or [Dropped("empty")]
     said = {name.lower(): value for name in ("Title", "Author") if (value := document.get_metadata_value(name).strip())}
@@ -117,7 +117,9 @@ def _lines(page: Any) -> Iterator[Line]:
             line = text[start:end]
             first, last = start + len(line) - len(line.lstrip()), end - len(line) + len(line.rstrip()) - 1
             if first <= last:
-                first, last = ((len(text[:at].encode("utf-16-le", "replace")) // 2 if wide else at) for at in (first, last))
+                first, last = (
+                    (len(text[:at].encode("utf-16-le", "replace")) // 2 if wide else at) for at in (first, last)
+                )
                 first, last = (raw.FPDFText_GetCharIndexFromTextIndex(texts, at) for at in (first, last))
                 raw.FPDFText_GetCharOrigin(texts, first, x, y)
                 _, _, right, _ = texts.get_charbox(last)

@@ -15,6 +15,9 @@ LARGE = 4_000_000
 PART = 256 * 1024
 """Bytes of a part, at most: small against 5 % of a large file, so that validation can take whole parts."""
 
+MAX_CHARACTERS = 64_000_000
+"""Of a document in pages or chapters; what gives more repeats itself."""
+
 _BOUNDARIES = (re.compile(rb".*\n\r?\n", re.DOTALL), re.compile(rb".*\n", re.DOTALL), re.compile(rb".*\s", re.DOTALL))
 
 

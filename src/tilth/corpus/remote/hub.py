@@ -24,7 +24,7 @@ QUIET = {"HF_HUB_DISABLE_TELEMETRY": "1", "HF_UPDATE_DOWNLOAD_COUNTS": "0"}
 
 
 def is_dataset(text: str) -> bool:
-    """Whether a source is `hf://datasets/OWNER/NAME[@REVISION][#CONFIGURATION[/SPLIT]]`, and no file or folder in one."""
+    """Whether a source is `hf://datasets/OWNER/NAME[@REVISION][#CONFIGURATION[/SPLIT]]`, not a file of one."""
     return _DATASET.fullmatch(text) is not None
 
 
@@ -41,11 +41,15 @@ def find_dataset(text: str) -> tuple[str, list[tuple[str, str]], str]:
     name, split = match["name"], match["split"] or "train"
     config = _builder(text, name, match["configuration"] or None, match["revision"]).config
     if odd := ", ".join(_odd_options(config)):
-        raise UsageError(f"{text}: its files are to be read with {odd}, which is not known here; name files that hold it")
+        raise UsageError(
+            f"{text}: its files are to be read with {odd}, which is not known here; name files that hold it"
+        )
     found = config.data_files or {}
     if split not in found:
         splits = ", ".join(found) or "none"
-        raise UsageError(f"{text}: there is no split {split!r}; its splits are {splits}: choose one with #CONFIGURATION/SPLIT")
+        raise UsageError(
+            f"{text}: there is no split {split!r}; its splits are {splits}: choose one with #CONFIGURATION/SPLIT"
+        )
     pinned = [_PINNED.fullmatch(url) for url in found[split]]
     files = [(each[0], f"{name}/{each['path']}") for each in pinned if each]
     if len(files) < len(pinned) or not files:
@@ -71,5 +75,9 @@ def _builder(text: str, name: str, configuration: str | None, revision: str | No
 def _odd_options(config: Any) -> Iterator[str]:
     for option in dataclasses.fields(config):
         value = getattr(config, option.name)
-        if option.name not in _TOLD_BY_CONTENT and option.default is not dataclasses.MISSING and value != option.default:
+        if (
+            option.name not in _TOLD_BY_CONTENT
+            and option.default is not dataclasses.MISSING
+            and value != option.default
+        ):
             yield f"{option.name}={value!r}"
