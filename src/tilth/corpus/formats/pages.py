@@ -30,7 +30,7 @@ _HYPHENATED = re.compile(r"\w+-\w+")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of a page. left, right: where it starts and ends. base: its height above the page's foot. size: its font's.
+    """A line of a page. left, right: its start and end. base: its height above the page's foot. size: its font's.
 
     All in points. hyphen: it ends in the middle of a word, of which the hyphen is not in `text`.
     """
