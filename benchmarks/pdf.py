@@ -2,7 +2,7 @@
 
 Forty abstracts of papers are set by Chromium (one column; two, hyphenated), pdfLaTeX (one column; two; with running
 heads) and LibreOffice. Precision and recall are those of shingles of four words, so they fall where words are broken,
-in the wrong order, or mixed with running heads. Time is processor time, the median of `--repeats` rounds that alternate.
+in the wrong order, or mixed with running heads. Time is processor time, the median of `--repeats` rounds.
 
 The argument is the folder `text/acl_abstracts` of the real data; programs that are not installed are left out:
 
