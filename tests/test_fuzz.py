@@ -10,10 +10,12 @@ import json
 import lzma
 import resource
 import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -22,6 +24,7 @@ import torch
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from matplotlib.backends.backend_pdf import PdfPages
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.reader import open_corpus
@@ -257,6 +260,33 @@ def table(kind: str) -> bytes:
     return file.getvalue()
 
 
+def book() -> bytes:
+    file = io.BytesIO()
+    package = (
+        "<package><manifest><item id='a' href='a' media-type='text/html'/>"
+        "<item id='b' href='b' media-type='text/html'/>"
+        "</manifest><spine><itemref idref='a'/><itemref idref='b'/></spine></package>"
+    )
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("mimetype"), "application/epub+zip")
+        archive.writestr("META-INF/container.xml", "<container><rootfile full-path='p.opf'/></container>")
+        archive.writestr("p.opf", package)
+        archive.writestr("a", b"<html><body><p>" + TEXT[:500])
+        archive.writestr("b", b"<html><body><p>" + TEXT[500:])
+    return file.getvalue()
+
+
+def pages() -> bytes:
+    file = io.BytesIO()
+    with PdfPages(file, metadata={"Title": "Some pages"}) as opened:
+        for _ in range(3):
+            figure = plt.figure(figsize=(3, 4))
+            figure.text(0.1, 0.5, TEXT[:400].decode(), size=6)
+            opened.savefig(figure)
+            plt.close(figure)
+    return file.getvalue()
+
+
 FILES = {
     "a.txt": TEXT, "a.txt.gz": gzip.compress(TEXT), "a.txt.bz2": bz2.compress(TEXT), "a.txt.xz": lzma.compress(TEXT),
     "a.txt.zst": zstandard.compress(TEXT), "a.tar": archive("w"), "a.tgz": archive("w:gz"), "a.jsonl": RECORDS,
@@ -264,6 +294,7 @@ FILES = {
     "a.csv": b"id,text\n" + b"\n".join(b'%d,"some, text %d"' % (n, n) for n in range(20)),
     "a.html": b"<!doctype html><html><body><p>Hello, this is text.</p>" + b"<div>" * 50 + b"x</body></html>",
     "a.parquet": table("parquet"), "file.arrow": table("file"), "stream.arrow": table("stream"),
+    "a.epub": book(), "a.pdf": pages(),
 }  # fmt: skip
 
 

@@ -122,7 +122,8 @@ def corpus_build(
         list[str],
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, globs, files or URLs of text, lists of them (warc.paths.gz#0-99), or installed-docs. "
+            help="Folders, globs, files or URLs of text, lists of them (warc.paths.gz#0-99), datasets of the "
+            "Hugging Face hub (hf://datasets/OWNER/NAME#CONFIGURATION/SPLIT), or installed-docs. "
             "Then key=value settings.",
             show_default=False,
         ),

@@ -46,7 +46,7 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
     (raw / "cut.txt.gz").write_bytes(gzip.compress(noise(3000).hex().encode())[:-900])
     (raw / "twice.txt.gz").write_bytes(gzip.compress(gzip.compress(b"text")))
     (raw / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + noise(500))
-    (raw / "paper.pdf").write_bytes(b"%PDF-1.4 text")
+    (raw / "letter.rtf").write_bytes(b"{\\rtf1 text}")
     (raw / "link.txt").symlink_to(raw / "nowhere.txt")
     (raw / ".hidden.txt").write_text("hidden")
     corpus = build(raw, max_rejected=0.2)
@@ -68,7 +68,7 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
         "unreadable": 1,
         "wrong_format": 1,
     }
-    assert "files of formats that are not read: 1 .png, 1 pdf" in corpus.card["notes"]
+    assert "files of formats that are not read: 1 .png, 1 rtf" in corpus.card["notes"]
     assert any("1 hidden" in note for note in corpus.card["notes"])
 
 

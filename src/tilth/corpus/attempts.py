@@ -23,9 +23,10 @@ class Attempts:
     task: FileTask
     deaths: Counter[str] = field(default_factory=Counter)
 
-    def note_death(self, part: Path) -> None:
+    def note_death(self, part: Path, last_words: str = "") -> None:
         """The worker that made `part` died or hung. The second time, what it was at is left out, if that can be told.
 
+        last_words: how it ended, for the message that there is no end to it.
         Raises: TilthError when there is no end to it.
         """
         step = read_mark(mark_of(part))
@@ -36,7 +37,7 @@ class Attempts:
             file = self.task.files[step.file].name
             raise TilthError(
                 f"{MOST_DEATHS} worker processes died or hung, the last one reading {file}; if memory is short, "
-                "take fewer --workers"
+                "take fewer --workers" + (f"\n  it ended with {last_words}" if last_words else "")
             )
         if self.deaths[culprit] >= 2 and step.digest is not None:
             self.task = replace(self.task, deadly={**self.task.deadly, step.digest: reason})

@@ -23,7 +23,7 @@ from tilth.corpus.filters.contamination import read_evaluation_sets
 from tilth.corpus.formats.text import PART
 from tilth.corpus.libraries import versions_of
 from tilth.corpus.likeness import learn_likeness
-from tilth.corpus.mark import Mark
+from tilth.corpus.mark import Mark, Unguarded
 from tilth.corpus.mixture import check_mixture
 from tilth.corpus.on_ray import run_on_ray
 from tilth.corpus.output import FAILED, check_out, check_replaces, explain
@@ -38,7 +38,9 @@ from tilth.files import locked, output_folder, whole_folder, write_json
 from tilth.progress import announce, progress_bar
 
 ALONE = 32_000_000
-"""Bytes of all sources up to which this process does the work, as it is done before workers would have started."""
+"""Bytes of all sources up to which this process does the work, as it is done before workers would have started.
+
+Pages, PDF and the like go to workers all the same."""
 
 
 Runner = Callable[[Sequence[FileTask], Path, Callable[[int], None]], Iterator[FileTask]]
@@ -87,8 +89,10 @@ def build_corpus(
     """Read `sources` into a corpus folder.
 
     sources: files, folders, globs, URLs (https, s3 and what else fsspec reads), lists of a crawl's files
-    (`warc.paths.gz`, `warc.paths.gz#0-99`), or the word `installed-docs`.
-    workers: processes that read; unless told, one for each processor, and none for sources below 32 MB.
+    (`warc.paths.gz`, `warc.paths.gz#0-99`), datasets of the Hugging Face hub (see `tilth.corpus.remote.hub`), or the
+    word `installed-docs`.
+    workers: processes that read; unless told, one for each processor, and none for sources below 32 MB of what
+    cannot hang its parser.
     on: `processes` of this machine, or a Ray cluster: `ray` starts one here, `ray://HOST:PORT` and `auto` find one. The
     corpus depends on neither.
     overwrite: False replaces a corpus in `out` only by a newer build from sources of the same names with the same
@@ -239,10 +243,14 @@ def _processors() -> int:
 
 
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
-    """Run the tasks in this process."""
-    for task in tasks:
-        with Mark(mark_of(parts / task.id), task.deadly, told=tick):
-            run_task(task, parts / task.id, functions_of(task.settings))
+    """Run the tasks in this process, up to the first that holds what may hang or crash its parser: workers go on."""
+    for number, task in enumerate(tasks):
+        try:
+            with Mark(mark_of(parts / task.id), task.deadly, told=tick):
+                run_task(task, parts / task.id, functions_of(task.settings))
+        except Unguarded:
+            yield from run_in_processes(tasks[number:], parts, tick, _processors())
+            return
         yield task
 
 

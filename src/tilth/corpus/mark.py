@@ -31,12 +31,17 @@ class Deadly(Exception):
         self.reason = reason
 
 
+class Unguarded(Exception):
+    """A record that may hang or crash its parser is to be read by a worker: this process cannot be ended for it."""
+
+
 class Mark:
     """The mark of one worker at one task, a small file. Inside `with mark:` the functions below write to it.
 
     deadly: digests of records that are not to be read again, each with its reason. timeout: end this process when no
-    step is made for so many seconds; None for a process that has other things to do. careful: a worker has died at the
-    task before, so that every step is marked. told(bytes) is called with what was read so far.
+    step is made for so many seconds; None for a process that has other things to do, where guarded records are refused.
+    careful: a worker has died at the task before, so that every step is marked. told(bytes) is called with what was
+    read so far.
     """
 
     def __init__(
@@ -86,6 +91,8 @@ class Mark:
 
     @contextlib.contextmanager
     def guard(self, content: bytes) -> Iterator[None]:
+        if self._timeout is None:
+            raise Unguarded
         digest = _digest(content)
         if reason := self._deadly.get(digest.hex()):
             raise Deadly(reason)
@@ -131,7 +138,10 @@ def advance(size: int) -> None:
 
 @contextlib.contextmanager
 def guarded(content: bytes) -> Iterator[None]:
-    """Work on one record that may hang or crash its parser. Raises: Deadly when it has done so twice."""
+    """Work on one record that may hang or crash its parser.
+
+    Raises: Deadly when it has done so twice; Unguarded where no worker does this.
+    """
     with _current.guard(content) if _current else contextlib.nullcontext():
         yield
 

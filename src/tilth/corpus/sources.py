@@ -20,13 +20,16 @@ from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
-from tilth.corpus.remote import store, web
+from tilth.corpus.remote import hub, store, web
 from tilth.corpus.remote.manners import USUAL, Manners
 from tilth.corpus.remote.path_list import is_path_list, name_of_list, read_path_list
 from tilth.errors import TilthError, UsageError
 from tilth.urls import is_url
 
 INSTALLED_DOCS = "installed-docs"
+
+_SAVED_DATASET = ({"dataset_info.json", "state.json"}, {"dataset_dict.json"})
+"""What the library `datasets` writes beside the files that hold the rows."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,10 @@ def _find_remote(text: str, base_url: str, manners: Manners, seen: set[Path | st
     if is_path_list(text):
         source = Source(printable(name_of_list(text)))
         listed: list[_Found] = [(url, name, None) for url, name in read_path_list(text, base_url, manners)]
+    elif hub.is_dataset(text):
+        name, files, told = hub.find_dataset(text)
+        source = Source(printable(name), notes=[told])
+        listed = [(url, name, None) for url, name in files]
     elif remote.is_web(text):
         source = Source(printable(web.name_of(text)))
         listed = [(text, source.name, None)]
@@ -161,6 +168,8 @@ def _collect(root: Path, source: Source, seen: set[Path | str], out: Path | None
         for folder, subfolders, names in os.walk(root):
             if is_corpus(folder):  # its documents, not its card and what it set aside
                 subfolders[:], names = ["train", "validation"], []
+            for notes in _SAVED_DATASET:
+                names = [name for name in names if name not in notes] if notes.issubset(names) else names
             hidden += sum(name.startswith(".") for name in [*subfolders, *names])
             subfolders[:] = [
                 name for name in subfolders if not name.startswith(".") and (Path(folder) / name).resolve() != out

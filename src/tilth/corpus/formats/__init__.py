@@ -7,9 +7,11 @@ from pathlib import PurePosixPath
 
 from tilth.corpus.compression import HEAD, SUFFIXES, Stream, compression_of
 from tilth.corpus.formats.arrow import read_arrow, read_parquet
+from tilth.corpus.formats.epub import read_epub
 from tilth.corpus.formats.html import read_html
 from tilth.corpus.formats.jsonl import read_json, read_jsonl
 from tilth.corpus.formats.mediawiki import read_mediawiki
+from tilth.corpus.formats.pdf import read_pdf
 from tilth.corpus.formats.table import read_table
 from tilth.corpus.formats.text import read_text
 from tilth.corpus.formats.warc import read_arc, read_warc
@@ -33,6 +35,8 @@ READERS: dict[str, Reader] = {
     "arrow": read_arrow,
     "warc": read_warc,
     "arc": read_arc,
+    "pdf": read_pdf,
+    "epub": read_epub,
 }
 
 HINTS = {
@@ -56,6 +60,8 @@ HINTS = {
     ".wet": "warc",
     ".wat": "warc",
     ".arc": "arc",
+    ".pdf": "pdf",
+    ".epub": "epub",
 }
 
 _MAGIC = {
@@ -70,6 +76,9 @@ _MAGIC = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
+_EPUB = b"mimetypeapplication/epub+zip"
+"""Name and content of the first member of an EPUB file, behind the 30 bytes of a header."""
+
 _CRAWLS = ("warc", "arc")
 """Downloads of these are at times an error page, which is not to pass as a document."""
 
@@ -92,6 +101,8 @@ def tell_format(head: bytes, name: str) -> str:
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             wide = kind == "utf-16" and any("<mediawiki ".encode(name) in head for name in ("utf-16-le", "utf-16-be"))
+            if kind == "zip" and (head[30:].startswith(_EPUB) or hint == "epub"):
+                return "epub"
             return "mediawiki" if wide else kind
     if kind := compression_of(head):
         return f"{kind} inside a compressed file"

@@ -78,10 +78,11 @@ def read_html(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     yield Record(source, page.text, source, page.metadata)
 
 
-def page_text(content: bytes, charset: str | None = None, reading: Reading = PLAIN) -> Page:
+def page_text(content: bytes, charset: str | None = None, reading: Reading = PLAIN, *, whole: bool = False) -> Page:
     """The main content of a page, in time and memory bounded by its size, which is at most 16 MB.
 
-    charset: what the HTTP header said. Metadata: `charset`, `charset_declared`, `undecodable` (see `decode`), `title`,
+    charset: what the HTTP header said. whole: all of its text, as of a page that is nothing but content.
+    Metadata: `charset`, `charset_declared`, `undecodable` (see `decode`), `title`,
     `language` (the page's attribute), `licence` (the address of a Creative Commons licence, or of another that is
     marked as the page's), `extraction` as `fast` where `quality` was asked for and the page is too large, gives
     nothing, or is surely in a language that will be dropped.
@@ -104,7 +105,8 @@ def page_text(content: bytes, charset: str | None = None, reading: Reading = PLA
         raise PageProblem("invalid_utf8", str(error)) from None
     try:
         with guarded(content):
-            return _parsed(html, metadata, reading, len(content) <= MAX_MAIN_BYTES, depth <= MAX_DEPTH)
+            small = len(content) <= MAX_MAIN_BYTES and not whole
+            return _parsed(html, metadata, reading, small, depth <= MAX_DEPTH)
     except Deadly as deadly:
         raise PageProblem(deadly.reason, str(deadly)) from None
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 from tilth.corpus.compression import Stream
-from tilth.corpus.reading import Reading
+from tilth.corpus.reading import PLAIN, Reading
 from tilth.corpus.records import Item, Record, Rejected
 
 LARGE = 4_000_000
@@ -12,6 +14,9 @@ LARGE = 4_000_000
 
 PART = 256 * 1024
 """Bytes of a part, at most: small against 5 % of a large file, so that validation can take whole parts."""
+
+MAX_CHARACTERS = 64_000_000
+"""Of a document in pages or chapters; what gives more repeats itself."""
 
 _BOUNDARIES = (re.compile(rb".*\n\r?\n", re.DOTALL), re.compile(rb".*\n", re.DOTALL), re.compile(rb".*\s", re.DOTALL))
 
@@ -32,6 +37,12 @@ def read_text(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             del buffer[:size]
             offset += size
     yield _record(bytes(buffer), source, part + 1 if part else 0, offset)
+
+
+def read_long(text: str, source: str, metadata: dict[str, Any]) -> Iterator[Item]:
+    """A text of another format as `read_text` would give it: one record, or parts; each with the metadata."""
+    for item in read_text(Stream(iter([text.encode("utf-8", "surrogatepass")])), source, PLAIN):
+        yield replace(item, metadata=metadata | item.metadata) if isinstance(item, Record) else item
 
 
 def is_part(record: Record) -> bool:
