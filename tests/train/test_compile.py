@@ -7,7 +7,6 @@ import torch
 
 from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
-from tilth.objectives.objective import loss_sums
 from tilth.train.batches import Batches
 from tilth.train.loop import pretrain
 from tilth.train.parallel import compiles
@@ -43,7 +42,7 @@ def test_a_compiled_step_has_the_loss_and_gradients_of_any_other(recipe, corpus,
     for compiled in (False, True):
         model = build_model(family, config, prepared.objective.heads, seed=0).train()
         model.trunk.compiled = compiled
-        sums = loss_sums(model, batch, torch.float32)
+        sums = batch.loss_sums(model, torch.float32)
         torch.stack(list(sums.values())).sum().backward()
         gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
         results.append((sums, gradients))
