@@ -1,10 +1,13 @@
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tilth.errors import UsageError
+from tilth.model.families import FAMILIES
+from tilth.objectives import OBJECTIVES
 from tilth.recipe import Budget, Recipe, builtin_recipes, load_recipe
 
 
@@ -217,3 +220,14 @@ def test_the_recipe_is_immutable():
     assert isinstance(recipe, Recipe)
     with pytest.raises(ValueError, match="frozen"):
         recipe.train.lr = 1.0  # type: ignore[misc]
+
+
+def test_the_readme_names_every_recipe_size_and_architecture():
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    rows = {row.split("|")[1].strip(" `"): row for row in readme.splitlines() if row.startswith("| `")}
+    for name in builtin_recipes():
+        recipe = load_recipe(name)
+        family = FAMILIES[recipe.family]
+        _, _, _, sizes, architectures, _ = rows[name].split("|")
+        assert sizes.strip().split(", ") == [size for size in family.sizes if size != "mini"]
+        assert f"`{family.architectures[OBJECTIVES[recipe.objective.name].heads]}`" in architectures

@@ -75,9 +75,9 @@ class ModelSettings(Settings):
     start: Literal["random", "corpus"] = Field(
         default="corpus",
         description="random: every weight. corpus: the token table from the corpus's co-occurrence and a masked head's "
-        "bias from its word frequencies; in bidirectional trunks that normalise after each sum (bert, roberta) also a "
-        "sinusoidal position table, in dimensions that the token and segment tables then leave free, and a first block "
-        "whose heads read neighbours and the whole document",
+        "bias from its word frequencies; in bidirectional trunks that normalise after each sum (bert, roberta, "
+        "electra) also a sinusoidal position table, in dimensions that the token and segment tables then leave free, "
+        "and a first block whose heads read neighbours and the whole document",
     )
 
 
@@ -116,7 +116,7 @@ class DataSettings(Settings):
 class ObjectiveSettings(Settings):
     """What the trunk learns from."""
 
-    name: Literal["masked", "next_sentence", "causal"] = "masked"
+    name: Literal["masked", "next_sentence", "replaced_token", "causal"] = "masked"
     rate: float = Field(default=0.15, gt=0, lt=1, description="share of tokens to predict (masked objectives)")
     masks: Literal["fresh", "fixed"] = Field(
         default="fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"

@@ -27,8 +27,8 @@ def tokenizer(byte_tokenizer) -> TextTokenizer:
 def small(small_model, tokenizer: TextTokenizer):
     """A function: a small model whose predictions are far from uniform."""
 
-    def make(family: str, *heads: str) -> Model:
-        model = small_model(family, tokenizer.vocab_size, heads)
+    def make(family: str, *heads: str, **changes) -> Model:
+        model = small_model(family, tokenizer.vocab_size, heads, **changes)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.mul_(4.0)
@@ -116,6 +116,24 @@ def test_a_uniform_model_costs_the_logarithm_of_its_vocabulary(small, tokenizer:
         assert score_language(model, tokenizer, TEXTS)["loss"] == pytest.approx(
             math.log(model.config.vocab_size), abs=1e-4
         )
+
+
+def test_an_output_of_its_own_is_what_predicts(small, tokenizer: TextTokenizer):
+    """With an untied output of zeros every token is alike likely, whatever the token table holds."""
+    model = small("qwen3", "causal", tied=False)
+    before = score_language(model, tokenizer, TEXTS)["loss"]
+    with torch.no_grad():
+        model.heads["causal"].weight.zero_()
+    even = math.log(model.config.vocab_size)
+    assert score_language(model, tokenizer, TEXTS)["loss"] == pytest.approx(even, abs=1e-4)
+    assert before != pytest.approx(even, abs=1e-4)
+
+
+def test_a_model_that_detects_replaced_tokens_refers_to_its_generator(small, tokenizer: TextTokenizer):
+    model = small("electra", "replaced_token")
+    with pytest.raises(TilthError, match="predicts no text: .*; its generator does: the folder generator"):
+        score_language(model, tokenizer, TEXTS)
+    assert "masked" in score_language(model.generator, tokenizer, TEXTS)["protocol"]
 
 
 def test_wrong_use_is_told(small, tokenizer: TextTokenizer):

@@ -46,6 +46,18 @@ def metadata(card: str) -> dict:
     return yaml.safe_load(front)
 
 
+def test_card_of_a_run_on_replaced_tokens(tmp_path):
+    card = run_model_card(make_run(tmp_path / "novels", "replaced_token", {}))
+    assert "pipeline_tag" not in metadata(card)
+    for value in (
+        'pipeline("fill-mask", model="path/to/this/folder/generator")',
+        "which tokens of a text were replaced",
+        "pre-trained from scratch by\nreplaced-token detection",
+        "Of the generator: what a byte",
+    ):
+        assert value in card, value
+
+
 def test_card_of_a_masked_run(tmp_path):
     card = run_model_card(make_run(tmp_path / "novels", "masked", {}))
     assert metadata(card) == {

@@ -18,7 +18,7 @@ def text_tokenizer(byte_tokenizer):
     """A function: the tokenizer a family's models use, trained on two sentences."""
 
     def make(family: Family) -> TextTokenizer:
-        if family.name != "bert":
+        if family.name not in ("bert", "electra"):
             return byte_tokenizer(TEXT, 290)
         backend = Tokenizer(models.WordPiece({}, unk_token="[UNK]"))
         backend.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -38,7 +38,7 @@ def tokenizer_folder(tmp_path: Path):
     """A function that puts a tokenizer of few entries beside a model's config.json."""
 
     def add(folder: Path, family: Family) -> None:
-        names = SPECIAL_NAMES["byte_bpe" if family.name == "roberta" else "wordpiece"]
+        names = SPECIAL_NAMES["byte_bpe" if family.name in ("roberta", "modernbert") else "wordpiece"]
         backend = Tokenizer(models.WordLevel({name: index for index, name in enumerate(names)}, unk_token=names[1]))
         backend.add_special_tokens(names)
         backend.save(str(folder / "tokenizer.json"))

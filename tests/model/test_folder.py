@@ -1,6 +1,7 @@
 """A model folder is whole and honest, or the error says what is wrong with it."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,9 @@ HEADS = {
     "roberta": ("masked",),
     "gpt2": ("causal",),
     "gpt3": ("causal",),
+    "modernbert": ("masked",),
+    "qwen3": ("causal",),
+    "electra": ("replaced_token",),
 }
 
 
@@ -59,8 +63,13 @@ def test_a_folder_is_reopened_with_the_same_weights_and_heads(name, small, tmp_p
     model, tokenizer = small(name)
     save_model(model, tokenizer, tmp_path / "model", card="# A model")
     again, their_tokenizer = load_model(tmp_path / "model")
-    assert again.config == replace(model.config, windows=again.config.windows)
-    assert [again.config.window(layer) for layer in (0, 1)] == [model.config.window(layer) for layer in (0, 1)]
+    by_layer = {"windows": again.config.windows, "rope_thetas": again.config.rope_thetas}
+    assert replace(again.config, kv_heads=again.config.num_kv_heads) == replace(
+        model.config, kv_heads=model.config.num_kv_heads, **by_layer
+    )
+    for layer in (0, 1):
+        assert again.config.window(layer) == model.config.window(layer)
+        assert again.config.rope_theta(layer) == model.config.rope_theta(layer)
     assert tuple(again.heads) == HEADS[name]
     for key, value in model.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=1e-6, atol=1e-9)
@@ -79,12 +88,13 @@ def test_transformers_frames_and_reads_back_a_text_as_we_do(name, saved):
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     _, ours = load_model(folder)
     text = "the quick fox, and a lazy dog"
-    framing = {"bert": (["[CLS]"], ["[SEP]"]), "roberta": (["<s>"], ["</s>"])}.get(name, ([], []))
+    bert, roberta = (["[CLS]"], ["[SEP]"]), (["<s>"], ["</s>"])
+    framing = {"bert": bert, "electra": bert, "roberta": roberta, "modernbert": roberta}.get(name, ([], []))
     opened, closed = (theirs.convert_tokens_to_ids(tokens) for tokens in framing)
     encoded = theirs(text)
     assert encoded["input_ids"] == [*opened, *ours.encode(text), *closed]
     assert theirs.decode(encoded["input_ids"], skip_special_tokens=True) == ours.decode(ours.encode(text)) == text
-    assert ("token_type_ids" in encoded) == (name == "bert")
+    assert ("token_type_ids" in encoded) == (name in ("bert", "electra"))
     assert theirs.model_max_length == 24
     roles = FAMILIES[name].token_roles
     assert roles and all(
@@ -95,6 +105,71 @@ def test_transformers_frames_and_reads_back_a_text_as_we_do(name, saved):
         ids = [ours.special.cls, *ours.encode("the fox"), ours.special.sep, *ours.encode("a dog"), ours.special.sep]
         assert pair["input_ids"] == ids
         assert sum(pair["token_type_ids"]) == len(ours.encode("a dog")) + 1
+
+
+def test_the_generator_is_a_model_of_its_own_on_the_same_embeddings(small, tmp_path):
+    model, tokenizer = small("electra", generator_size=0.5)
+    save_model(model, tokenizer, tmp_path / "model")
+    generator, _ = load_model(tmp_path / "model" / "generator")
+    assert model.generator is not None and generator.config.width == 16 and tuple(generator.heads) == ("masked",)
+    inputs = Inputs.of_rows(torch.tensor([[2, 7, 9, 3]]))
+    with torch.no_grad():
+        assert torch.equal(generator.encode(inputs), model.generator.eval().encode(inputs))
+    tokens = "trunk.embeddings.tokens.weight"
+    assert torch.equal(generator.state_dict()[tokens], model.state_dict()[tokens])
+    assert not any(name.startswith("generator.trunk.embeddings") for name in model.state_dict())
+
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model" / "generator").eval()
+    with torch.no_grad():
+        logits = generator.heads["masked"](generator.encode(inputs)[0])
+        assert (theirs(inputs.tokens).logits[0] - logits).abs().max() < 1e-4
+
+    shutil.rmtree(tmp_path / "model" / "generator")
+    alone, _ = load_model(tmp_path / "model")
+    assert alone.generator is None and alone.config.generator_size == 0
+    with torch.no_grad():
+        assert torch.equal(alone.encode(inputs), model.eval().encode(inputs))
+
+
+def test_a_classifier_needs_no_generator(small, tmp_path):
+    model, tokenizer = small("electra")
+    model.add_head("classify", ["no", "yes"], seed=1)
+    assert model.generator is None
+    save_model(model, tokenizer, tmp_path / "model")
+    assert not (tmp_path / "model" / "generator").exists()
+    assert tuple(load_model(tmp_path / "model")[0].heads) == ("classify",)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "problem"),
+    [
+        ("modernbert", {"norm_bias": True}, "norm_bias is True, not False"),
+        ("modernbert", {"layer_types": ["linear_attention"] * 2}, "layer_types is"),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_type": "yarn"}}}, "stretched .'yarn'"),
+        ("qwen3", {"hidden_act": "gelu"}, "hidden_act 'gelu' is not silu"),
+        ("qwen3", {"attention_bias": True}, "queries, keys and values have biases"),
+        ("qwen3", {"use_sliding_window": True}, "attend to a window"),
+        ("qwen3", {"num_key_value_heads": 3}, "2 heads cannot share 3"),
+        ("electra", {"tie_word_embeddings": False}, "output weights are not tied"),
+    ],
+)
+def test_variants_of_newer_families_are_not_misread(name, changes, problem, saved):
+    folder = saved(name)
+    change_config(folder, **changes)
+    with pytest.raises(TilthError, match=problem):
+        load_model(folder)
+
+
+def test_configurations_of_older_transformers_are_understood(saved):
+    """ModernBERT's and Qwen3's, as the released models have them."""
+    folder = saved("modernbert")
+    older = {"global_attn_every_n_layers": 2, "global_rope_theta": 5e4, "local_rope_theta": 2e4, "local_attention": 6}
+    change_config(folder, **older, layer_types="gone", rope_parameters="gone")
+    config = load_model(folder)[0].config
+    assert (config.windows, config.rope_thetas) == ((None, 4), (5e4, 2e4))
+    folder = saved("qwen3")
+    change_config(folder, rope_theta=3e5, rope_parameters="gone", rope_scaling=None)
+    assert load_model(folder)[0].config.rope_thetas == (3e5,)
 
 
 def test_heads_that_do_not_fit_their_architecture_are_not_saved(small, tmp_path):

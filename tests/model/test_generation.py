@@ -12,7 +12,7 @@ from tilth.model.generation import generate as generate_texts
 from tilth.model.model import build_model
 
 
-@pytest.fixture(params=["gpt2", "gpt3"])
+@pytest.fixture(params=["gpt2", "gpt3", "qwen3"])
 def causal(request, text_tokenizer):
     family = FAMILIES[request.param]
     tokenizer = text_tokenizer(family)

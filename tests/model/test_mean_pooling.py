@@ -51,13 +51,16 @@ def test_a_text_starts_as_the_mean_of_its_tokens(name):
     for row, length in enumerate(LENGTHS):
         place = 0 if model.family.summary == "first" else length - 1
         vectors = read[row, :length]
+        normed = F.rms_norm if model.config.norm == "rms" else F.layer_norm
         if model.config.norm_placement == "before":
-            vectors = F.layer_norm(vectors, vectors.shape[-1:])
-        mean = F.layer_norm(vectors.mean(0), vectors.shape[-1:])
-        summary = F.layer_norm(hidden[row, place], mean.shape)
+            vectors = normed(vectors, vectors.shape[-1:])
+        # Of values that heads share, the part of the mean that they pass on.
+        value = model.trunk.blocks[-1].attention.qkv.weight[model.config.width :].chunk(2)[1]
+        mean = normed(vectors.mean(0) @ value.T @ value, vectors.shape[-1:])
+        summary = normed(hidden[row, place], mean.shape)
         likeness = F.cosine_similarity(summary, mean, dim=0)
         assert likeness > 0.99, f"{name}: {likeness}"
-        others = F.layer_norm(vectors[place], mean.shape)
+        others = normed(vectors[place], mean.shape)
         assert likeness > F.cosine_similarity(others, mean, dim=0) + 0.05, "any token would have done"
 
 
@@ -88,6 +91,22 @@ def test_all_of_the_top_block_learns_within_two_updates():
             assert query.abs().max() > 0 and value.abs().max() > 0
         else:
             assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("name", ["electra", "modernbert"])
+@torch.no_grad()
+def test_the_pooler_passes_the_mean_on(name):
+    """GELU would cut off half of it."""
+    head = trained(name).heads["classify"]
+    model = trained(name)
+    start_mean_pooling(model, 0)
+    vectors = torch.randn(50, model.config.width, generator=torch.Generator().manual_seed(0))
+    seen = {}
+    model.heads["classify"].out.register_forward_pre_hook(lambda _, given: seen.update(pooled=given[0]))
+    model.heads["classify"](vectors)
+    likeness = F.cosine_similarity(F.layer_norm(seen["pooled"], vectors.shape[1:]), vectors)
+    assert likeness.min() > 0.97
+    assert not torch.equal(head.pooler.weight, model.heads["classify"].pooler.weight)
 
 
 def test_it_is_the_same_for_equal_seeds_and_another_for_others():

@@ -9,7 +9,7 @@ import transformers
 from torch import Tensor
 
 from tilth.model.cross_entropy import linear_cross_entropy
-from tilth.model.families import FAMILIES
+from tilth.model.families import FAMILIES, Family
 from tilth.model.folder import load_model, save_model
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model, build_model
@@ -36,13 +36,35 @@ THEIR_CONFIGS = {
         vocab_size=VOCAB, hidden_size=32, num_layers=4, num_heads=4, max_position_embeddings=40, window_size=5,
         attention_types=[[["global", "local"], 2]], bos_token_id=0, eos_token_id=0, embed_dropout=0.0,
     ),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48,
+        max_position_embeddings=40, local_attention=8, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        cls_token_id=0, sep_token_id=2,
+    ),
+    "qwen3": lambda: transformers.Qwen3Config(
+        vocab_size=VOCAB, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=12, intermediate_size=48, max_position_embeddings=40, tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+    ),
+    "electra": lambda: transformers.ElectraConfig(
+        vocab_size=VOCAB, embedding_size=16, hidden_size=32, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=48, max_position_embeddings=40, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+    ),
 }  # fmt: skip
+THEIR_CONFIGS["modernbert untied"] = lambda: untied(THEIR_CONFIGS["modernbert"]())
+THEIR_CONFIGS["qwen3 untied"] = lambda: untied(THEIR_CONFIGS["qwen3"]())
 THEIR_CLASSES = {
     ("bert", ("masked", "next_sentence")): transformers.BertForPreTraining,
     ("bert", ("masked",)): transformers.BertForMaskedLM,
     ("roberta", ("masked",)): transformers.RobertaForMaskedLM,
     ("gpt2", ("causal",)): transformers.GPT2LMHeadModel,
     ("gpt3", ("causal",)): transformers.GPTNeoForCausalLM,
+    ("modernbert", ("masked",)): transformers.ModernBertForMaskedLM,
+    ("modernbert untied", ("masked",)): transformers.ModernBertForMaskedLM,
+    ("qwen3", ("causal",)): transformers.Qwen3ForCausalLM,
+    ("qwen3 untied", ("causal",)): transformers.Qwen3ForCausalLM,
+    ("electra", ("masked",)): transformers.ElectraForMaskedLM,
+    ("electra", ("replaced_token",)): transformers.ElectraForPreTraining,
 }
 CASES = list(THEIR_CLASSES)
 CLASSIFIERS = {
@@ -50,7 +72,19 @@ CLASSIFIERS = {
     "roberta": transformers.RobertaForSequenceClassification,
     "gpt2": transformers.GPT2ForSequenceClassification,
     "gpt3": transformers.GPTNeoForSequenceClassification,
+    "modernbert": transformers.ModernBertForSequenceClassification,
+    "qwen3": transformers.Qwen3ForSequenceClassification,
+    "electra": transformers.ElectraForSequenceClassification,
 }
+
+
+def untied(config: transformers.PreTrainedConfig) -> transformers.PreTrainedConfig:
+    config.tie_word_embeddings = False
+    return config
+
+
+def family_of(name: str) -> Family:
+    return FAMILIES[name.split()[0]]
 
 
 def their_model(name: str, their_class: type, **changes: object) -> torch.nn.Module:
@@ -91,7 +125,7 @@ def their_logits(model: torch.nn.Module, rows: Tensor, mask: Tensor) -> Tensor:
 def test_their_weights_give_the_same_logits_in_ours(name, heads, tmp_path: Path, tokenizer_folder):
     theirs = their_model(name, THEIR_CLASSES[name, heads])
     theirs.save_pretrained(tmp_path / "theirs")
-    tokenizer_folder(tmp_path / "theirs", FAMILIES[name])
+    tokenizer_folder(tmp_path / "theirs", family_of(name))
     ours, _ = load_model(tmp_path / "theirs")
     assert tuple(ours.heads) == heads
     pad = 1
@@ -108,7 +142,7 @@ def test_their_weights_give_the_same_logits_in_ours(name, heads, tmp_path: Path,
 def test_packed_documents_give_the_logits_of_each_alone(name, heads, tmp_path: Path, tokenizer_folder):
     theirs = their_model(name, THEIR_CLASSES[name, heads])
     theirs.save_pretrained(tmp_path / "theirs")
-    tokenizer_folder(tmp_path / "theirs", FAMILIES[name])
+    tokenizer_folder(tmp_path / "theirs", family_of(name))
     ours, _ = load_model(tmp_path / "theirs")
     pieces = texts()
     inputs, row, first, last = Inputs.from_pieces([piece.tolist() for piece in pieces], 34, pad=1)
@@ -123,7 +157,7 @@ def test_packed_documents_give_the_logits_of_each_alone(name, heads, tmp_path: P
 
 @pytest.mark.parametrize(("name", "heads"), CASES)
 def test_our_folder_opens_in_theirs_with_the_same_logits(name, heads, tmp_path: Path, text_tokenizer):
-    family = FAMILIES[name]
+    family = family_of(name)
     tokenizer = text_tokenizer(family)
     config = family.read_config(THEIR_CONFIGS[name]().to_dict() | {"vocab_size": tokenizer.vocab_size})
     ours = build_model(family, config, heads, seed=3).eval()
@@ -155,12 +189,14 @@ def test_our_folder_opens_in_theirs_with_the_same_logits(name, heads, tmp_path: 
 def test_the_training_step_has_the_same_loss_and_gradients(name, heads, tmp_path: Path, tokenizer_folder):
     theirs = their_model(name, THEIR_CLASSES[name, heads])
     theirs.save_pretrained(tmp_path / "theirs")
-    tokenizer_folder(tmp_path / "theirs", FAMILIES[name])
+    tokenizer_folder(tmp_path / "theirs", family_of(name))
     ours, _ = load_model(tmp_path / "theirs")
     rows, lengths = padded(texts(), 1)
     real = torch.arange(rows.shape[1]) < lengths[:, None]
     labels = torch.where(real & (rows % 3 == 0), rows, -100)
-    types = (torch.arange(rows.shape[1]) > 4).long().expand_as(rows) if name == "bert" else None
+    if heads == ("replaced_token",):
+        labels = (rows % 3 == 0).long()
+    types = (torch.arange(rows.shape[1]) > 4).long().expand_as(rows) if name in ("bert", "electra") else None
     extra = {"token_type_ids": types} if types is not None else {}
     sentence_labels = torch.tensor([0, 1, 1, 0])
     if "next_sentence" in heads:
@@ -175,10 +211,14 @@ def test_the_training_step_has_the_same_loss_and_gradients(name, heads, tmp_path
         chosen, targets = labels[:, 1:] != -100, labels[:, 1:]
         hidden_chosen, targets = hidden[:, :-1][chosen], targets[chosen]
     else:
-        chosen = labels != -100
+        chosen = real & (labels != -100)
         hidden_chosen, targets = hidden[chosen], labels[chosen]
     head = ours.heads[heads[0]]
-    loss = linear_cross_entropy(head.features(hidden_chosen), head.token_weight, head.bias, targets) / len(targets)
+    if heads == ("replaced_token",):
+        loss = F.binary_cross_entropy_with_logits(head(hidden_chosen), targets.float())
+    else:
+        features = head.features(hidden_chosen)
+        loss = linear_cross_entropy(features, head.token_weight, head.bias, targets) / len(targets)
     if "next_sentence" in heads:
         loss = loss + F.cross_entropy(ours.heads["next_sentence"](hidden[:, 0]), sentence_labels)
     loss.backward()
@@ -186,7 +226,7 @@ def test_the_training_step_has_the_same_loss_and_gradients(name, heads, tmp_path
 
     their_gradients = to_ours(
         {key: parameter.grad for key, parameter in theirs.named_parameters() if parameter.grad is not None},
-        FAMILIES[name].names,
+        family_of(name).names,
         ours.config,
     )
     for key, parameter in ours.named_parameters():
@@ -201,7 +241,7 @@ def test_the_training_step_has_the_same_loss_and_gradients(name, heads, tmp_path
 
 @pytest.mark.parametrize("name", list(CLASSIFIERS))
 def test_a_classifier_opens_in_theirs_with_labels_and_the_same_logits(name, tmp_path: Path, text_tokenizer):
-    family = FAMILIES[name]
+    family = family_of(name)
     tokenizer = text_tokenizer(family)
     config = family.read_config(THEIR_CONFIGS[name]().to_dict() | {"vocab_size": tokenizer.vocab_size})
     ours = build_model(family, config, (), seed=3).eval()

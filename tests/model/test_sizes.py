@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import transformers
 
 from tilth.model.families import FAMILIES
 from tilth.model.model import Model
@@ -26,6 +27,17 @@ PUBLISHED = {
     ("gpt3", "6.7b"): 6.7e9,
     ("gpt3", "13b"): 13e9,
     ("gpt3", "175b"): 175e9,
+    ("electra", "small"): 13.6e6,  # Clark et al. 2020, table 1, which says 14M: the discriminator
+    ("electra", "base"): 110e6,
+    ("electra", "large"): 335e6,
+    ("modernbert", "base"): 149e6,  # Warner et al. 2024, section 2.1
+    ("modernbert", "large"): 395e6,
+    ("qwen3", "0.6b"): 0.6e9,  # Yang et al. 2025, table 1, and the released models
+    ("qwen3", "1.7b"): 1.7e9,
+    ("qwen3", "4b"): 4.02e9,
+    ("qwen3", "8b"): 8.19e9,
+    ("qwen3", "14b"): 14.8e9,
+    ("qwen3", "32b"): 32.8e9,
 }
 ARCHITECTURES = {
     "bert": (2, 3072 / 768, 512, 30522),
@@ -51,8 +63,38 @@ TABLE = {
 CASES = [(name, size) for name, sizes in TABLE.items() for size in sizes]
 
 
+THEIRS = {
+    ("modernbert", "base"): transformers.ModernBertConfig(),
+    ("modernbert", "large"): transformers.ModernBertConfig(
+        num_hidden_layers=28, hidden_size=1024, num_attention_heads=16, intermediate_size=2624
+    ),
+    ("qwen3", "0.6b"): transformers.Qwen3Config(
+        num_hidden_layers=28, hidden_size=1024, num_attention_heads=16, num_key_value_heads=8, intermediate_size=3072,
+        tie_word_embeddings=True,
+    ),
+    ("qwen3", "8b"): transformers.Qwen3Config(
+        num_hidden_layers=36, hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, intermediate_size=12288
+    ),
+    ("electra", "small"): transformers.ElectraConfig(),
+    ("electra", "base"): transformers.ElectraConfig(
+        embedding_size=768, hidden_size=768, num_attention_heads=12, intermediate_size=3072
+    ),
+}  # fmt: skip
+"""Their released shapes, to be counted by transformers."""
+THEIR_CLASSES = {
+    "modernbert": transformers.ModernBertForMaskedLM,
+    "qwen3": transformers.Qwen3ForCausalLM,
+    "electra": transformers.ElectraForPreTraining,
+}
+
+
 def model_of(name: str, size: str) -> Model:
-    heads = {"bert": ("masked", "next_sentence"), "roberta": ("masked",)}.get(name, ("causal",))
+    heads = {
+        "bert": ("masked", "next_sentence"),
+        "roberta": ("masked",),
+        "modernbert": ("masked",),
+        "electra": ("replaced_token",),
+    }.get(name, ("causal",))
     with torch.device("meta"):
         return Model(FAMILIES[name], FAMILIES[name].sizes[size], heads)
 
@@ -79,10 +121,34 @@ def test_a_size_has_the_parameters_of_its_shape(name, size):
     assert model_of(name, size).num_parameters() == count(name, size)
 
 
+@pytest.mark.parametrize(("name", "size"), THEIRS)
+def test_a_size_has_as_many_parameters_as_theirs(name, size):
+    with torch.device("meta"):
+        theirs = THEIR_CLASSES[name](THEIRS[name, size]).num_parameters()
+    ours = model_of(name, size)
+    ours.generator = None
+    assert ours.num_parameters() == theirs
+
+
+def test_the_generators_have_the_shape_of_the_paper():
+    """Clark et al. 2020, table 6: a share of the discriminator's width, feed-forward width and heads."""
+    shapes = {}
+    for size in ("small", "base", "large"):
+        config = FAMILIES["electra"].sizes[size].generator()
+        shapes[size] = (config.layers, config.width, config.mlp_width, config.heads, config.table_width)
+    assert shapes == {
+        "small": (12, 64, 256, 1, 128),
+        "base": (12, 256, 1024, 4, 768),
+        "large": (24, 256, 1024, 4, 1024),
+    }
+
+
 @pytest.mark.parametrize(("name", "size"), PUBLISHED)
 def test_a_size_is_what_its_paper_says(name, size):
     """As published: the encoder with its pooler; a decoder with its tied output."""
-    parameters = model_of(name, size).num_parameters()
+    model = model_of(name, size)
+    model.generator = None
+    parameters = model.num_parameters()
     if name in ("bert", "roberta"):
         width, vocabulary = TABLE[name][size][1], ARCHITECTURES[name][3]
         parameters -= width * width + 3 * width + vocabulary
@@ -97,8 +163,9 @@ def test_the_size_whose_table_contradicts_its_name():
 
 def test_all_sizes_but_our_own_are_in_the_table():
     for name, family in FAMILIES.items():
-        assert set(family.sizes) - set(TABLE[name]) <= {"mini"}
-        assert set(TABLE[name]) <= set(family.sizes)
+        table = set(TABLE.get(name, ())) | {size for family_name, size in PUBLISHED if family_name == name}
+        assert set(family.sizes) - table <= {"mini"}
+        assert table <= set(family.sizes)
 
 
 def test_every_second_layer_of_gpt3_is_banded():

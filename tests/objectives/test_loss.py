@@ -9,7 +9,7 @@ from tilth.model import cross_entropy
 from tilth.model.cross_entropy import linear_cross_entropy
 from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
-from tilth.objectives.objective import Batch, loss_sums
+from tilth.objectives.objective import Batch
 
 
 def tensors(bias: bool, rows: int = 11, dtype: torch.dtype = torch.float32):
@@ -63,7 +63,9 @@ def test_linear_cross_entropy_survives_large_logits():
     assert linear_cross_entropy(features, weight, None, torch.tensor([0])).item() == 0
 
 
-@pytest.mark.parametrize("name", ["bert-mini", "roberta-mini", "gpt2-mini", "gpt3-mini"])
+@pytest.mark.parametrize(
+    "name", ["bert-mini", "roberta-mini", "modernbert-mini", "gpt2-mini", "gpt3-mini", "qwen3-mini"]
+)
 def test_the_loss_at_chosen_places_is_that_of_full_logits(make, name):
     objective, packing, tokenizer = make(name)
     family = FAMILIES[name.removesuffix("-mini")]
@@ -72,7 +74,7 @@ def test_the_loss_at_chosen_places_is_that_of_full_logits(make, name):
     )
     model = build_model(family, config, objective.heads, seed=1)
     batch: Batch = objective.make_batch(packing, np.arange(5), np.zeros(5, dtype=np.int64), 0)
-    sums = loss_sums(model, batch, torch.float32)
+    sums = batch.loss_sums(model, torch.float32)
     assert set(sums) == set(objective.heads)
     hidden = model.encode(batch.inputs).flatten(0, 1)
     for head, total in sums.items():

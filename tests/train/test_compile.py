@@ -7,7 +7,7 @@ import torch
 
 from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
-from tilth.objectives.objective import loss_sums
+from tilth.recipe import builtin_recipes
 from tilth.train.batches import Batches
 from tilth.train.loop import pretrain
 from tilth.train.parallel import compiles
@@ -29,7 +29,7 @@ def test_on_a_cpu_a_step_is_compiled_when_asked_to_and_never_with_sharded_weight
     assert compiles(sharded, cpu, 1) and not compiles(sharded, cpu, 2)
 
 
-@pytest.mark.parametrize("name", ["bert-mini", "gpt2-mini"])
+@pytest.mark.parametrize("name", ["bert-mini", "electra-mini", "gpt2-mini", "qwen3-mini"])
 def test_a_compiled_step_has_the_loss_and_gradients_of_any_other(recipe, corpus, tmp_path, name):
     settings = recipe(name)
     prepared = prepare(settings, corpus, tmp_path, False, False)
@@ -43,7 +43,7 @@ def test_a_compiled_step_has_the_loss_and_gradients_of_any_other(recipe, corpus,
     for compiled in (False, True):
         model = build_model(family, config, prepared.objective.heads, seed=0).train()
         model.trunk.compiled = compiled
-        sums = loss_sums(model, batch, torch.float32)
+        sums = batch.loss_sums(model, torch.float32)
         torch.stack(list(sums.values())).sum().backward()
         gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
         results.append((sums, gradients))
@@ -65,7 +65,7 @@ def test_a_compiled_run_is_watched_as_any_other_and_goes_on_only_compiled(recipe
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["bert-mini", "roberta-mini", "gpt2-mini", "gpt3-mini"])
+@pytest.mark.parametrize("name", builtin_recipes())
 def test_a_gpu_learns_what_a_cpu_learns(recipe, corpus, tmp_path, name):
     losses = []
     for place in (("train.device=cpu", "train.precision=float32"), ON_GPU):

@@ -29,6 +29,10 @@ CASES = {
     "bert fsdp": ("bert-mini", *SHORT, "train.parallel=fsdp", "train.activation_checkpointing=true"),
     "gpt2 ddp": ("gpt2-mini", *SHORT, "train.activation_checkpointing=true"),
     "gpt2 fsdp": ("gpt2-mini", *SHORT, "train.parallel=fsdp", "train.optimizer=adamw"),
+    "electra ddp": ("electra-mini", *SHORT),
+    "electra fsdp": ("electra-mini", *SHORT, "train.parallel=fsdp"),
+    "modernbert fsdp": ("modernbert-mini", *SHORT, "train.parallel=fsdp"),
+    "qwen3 ddp": ("qwen3-mini", *SHORT),
 }
 RESUMED = (
     "bert-mini",

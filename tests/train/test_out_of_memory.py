@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import tilth.train.loop as loop
-import tilth.train.parallel as parallel
 from tilth.errors import TilthError, is_out_of_memory
+from tilth.objectives.objective import Batch
 from tilth.train.loop import pretrain
 from tilth.train.trackers import read_log
 
@@ -25,10 +25,10 @@ def room_for(monkeypatch):
     """A function: from a step on, forward passes of more than so many rows fail as PyTorch's do."""
 
     def limit(rows, from_step=0, message="DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"):
-        original, started = parallel.loss_sums, []
+        original, started = Batch.loss_sums, []
 
-        def loss_sums(model, batch, dtype):
-            sums = original(model, batch, dtype)
+        def loss_sums(batch, model, dtype):
+            sums = original(batch, model, dtype)
             if not model.training:  # held-out text fits
                 return sums
             started.append(len(batch.inputs.tokens))
@@ -36,7 +36,7 @@ def room_for(monkeypatch):
                 raise RuntimeError(message)
             return sums
 
-        monkeypatch.setattr(parallel, "loss_sums", loss_sums)
+        monkeypatch.setattr(Batch, "loss_sums", loss_sums)
         return started
 
     return limit

@@ -18,7 +18,15 @@ from tilth.train.planning.memory import (
     rows_that_fit,
 )
 
-HEADS = {"bert": ("masked", "next_sentence"), "roberta": ("masked",), "gpt2": ("causal",), "gpt3": ("causal",)}
+HEADS = {
+    "bert": ("masked", "next_sentence"),
+    "roberta": ("masked",),
+    "electra": ("replaced_token",),
+    "modernbert": ("masked",),
+    "gpt2": ("causal",),
+    "gpt3": ("causal",),
+    "qwen3": ("causal",),
+}
 CPU = torch.device("cpu")
 
 
@@ -39,6 +47,9 @@ CASES = {
     "roberta": [(4, 128, "bfloat16", 2, ("train.optimizer=adamw",))],
     "gpt2": [(2, 256, "float32", 1, ("model.dropout=0.1",))],
     "gpt3": [(1, 64, "float32", 1, ())],
+    "electra": [(4, 64, "float32", 2, ()), (2, 128, "bfloat16", 1, ())],
+    "modernbert": [(4, 64, "float32", 2, ())],
+    "qwen3": [(2, 128, "bfloat16", 2, ())],
 }
 GRID = [
     pytest.param(name, rows, length, precision, micro_batches, (), marks=pytest.mark.slow)

@@ -28,6 +28,8 @@ RECIPES = {
     "next sentence": ("bert-mini", *ACCUMULATED, "objective.duplicates=2"),
     "masked in bfloat16": ("roberta-mini", *ACCUMULATED, "train.precision=bfloat16", "train.optimizer=adamw"),
     "causal in bfloat16": ("gpt3-mini", *ACCUMULATED, "train.precision=bfloat16"),
+    "replaced tokens": ("electra-mini", *ACCUMULATED),
+    "rotary": ("qwen3-mini", *ACCUMULATED),
 }
 
 
@@ -57,7 +59,14 @@ def assert_equal(resumed: dict, straight: dict) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stops"),
-    [("next sentence", [2]), ("next sentence", [9]), ("masked in bfloat16", [7]), ("causal in bfloat16", [1, 6, 11])],
+    [
+        ("next sentence", [2]),
+        ("next sentence", [9]),
+        ("masked in bfloat16", [7]),
+        ("causal in bfloat16", [1, 6, 11]),
+        ("replaced tokens", [7]),
+        ("rotary", [4]),
+    ],
     ids=str,
 )
 def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(

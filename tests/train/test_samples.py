@@ -82,3 +82,10 @@ def test_a_prompt_that_does_not_fit_neither_stops_nor_changes_a_run(recipe, corp
     texts = [record["text"] for record in read_log(tmp_path / "long" / "log.jsonl") if record["event"] == "sample"]
     assert len(texts) == 2 and all("reads at most 32" in text for text in texts)
     assert outcome(tmp_path / "fits")["weights"] == outcome(tmp_path / "long")["weights"]
+
+
+def test_a_model_that_detects_replaced_tokens_fills_in_what_its_generator_would(small):
+    model, tokenizer, _ = small("electra-mini")
+    with torch.no_grad():
+        model.generator.heads["masked"].bias[tokenizer.encode("the")[0]] += 50
+    assert fill_mask(model, tokenizer, "it is [MASK] end") == ["“the” 100 %"]

@@ -17,7 +17,7 @@ from tilth.corpus.rejections import allowed_rejections
 from tilth.corpus.sources import find_sources, read_files
 from tilth.errors import TilthError, UsageError
 from tilth.model.cross_entropy import linear_cross_entropy
-from tilth.model.folder import load_model
+from tilth.model.folder import GENERATOR, load_model
 from tilth.model.heads import VocabularyHead
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model
@@ -113,7 +113,10 @@ def score_language(
             "every token cost as much, and compare with other masked models only"
         )
     else:
-        raise TilthError(f"this {model.family.name} model predicts no text: it has neither a causal nor a masked head")
+        hint = "" if model.generator is None else f"; its generator does: the folder {GENERATOR} in the model's"
+        raise TilthError(
+            f"this {model.family.name} model predicts no text: it has neither a causal nor a masked head{hint}"
+        )
     broken = ", ".join(sorted({f"{item['reason']} ({item['source']})" for item in totals.rejected})[:5])
     if totals.tokens == 0 or totals.scored == 0:
         raise TilthError("there is no text to score" + (f"; rejected: {broken}" if broken else ""))
@@ -234,8 +237,7 @@ def _score_masked(
 def _loss_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Tensor) -> float:
     head = model.heads[name]
     assert isinstance(head, VocabularyHead)
-    table = model.trunk.embeddings.tokens.weight
-    return float(linear_cross_entropy(head.features(hidden_ND), table, head.bias, targets_N))
+    return float(linear_cross_entropy(head.features(hidden_ND), head.token_weight, head.bias, targets_N))
 
 
 def _batches(items: Iterable[T], size_of: Callable[[T], int]) -> Iterator[list[T]]:

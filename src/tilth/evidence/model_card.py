@@ -10,7 +10,7 @@ import yaml
 from tilth.evidence import human
 from tilth.evidence.report import render
 from tilth.evidence.report_comparison import metric_name
-from tilth.evidence.report_run import OBJECTIVES, size_in_words
+from tilth.evidence.report_run import caption_of_loss, method_in_words, size_in_words
 from tilth.evidence.report_run_pictures import bits_caption
 from tilth.evidence.run_record import read_run
 from tilth.tokens.load import load_tokenizer
@@ -23,28 +23,30 @@ def run_model_card(run: Path) -> str:
     Raises: TilthError when the folder is not a run.
     """
     record = read_run(run)
-    causal = record.objective == "causal"
+    causal, detects = record.objective == "causal", record.objective == "replaced_token"
     family = str(record.recipe.get("family", "model"))
     card, result = record.card or {}, record.result or {}
     loss = result.get("held_out_loss")
     metadata = {
         **{name: card[name] for name in ("language", "license") if card.get(name)},
         "library_name": "transformers",
-        "pipeline_tag": "text-generation" if causal else "fill-mask",
+        **({} if detects else {"pipeline_tag": "text-generation" if causal else "fill-mask"}),
         "tags": ["tilth", "pre-training", family],
     }
     context = {
         "metadata": _metadata(metadata),
         "name": plain(run.resolve().name),
         "causal": causal,
+        "detects": detects,
         "family": family,
         "size": size_in_words(record.recipe),
-        "method": OBJECTIVES.get(record.objective, record.objective),
+        "method": method_in_words(record.objective),
         **_special_texts(run),
         "card": card,
         "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
         "bits_caption": bits_caption(record.objective),
+        "loss_caption": caption_of_loss(result.get("parts") or {}),
         "perplexity": math.exp(loss) if causal and human.is_number(loss) and loss < 50 else None,
         "start": record.start,
         "tokens": record.tokens,

@@ -12,13 +12,10 @@ from tilth.evidence.report_run_pictures import bits_caption, learning_note, run_
 from tilth.evidence.report_run_plan import plan_context
 from tilth.evidence.run_record import Event, RunRecord
 from tilth.model.families import FAMILIES
+from tilth.objectives import OBJECTIVES
+from tilth.objectives.replaced_token import DETECTION_WEIGHT
 from tilth.train.monitor import ACTIONS
 
-OBJECTIVES = {
-    "masked": "masked language modelling",
-    "next_sentence": "masked language modelling with next-sentence prediction",
-    "causal": "causal language modelling",
-}
 _STATUS = {
     "budget": ("finished", False),
     "stopped early": ("stopped early", False),
@@ -62,7 +59,7 @@ def run_context(record: RunRecord) -> dict[str, Any]:
 def _lede(record: RunRecord) -> str:
     recipe = record.recipe
     parameters = f" with {human.count(record.parameters)} parameters" if record.parameters else ""
-    method = OBJECTIVES.get(record.objective, record.objective)
+    method = method_in_words(record.objective)
     text = (
         f"A {recipe.get('family')} model of size {size_in_words(recipe)}{parameters}, trained from scratch by {method}"
     )
@@ -79,6 +76,11 @@ def _lede(record: RunRecord) -> str:
             " The run has no end on record: it is still going on or was broken off, and these are its figures so far."
         )
     return text
+
+
+def method_in_words(objective: str) -> str:
+    """What an objective is called; its name where it is unknown."""
+    return OBJECTIVES[objective].title if objective in OBJECTIVES else objective
 
 
 def size_in_words(recipe: dict[str, Any]) -> str:
@@ -99,12 +101,7 @@ def _headline(record: RunRecord) -> list[Stat]:
     result = record.result or {}
     loss = result.get("held_out_loss")
     parts = result.get("parts") or {}
-    if len(parts) > 1:
-        names = {"masked": "masked tokens", "next_sentence": "next sentence"}
-        of_each = " and ".join(f"{names.get(name, name)} ({human.decimal(part)})" for name, part in parts.items())
-        loss_caption = f"Surprise at each prediction, the sum of {of_each}; lower is better."
-    else:
-        loss_caption = "Surprise at each predicted token; lower is better."
+    loss_caption = caption_of_loss(parts)
     if record.objective == "causal" and human.is_number(loss) and loss < 50:
         loss_caption += f" A perplexity of {human.significant(math.exp(loss))}."
     epochs = record.steps[-1].get("epoch") if record.steps else None
@@ -120,6 +117,19 @@ def _headline(record: RunRecord) -> list[Stat]:
         Stat("Speed", human.count(record.speed), "The median over the run; higher is faster.", "tokens per second"),
         Stat("Parameters", human.count(record.parameters), f"Numbers the model learned{in_trunk}."),
     ]
+
+
+def caption_of_loss(parts: dict[str, float]) -> str:
+    """What a held-out loss is, from those of its heads."""
+    if len(parts) < 2:
+        return "Surprise at each predicted token; lower is better."
+    names = {
+        "masked": "masked tokens",
+        "next_sentence": "next sentence",
+        "replaced_token": f"{DETECTION_WEIGHT:g} times replaced tokens",
+    }
+    of_each = " and ".join(f"{names.get(name, name)} ({human.decimal(part)})" for name, part in parts.items())
+    return f"Surprise at each prediction, the sum of {of_each}; lower is better."
 
 
 def _parts_of_time(record: RunRecord) -> str:

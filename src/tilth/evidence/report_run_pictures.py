@@ -8,7 +8,12 @@ from tilth.evidence.plots import Line, Mark, binned, line_figure
 from tilth.evidence.report_parts import Picture
 from tilth.evidence.run_record import RunRecord
 
-_PARTS = {"masked": "masked words", "next_sentence": "next sentence", "causal": "next token"}
+_PARTS = {
+    "masked": "masked words",
+    "next_sentence": "next sentence",
+    "replaced_token": "replaced words",
+    "causal": "next token",
+}
 _HELD_OUT, _TRAINING, _MACHINERY = 0, 1, 5
 """One colour for what is measured on held-out text, one for training text, a quiet one for the machinery."""
 
@@ -17,9 +22,10 @@ def bits_caption(objective: str) -> str:
     """What bits per byte means for an objective, in plain words."""
     if objective == "causal":
         return "Bits the model needs for one byte of text it has not seen. Lower is better; 8 is no compression."
+    of_generator = "Of the generator: what" if objective == "replaced_token" else "What"
     return (
-        "What a byte of unseen text would cost if every token were as hard as the hidden ones. Lower is better; "
-        "compare it only with masked models that hide as many."
+        f"{of_generator} a byte of unseen text would cost if every token were as hard as the hidden ones. Lower is "
+        "better; compare it only with masked models that hide as many."
     )
 
 
@@ -116,7 +122,7 @@ def _parts(record: RunRecord) -> Picture | None:
     for series, name in enumerate(names):
         losses = [(event.get("parts") or {}).get(name) for event in record.evaluations]
         lines.append(Line(_PARTS.get(name, str(name)), tokens, losses, series=series, points=True))
-    caption = "What the held-out loss is the sum of, in nats."
+    caption = "The held-out loss of each head, in nats."
     return _picture(record, "parts", "Parts of the held-out loss", caption, lines)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tilth.key import Key
 from tilth.model.model import INITIAL_DEVIATION, Model
+from tilth.model.trunk import Embeddings
 
 SCORE = 10.0
 """Attention score of the token at a head's offset; the others' scatter around 0."""
@@ -31,16 +32,15 @@ def start_first_block(model: Model, seed: int) -> None:
     For bidirectional trunks that normalise after each sum, as BERT's: causal ones learnt more slowly from such a start
     (benchmarks/NOTES.md). Others, and those too narrow, stay as they are. A pure function of the weights and the seed.
     """
-    config, embeddings, attention = (
-        model.config,
-        model.trunk.embeddings,
-        model.trunk.blocks[0].get_submodule("attention"),
-    )
+    config, embeddings = model.config, model.trunk.embeddings
+    attention = model.trunk.blocks[0].get_submodule("attention")
     width, head_size = config.width, config.head_size
     position_width = min(head_size, width // 4) // 2 * 2
     token_width = width - position_width
     suits = config.attention == "bidirectional" and config.norm_placement == "after"
-    if not suits or position_width < 8 or token_width < head_size:
+    if not suits or config.table_width != width or position_width < 8 or token_width < head_size:
+        return
+    if not isinstance(embeddings, Embeddings) or embeddings.positions is None:
         return
     # Drawn, not spaced: evenly spaced frequencies repeat after as many positions as there are of them.
     frequencies = np.sort(Key(seed, 0, "position frequencies").generator().uniform(0, math.pi, position_width // 2))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from tilth.model.belonging import RECORD, check_tokenizer, tokenizer_record
 from tilth.model.families import FAMILIES, Family
 from tilth.model.model import Model
 from tilth.model.names import to_ours, to_theirs
+from tilth.model.trunk import SharedEmbeddings
 from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer
 
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 
+GENERATOR = "generator"
+"""In the folder of a model that learnt from replaced tokens: the generator's, a whole model folder of its own."""
 TRAINING = "training.json"
 """In a model folder: which step of its run the weights are of."""
 
@@ -28,6 +32,8 @@ def save_model(
     model: Model, tokenizer: TextTokenizer, folder: Path, card: str | None = None, step: int | None = None
 ) -> None:
     """Write the model under its native architecture name, float32, with its tokenizer. The folder is whole or absent.
+
+    The generator of replaced-token detection goes to a model folder within, `generator`.
 
     card: README.md, in Markdown with the hub's metadata. step: of the run it is from, for `saved_step`.
     Raises: TilthError when the native architecture cannot hold the model, or it cannot be written.
@@ -41,7 +47,7 @@ def save_model(
         config = family.write_config(model.config)
     except ValueError as error:
         raise TilthError(f"cannot write {folder} for transformers: {error}") from None
-    state = {name: tensor for name, tensor in model.state_dict().items() if _is_kept(name, kept)}
+    state = {name: tensor for name, tensor in _whole_state(model).items() if _is_kept(name, kept)}
     tensors = to_theirs(state, family.names, model.config)
     config |= {"architectures": [architecture], "model_type": family.model_type, "dtype": "float32"}
     special_ids = _special_ids(family, tokenizer)
@@ -65,6 +71,8 @@ def save_model(
                 aside / "model.safetensors",
                 metadata={"format": "pt"},
             )
+            if model.generator is not None and "replaced_token" in kept:
+                save_model(model.generator, tokenizer, aside / GENERATOR)
             if step is not None:  # not in the weights' metadata, which safetensors writes in any order
                 write_json(aside / TRAINING, {"step": step})
             if "causal" in kept:
@@ -110,11 +118,16 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
         labels = _labels(config) if "classify" in heads else []
     except ValueError as error:
         raise TilthError(f"{folder / 'config.json'} is damaged: {error}; download or save the model again") from None
+    if trunk_config.generator_size and not (folder / GENERATOR).is_dir():
+        trunk_config = replace(trunk_config, generator_size=0.0)
     tokenizer = load_tokenizer(folder)
     check_tokenizer(folder, config, family, tokenizer, trunk_config.vocab_size)
     with torch.device("meta"):
         model = Model(family, trunk_config, heads, labels)
     state = to_ours(_prefixed(_read_weights(folder), family), family.names, trunk_config)
+    if model.generator is not None:
+        generator, _ = load_model(folder / GENERATOR)
+        state |= {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()}
     expected = model.state_dict()
     missing = sorted(expected.keys() - state.keys())
     misshapen = sorted(name for name in expected.keys() & state.keys() if expected[name].shape != state[name].shape)
@@ -141,6 +154,13 @@ def _labels(config: dict[str, Any]) -> list[str]:
     if not all(isinstance(name, str) for name in names.values()):
         raise ValueError("id2label holds a name that is no text")
     return [names[str(index)] for index in range(len(names))]
+
+
+def _whole_state(model: Model) -> dict[str, Tensor]:
+    """The state, with the embeddings that are another model's."""
+    embeddings = model.trunk.embeddings
+    shared = embeddings.shared_state() if isinstance(embeddings, SharedEmbeddings) else {}
+    return model.state_dict() | {f"trunk.embeddings.{name}": tensor for name, tensor in shared.items()}
 
 
 def _is_kept(name: str, heads: tuple[str, ...]) -> bool:

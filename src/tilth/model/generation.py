@@ -184,7 +184,7 @@ def _check(
         raise UsageError(f"prompts must be one text or more in a list, not {prompts!r}")
     if "causal" not in model.heads:
         raise TilthError(
-            f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2 or gpt3 model"
+            f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2, gpt3 or qwen3 model"
         )
     if temperature < 0:
         raise UsageError(f"temperature must be 0 or more, not {temperature}")

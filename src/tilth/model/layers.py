@@ -44,9 +44,43 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation that computes in the type of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.layer_norm(
-            input, self.normalized_shape, self.weight.to(input.dtype), self.bias.to(input.dtype), self.eps
-        )
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return F.layer_norm(input, self.normalized_shape, self.weight.to(input.dtype), bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square normalisation (Zhang and Sennrich 2019) that computes in the type of its input."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps=eps)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.rms_norm(input, self.normalized_shape, self.weight.to(input.dtype), self.eps)
+
+
+def make_norm(config: TrunkConfig, width: int | None = None) -> nn.Module:
+    """The trunk's kind of norm. width: by default the trunk's."""
+    if config.norm == "rms":
+        return RMSNorm(width or config.width, config.norm_eps)
+    return LayerNorm(width or config.width, eps=config.norm_eps, bias=config.bias)
+
+
+Rotation = tuple[Tensor, Tensor]
+"""Cosines and sines (B, 1, S, K/2) by which `rotate` turns the vectors of tokens."""
+
+
+def rotation(positions_BS: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
+    """Rotary position embeddings (Su et al. 2021): pair i turns by position x theta ** (-2 i / head size)."""
+    pairs = torch.arange(0, head_size, 2, device=positions_BS.device)
+    angles_B1SK = positions_BS[:, None, :, None] * theta ** -(pairs / head_size)
+    return angles_B1SK.cos().to(dtype), angles_B1SK.sin().to(dtype)
+
+
+def rotate(values_BHSK: Tensor, turn: Rotation) -> Tensor:
+    """Turn each pair of dimensions, one from each half of a head, by its token's angle."""
+    cosines, sines = turn
+    first, second = values_BHSK.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
 class Cache:
@@ -133,37 +167,65 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values (Vaswani et al. 2017, section 3.2)."""
+    """Multi-head self-attention with one projection for queries, keys and values (Vaswani et al. 2017, section 3.2).
+
+    With fewer heads of keys and values than of queries, consecutive query heads share one.
+    """
 
     def __init__(self, config: TrunkConfig, layer: int) -> None:
         super().__init__()
-        inner = config.heads * config.head_size
+        inner, kv_inner = config.heads * config.head_size, config.num_kv_heads * config.head_size
         self.heads, self.head_size, self.layer = config.heads, config.head_size, layer
-        self.qkv = Linear(config.width, 3 * inner, bias=config.qkv_bias)
-        self.out = Linear(inner, config.width)
+        self.kv_heads = config.num_kv_heads
+        self.qkv = Linear(config.width, inner + 2 * kv_inner, bias=config.qkv_bias)
+        self.query_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        self.key_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
+        self.out = Linear(inner, config.width, bias=config.bias)
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, hidden_BSD: Tensor, mask: Mask, turn: Rotation | None = None, cache: Cache | None = None
+    ) -> Tensor:
         rows, length, _ = hidden_BSD.shape
-        qkv = self.qkv(hidden_BSD).view(rows, length, 3, self.heads, self.head_size)
-        q_BHSK, k_BHTK, v_BHTK = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        q_BHSK, k_BHTK, v_BHTK = self._project(hidden_BSD)
+        if self.query_norm is not None and self.key_norm is not None:
+            q_BHSK, k_BHTK = self.query_norm(q_BHSK), self.key_norm(k_BHTK)
+        if turn is not None:
+            q_BHSK, k_BHTK = rotate(q_BHSK, turn), rotate(k_BHTK, turn)
         if cache is not None:
             k_BHTK, v_BHTK = cache.extend(self.layer, k_BHTK, v_BHTK)
+        if self.kv_heads < self.heads:
+            k_BHTK, v_BHTK = (part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k_BHTK, v_BHTK))
         mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
         return self.out(mixed_BHSK.transpose(1, 2).reshape(rows, length, -1))
 
+    def _project(self, hidden_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, S, K), and keys and values with as many heads as those have."""
+        rows, length, _ = hidden_BSD.shape
+        qkv = self.qkv(hidden_BSD).view(rows, length, -1, self.head_size)
+        q_BHSK, k_BHSK, v_BHSK = qkv.transpose(1, 2).split([self.heads, self.kv_heads, self.kv_heads], dim=1)
+        return q_BHSK, k_BHSK, v_BHSK
+
+
+_GATES = {"geglu": F.gelu, "swiglu": F.silu}
+
 
 class MLP(nn.Module):
-    """The position-wise feed-forward layer."""
+    """The position-wise feed-forward layer, gated or not (Shazeer 2020, "GLU Variants Improve Transformer")."""
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
-        self.up = Linear(config.width, config.mlp_width)
-        self.down = Linear(config.mlp_width, config.width)
+        self.gate = _GATES.get(config.activation)
+        self.up = Linear(config.width, (2 if self.gate else 1) * config.mlp_width, bias=config.bias)
+        self.down = Linear(config.mlp_width, config.width, bias=config.bias)
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 
     def forward(self, hidden_BSD: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(hidden_BSD), approximate=self.approximate))
+        inner_BSF = self.up(hidden_BSD)
+        if self.gate is None:
+            return self.down(F.gelu(inner_BSF, approximate=self.approximate))
+        gate_BSF, passed_BSF = inner_BSF.chunk(2, dim=-1)
+        return self.down(self.gate(gate_BSF) * passed_BSF)
 
 
 class Block(nn.Module):
@@ -172,17 +234,21 @@ class Block(nn.Module):
     def __init__(self, config: TrunkConfig, layer: int) -> None:
         super().__init__()
         self.attention = Attention(config, layer)
-        self.attention_norm = LayerNorm(config.width, eps=config.norm_eps)
+        # Where the embeddings are normalised already, the first block takes them as they are (ModernBERT).
+        self.attention_norm = nn.Identity() if config.embedding_norm and layer == 0 else make_norm(config)
         self.mlp = MLP(config)
-        self.mlp_norm = LayerNorm(config.width, eps=config.norm_eps)
+        self.mlp_norm = make_norm(config)
         self.norm_before = config.norm_placement == "before"
         self.dropout = 0.0
 
-    def forward(self, hidden_BSD: Tensor, mask: Mask, cache: Cache | None = None) -> Tensor:
+    def forward(
+        self, hidden_BSD: Tensor, mask: Mask, turn: Rotation | None = None, cache: Cache | None = None
+    ) -> Tensor:
         if self.norm_before:
-            hidden_BSD = hidden_BSD + self._drop(self.attention(self.attention_norm(hidden_BSD), mask, cache))
+            normed_BSD = self.attention_norm(hidden_BSD)
+            hidden_BSD = hidden_BSD + self._drop(self.attention(normed_BSD, mask, turn, cache))
             return hidden_BSD + self._drop(self.mlp(self.mlp_norm(hidden_BSD)))
-        hidden_BSD = self.attention_norm(hidden_BSD + self._drop(self.attention(hidden_BSD, mask, cache)))
+        hidden_BSD = self.attention_norm(hidden_BSD + self._drop(self.attention(hidden_BSD, mask, turn, cache)))
         return self.mlp_norm(hidden_BSD + self._drop(self.mlp(hidden_BSD)))
 
     def _drop(self, hidden_BSD: Tensor) -> Tensor:

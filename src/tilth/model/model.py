@@ -8,9 +8,16 @@ from torch import Tensor, nn
 from tilth.key import Key
 from tilth.model.config import TrunkConfig
 from tilth.model.families import Family
-from tilth.model.heads import CausalHead, LinearHead, MaskedHead, PooledHead, VocabularyHead
+from tilth.model.heads import (
+    CLASSIFY_HEADS,
+    CausalHead,
+    MaskedHead,
+    PooledHead,
+    ReplacedTokenHead,
+    VocabularyHead,
+)
 from tilth.model.inputs import Inputs
-from tilth.model.trunk import Trunk
+from tilth.model.trunk import Embeddings, Trunk
 
 INITIAL_DEVIATION = 0.02
 """Standard deviation of fresh weights (Devlin et al. 2019; Radford et al. 2019)."""
@@ -20,15 +27,29 @@ class Model(nn.Module):
     """A family's trunk and the heads on it. Parameters are float32; `encode` says in which type to compute.
 
     labels: class names of the `classify` head, in the order of its logits; empty without one.
+    generator: the smaller masked language model that is trained beside a `replaced_token` head, and works on this
+    model's embeddings (Clark et al. 2020, section 3); None without one.
     """
 
-    def __init__(self, family: Family, config: TrunkConfig, heads: Sequence[str], labels: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        family: Family,
+        config: TrunkConfig,
+        heads: Sequence[str],
+        labels: Sequence[str] = (),
+        embeddings: Embeddings | None = None,
+    ) -> None:
+        """embeddings: of another model, to share."""
         super().__init__()
         self.family = family
         self.config = config
         self.labels = list(labels)
-        self.trunk = Trunk(config)
+        self.trunk = Trunk(config, embeddings)
         self.heads = nn.ModuleDict({name: self._make_head(name) for name in heads})
+        self.generator: Model | None = None
+        if config.generator_size and "replaced_token" in heads:
+            assert isinstance(self.trunk.embeddings, Embeddings)
+            self.generator = Model(family, config.generator(), ("masked",), embeddings=self.trunk.embeddings)
 
     def encode(self, inputs: Inputs, dtype: torch.dtype = torch.float32) -> Tensor:
         """Contextual vectors (B, S, D), computed and returned in `dtype`."""
@@ -37,10 +58,11 @@ class Model(nn.Module):
     def add_head(self, name: str, labels: Sequence[str] = (), seed: int = 0) -> None:
         """Add or replace a head with fresh weights.
 
-        A `classify` head takes over the pooler that next-sentence prediction trained.
+        A `classify` head takes over the pooler that next-sentence prediction trained, and needs no generator.
         """
         if name == "classify":
             self.labels = list(labels)
+            self.generator = None
         head = self._make_head(name).to(self.trunk.embeddings.tokens.weight.device)
         self.heads[name] = head
         _initialise(head, f"heads.{name}.", seed)
@@ -54,6 +76,10 @@ class Model(nn.Module):
         for module in self.modules():
             if isinstance(getattr(module, "dropout", None), float):
                 setattr(module, "dropout", float(rate))  # noqa: B010 - torch types attributes of modules as tensors
+
+    def trunks(self) -> list[Trunk]:
+        """The model's own trunk, and its generator's."""
+        return [self.trunk, *([] if self.generator is None else self.generator.trunks())]
 
     def num_parameters(self) -> int:
         """Parameters, the tied output table counted once."""
@@ -69,21 +95,25 @@ class Model(nn.Module):
         matrices = sum(parameter.numel() for parameter in self.trunk.blocks.parameters() if parameter.dim() == 2)
         for head in self.heads.values():
             if isinstance(head, VocabularyHead):
+                table = head.token_weight
                 own = sum(parameter.numel() for parameter in head.parameters() if parameter.dim() == 2)
-                matrices += predicted * (head.token_weight.numel() + own)
+                matrices += predicted * (own + (0 if head.weight is table else table.numel()))
         inner = self.config.heads * self.config.head_size
-        return 6 * matrices + 12 * self.config.layers * inner * length
+        of_generator = 0.0 if self.generator is None else self.generator.flops_per_token(length, predicted)
+        return 6 * matrices + 12 * self.config.layers * inner * length + of_generator
 
     def _make_head(self, name: str) -> nn.Module:
         table, width = self.trunk.embeddings.tokens, self.config.width
         if name == "masked":
             return MaskedHead(table, self.config)
         if name == "causal":
-            return CausalHead(table)
+            return CausalHead(table, self.config)
         if name == "next_sentence":
             return PooledHead(width, 2)
+        if name == "replaced_token":
+            return ReplacedTokenHead(width)
         assert name == "classify", f"no head is called {name}"
-        return (PooledHead if self.family.classify_head == "pooled" else LinearHead)(width, len(self.labels))
+        return CLASSIFY_HEADS[self.family.classify_head](self.config, len(self.labels))
 
 
 def build_model(

@@ -11,24 +11,28 @@ from torch.utils.checkpoint import checkpoint
 from tilth.errors import TilthError
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Block, Cache, LayerNorm, Mask, attention_bias, dropout
+from tilth.model.layers import Block, Cache, Linear, Mask, Rotation, attention_bias, dropout, make_norm, rotation
 from tilth.model.segments import Segments
 
 
 class Embeddings(nn.Module):
-    """Token, position and (for BERT) token-type tables, summed."""
+    """Token table, and (but for rotary ones) position and (for BERT) token-type tables, summed."""
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(config.vocab_size, config.width)
-        self.positions = nn.Embedding(config.max_length + config.position_offset, config.width)
-        self.token_types = nn.Embedding(config.token_types, config.width) if config.token_types else None
-        self.norm = LayerNorm(config.width, eps=config.norm_eps) if config.norm_placement == "after" else None
+        width, rows = config.table_width, config.max_length + config.position_offset
+        self.tokens = nn.Embedding(config.vocab_size, width)
+        self.positions = None if config.rope_thetas else nn.Embedding(rows, width)
+        self.token_types = nn.Embedding(config.token_types, width) if config.token_types else None
+        is_normed = config.norm_placement == "after" or config.embedding_norm
+        self.norm = make_norm(config, width) if is_normed else None
         self.position_offset = config.position_offset
         self.dropout = 0.0
 
     def forward(self, inputs: Inputs, dtype: torch.dtype) -> Tensor:
-        hidden_BSD = self.tokens(inputs.tokens) + self.positions(inputs.positions + self.position_offset)
+        hidden_BSD = self.tokens(inputs.tokens)
+        if self.positions is not None:
+            hidden_BSD = hidden_BSD + self.positions(inputs.positions + self.position_offset)
         if self.token_types is not None:
             if inputs.token_types is None:
                 hidden_BSD = hidden_BSD + self.token_types.weight[0]
@@ -40,15 +44,49 @@ class Embeddings(nn.Module):
         return dropout(hidden_BSD, self.dropout, self.training)
 
 
+class SharedEmbeddings(nn.Module):
+    """The embeddings of another trunk, which saves and optimises them."""
+
+    def __init__(self, embeddings: Embeddings) -> None:
+        super().__init__()
+        self._of = (embeddings,)  # in a tuple, which torch does not register
+
+    @property
+    def tokens(self) -> nn.Embedding:
+        """The token table."""
+        return self._of[0].tokens
+
+    def forward(self, inputs: Inputs, dtype: torch.dtype) -> Tensor:
+        return self._of[0](inputs, dtype)
+
+    @property
+    def dropout(self) -> float:
+        """As the other trunk has it."""
+        return self._of[0].dropout
+
+    @dropout.setter
+    def dropout(self, rate: float) -> None:
+        self._of[0].dropout = rate
+
+    def shared_state(self) -> dict[str, Tensor]:
+        """What `state_dict` leaves to the other trunk."""
+        return self._of[0].state_dict()
+
+
 class Trunk(nn.Module):
     """Embeddings, blocks, and a final normalisation where the blocks normalise before."""
 
-    def __init__(self, config: TrunkConfig) -> None:
+    def __init__(self, config: TrunkConfig, embeddings: Embeddings | None = None) -> None:
+        """embeddings: of another trunk, to share."""
         super().__init__()
         self.config = config
-        self.embeddings = Embeddings(config)
+        self.embeddings: Embeddings | SharedEmbeddings = (
+            Embeddings(config) if embeddings is None else SharedEmbeddings(embeddings)
+        )
+        narrow = config.table_width != config.width
+        self.projection = Linear(config.table_width, config.width) if narrow else None
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.layers))
-        self.final_norm = LayerNorm(config.width, eps=config.norm_eps) if config.norm_placement == "before" else None
+        self.final_norm = make_norm(config) if config.norm_placement == "before" else None
         self.recompute_blocks = False
         """In training, keep each block's input only and compute the rest again for its gradient (Chen et al. 2016,
         "Training Deep Nets with Sublinear Memory Cost")."""
@@ -70,17 +108,20 @@ class Trunk(nn.Module):
                 "shorten the text, or pre-train with a larger data.length"
             )
         masks = self._masks(inputs, dtype, cache)
+        turns = self._rotations(inputs.positions, dtype)
         hidden_BSD = self.embeddings(inputs, dtype)
+        if self.projection is not None:
+            hidden_BSD = self.projection(hidden_BSD)
         for layer, block in enumerate(self.blocks):
-            mask = masks[self.config.window(layer)]
+            mask, turn = masks[self.config.window(layer)], turns[self.config.rope_theta(layer)]
             if cache is not None or not torch.is_grad_enabled():
-                hidden_BSD = block(hidden_BSD, mask, cache)
+                hidden_BSD = block(hidden_BSD, mask, turn, cache)
                 continue
             step: Callable[..., Tensor] = partial(compiled_block(), block) if self.compiled else block
             if self.recompute_blocks:
-                hidden_BSD = checkpoint(step, hidden_BSD, mask, use_reentrant=False)
+                hidden_BSD = checkpoint(step, hidden_BSD, mask, turn, use_reentrant=False)
             else:
-                hidden_BSD = step(hidden_BSD, mask)
+                hidden_BSD = step(hidden_BSD, mask, turn)
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
 
     def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:
@@ -101,6 +142,13 @@ class Trunk(nn.Module):
             else attention_bias(documents_BS, key_documents_BT, causal, window, dtype)
             for window in windows
         }
+
+    def _rotations(self, positions_BS: Tensor, dtype: torch.dtype) -> dict[float | None, Rotation | None]:
+        """The rotation for each base there is; None for learned positions."""
+        if not self.config.rope_thetas:
+            return {None: None}
+        size = self.config.head_size
+        return {theta: rotation(positions_BS, size, theta, dtype) for theta in set(self.config.rope_thetas)}
 
 
 def _sides(window: int | None, causal: bool) -> tuple[int, int]:

@@ -31,12 +31,13 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
     """
     tokens = _sample(split, seed)
-    vocab_size, width = model.config.vocab_size, model.config.width
+    vocab_size, width = model.config.vocab_size, model.config.table_width
     frequency = np.bincount(tokens[tokens >= 0], minlength=vocab_size)
     frequency[list(special_ids)] = 0
-    if "masked" in model.heads:
+    speaker = model.generator or model
+    if "masked" in speaker.heads:
         # The output starts at word frequencies, the best guess without context.
-        model.heads["masked"].get_parameter("bias").copy_(
+        speaker.heads["masked"].get_parameter("bias").copy_(
             torch.from_numpy(np.log((frequency + 1) / (frequency + 1).sum()))
         )
     words = np.sort(np.argsort(-frequency, kind="stable")[: min(MAX_WORDS, np.count_nonzero(frequency))])

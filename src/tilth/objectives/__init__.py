@@ -4,10 +4,16 @@ from tilth.objectives.causal import Causal
 from tilth.objectives.masked import Masked
 from tilth.objectives.next_sentence import NextSentence
 from tilth.objectives.objective import Objective
+from tilth.objectives.replaced_token import ReplacedToken
 from tilth.recipe import Recipe
 from tilth.tokens.tokenizer import TextTokenizer
 
-OBJECTIVES: dict[str, type] = {"masked": Masked, "next_sentence": NextSentence, "causal": Causal}
+OBJECTIVES: dict[str, type[Objective]] = {
+    "masked": Masked,
+    "next_sentence": NextSentence,
+    "replaced_token": ReplacedToken,
+    "causal": Causal,
+}
 
 
 def build_objective(recipe: Recipe, tokenizer: TextTokenizer) -> Objective:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from tilth.errors import UsageError
-from tilth.objectives.objective import Batch, Predictions, row_inputs
+from tilth.objectives.objective import Batch, Predictions, blank_inputs, blank_predictions, row_inputs
 from tilth.recipe import Recipe
 from tilth.tokens.packing import Framing, Packing
 from tilth.tokens.shards import ShardSplit
@@ -17,6 +17,7 @@ from tilth.tokens.tokenizer import TextTokenizer
 class Causal:
     """A document is read as end-of-text, its tokens, end-of-text; every transition is predicted once an epoch."""
 
+    title: ClassVar[str] = "causal language modelling"
     heads: ClassVar[tuple[str, ...]] = ("causal",)
 
     def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
@@ -50,3 +51,9 @@ class Causal:
     def bits_per_byte(self, loss: float, split: ShardSplit) -> float:
         """The end of each document is predicted too, and paid for."""
         return loss * (split.num_tokens + split.num_documents) / split.num_bytes / math.log(2)
+
+    @classmethod
+    def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
+        inputs = blank_inputs(recipe, rows, device)
+        count = inputs.tokens.numel()
+        return Batch(inputs, {"causal": blank_predictions(count, device)}, count, np.zeros(0, np.int64))

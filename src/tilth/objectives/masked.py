@@ -8,14 +8,14 @@ import torch
 
 from tilth.errors import UsageError
 from tilth.key import Key
-from tilth.objectives.objective import Batch, Predictions, row_inputs
+from tilth.objectives.objective import Batch, Predictions, blank_inputs, blank_predictions, row_inputs
 from tilth.recipe import Recipe
 from tilth.tokens.packing import Framing, Packing
 from tilth.tokens.shards import ShardSplit
 from tilth.tokens.tokenizer import TextTokenizer
 
 MASKED, RANDOM = 0.8, 0.1
-"""Of the chosen tokens, the shares that become the mask token and a random token; the rest stay (section 3.1)."""
+"""BERT's shares of the chosen tokens that become the mask token and a random token; the rest stay (section 3.1)."""
 
 
 class Masking:
@@ -25,8 +25,13 @@ class Masking:
     `fresh` masks another in every epoch, as RoBERTa does. The draws depend on (seed, row, copy or epoch) alone.
     """
 
-    def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
-        """Raises: UsageError when the tokenizer has no mask token."""
+    def __init__(
+        self, recipe: Recipe, tokenizer: TextTokenizer, masked: float = MASKED, random: float = RANDOM
+    ) -> None:
+        """masked, random: of the chosen tokens, the shares that become the mask token and a random token.
+
+        Raises: UsageError when the tokenizer has no mask token.
+        """
         if tokenizer.special.mask is None or tokenizer.special.cls is None or tokenizer.special.sep is None:
             raise UsageError(
                 "masked language modelling needs mask, start and separator tokens: "
@@ -34,6 +39,7 @@ class Masking:
             )
         self.rate = recipe.objective.rate
         self.copies = recipe.objective.duplicates if recipe.objective.masks == "fixed" else None
+        self.masked, self.random = masked, random
         self.mask = tokenizer.special.mask
         self.ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), list(tokenizer.special_ids))
         self.is_special = np.zeros(tokenizer.vocab_size, dtype=bool)
@@ -62,14 +68,16 @@ class Masking:
         chosen = np.zeros_like(eligible)
         np.put_along_axis(chosen, ranked, np.arange(width) < wanted[:, None], axis=1)
         random_tokens = self.ordinary[(replacement * len(self.ordinary)).astype(np.int64)]
-        corrupted = np.where(chosen & (action < MASKED), self.mask, tokens_BS)
-        corrupted = np.where(chosen & (action >= MASKED) & (action < MASKED + RANDOM), random_tokens, corrupted)
+        corrupted = np.where(chosen & (action < self.masked), self.mask, tokens_BS)
+        replaced = chosen & (action >= self.masked) & (action < self.masked + self.random)
+        corrupted = np.where(replaced, random_tokens, corrupted)
         return corrupted, Predictions(torch.from_numpy(np.flatnonzero(chosen)), torch.from_numpy(tokens_BS[chosen]))
 
 
 class Masked:
     """Masked language modelling on packed pieces of documents, each framed as one text."""
 
+    title: ClassVar[str] = "masked language modelling"
     heads: ClassVar[tuple[str, ...]] = ("masked",)
 
     def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
@@ -92,3 +100,9 @@ class Masked:
     def bits_per_byte(self, loss: float, split: ShardSplit) -> float:
         """As if every token cost what a masked one does: comparable between masked models of one masking rate only."""
         return loss * split.num_tokens / split.num_bytes / math.log(2)
+
+    @classmethod
+    def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
+        count = max(1, round(recipe.objective.rate * rows * recipe.data.length))
+        inputs = blank_inputs(recipe, rows, device)
+        return Batch(inputs, {"masked": blank_predictions(count, device)}, inputs.tokens.numel(), np.zeros(0, np.int64))

@@ -13,7 +13,7 @@ import torch
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.objectives.masked import Masked
-from tilth.objectives.objective import Batch, Predictions, row_inputs
+from tilth.objectives.objective import Batch, Predictions, blank_predictions, row_inputs
 from tilth.recipe import Recipe
 from tilth.tokens.packing import Framing, Packing, Rows
 from tilth.tokens.tokenizer import TextTokenizer
@@ -25,6 +25,7 @@ FOLLOWS, RANDOM = 0, 1
 class NextSentence(Masked):
     """Sentence pairs [CLS] A [SEP] B [SEP], packed several to a row."""
 
+    title: ClassVar[str] = "masked language modelling with next-sentence prediction"
     heads: ClassVar[tuple[str, ...]] = ("masked", "next_sentence")
 
     def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
@@ -50,6 +51,13 @@ class NextSentence(Masked):
             torch.from_numpy(np.flatnonzero(real & (positions == 0))), torch.from_numpy(pairs.labels)
         )
         return Batch(inputs, {"masked": predictions, "next_sentence": openings}, int(real.sum()), pairs.rows.documents)
+
+    @classmethod
+    def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
+        batch = super().blank_batch(recipe, rows, device)
+        inputs = replace(batch.inputs, token_types=torch.zeros_like(batch.inputs.tokens))
+        openings = {"next_sentence": blank_predictions(rows, device)}
+        return replace(batch, inputs=inputs, predictions=batch.predictions | openings)
 
     def _pair(self, packing: Packing, rows: Rows, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> "_Pairs":
         if packing.split.num_documents < 2:

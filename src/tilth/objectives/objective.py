@@ -1,6 +1,7 @@
 """What an objective is, and what it makes of packed rows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -12,8 +13,11 @@ from tilth.model.cross_entropy import linear_cross_entropy
 from tilth.model.heads import VocabularyHead
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model
+from tilth.model.segments import runs_on_segments
+from tilth.recipe import Recipe
 from tilth.tokens.packing import Framing, Packing
 from tilth.tokens.shards import ShardSplit
+from tilth.tokens.tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,12 @@ class Predictions:
 class Batch:
     """Rows made ready for the model: what it reads, and what each head has to predict.
 
-    tokens: real tokens read, padding left out. documents: numbers of the documents in it, for the log.
+    The main head's predictions come first. tokens: real tokens read, padding left out. documents: numbers of the
+    documents in it, for the log.
     """
+
+    weights: ClassVar[Mapping[str, float]] = {}
+    """How often a head's mean loss counts in the whole loss, where it is not once."""
 
     inputs: Inputs
     predictions: dict[str, Predictions]
@@ -50,20 +58,50 @@ class Batch:
             head: Predictions(predictions.places.to(device), predictions.targets.to(device))
             for head, predictions in self.predictions.items()
         }
-        return Batch(self.inputs.to(device), moved, self.tokens, self.documents)
+        return replace(self, inputs=self.inputs.to(device), predictions=moved)
+
+    def without_predictions(self) -> "Batch":
+        """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""
+        nothing = {
+            head: Predictions(predictions.places[:0], predictions.targets[:0])
+            for head, predictions in self.predictions.items()
+        }
+        return replace(self, predictions=nothing, tokens=0, documents=self.documents[:0])
+
+    def loss_sums(self, model: Model, dtype: torch.dtype) -> dict[str, Tensor]:
+        """The sum of the loss of each head's predictions, in nats, as float32 scalars.
+
+        Sums, not means, so that accumulation over micro-batches and averaging over processes are exact: divide by the
+        count of the whole step. The vocabulary projection is computed only at the places to predict.
+        """
+        hidden_ND = model.encode(self.inputs, dtype).flatten(0, 1)
+        return {
+            name: cross_entropy_sum(model, name, hidden_ND[predictions.places], predictions.targets)
+            for name, predictions in self.predictions.items()
+        }
+
+    def loss(self, sums: Mapping[str, Tensor], counts: Mapping[str, float]) -> Tensor:
+        """The loss to minimise: the mean of each head by its weight. counts: predictions of each in the whole step."""
+        means = [self.weights.get(head, 1.0) * total / max(1, counts[head]) for head, total in sums.items()]
+        return torch.stack(means).sum()
 
 
 class Objective(Protocol):
     """Corrupts rows and says what to predict.
 
     `make_batch` is a pure function of its arguments and the seed: equal rows and epochs give equal bytes, in any
-    order, on any number of processes. heads: the model's heads it trains, the main one first.
+    order, on any number of processes. title: what it is called in words. heads: the model's heads it trains.
     """
 
+    title: ClassVar[str]
     heads: ClassVar[tuple[str, ...]]
     framing: Framing
     row_length: int
     """Places in a row, for `Packing`."""
+
+    def __init__(self, recipe: Recipe, tokenizer: TextTokenizer) -> None:
+        """Raises: UsageError when the tokenizer lacks a token it needs."""
+        ...
 
     def make_batch(self, packing: Packing, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> Batch:
         """The batch of some rows. indexes, epochs: int64 (B,), the rows' numbers and the epoch of each."""
@@ -73,25 +111,36 @@ class Objective(Protocol):
         """Bits for a byte of raw text, from the main head's mean loss in nats."""
         ...
 
+    @classmethod
+    def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
+        """A batch of full rows with as many predictions as it makes of them, every id 0: what a step holds."""
+        ...
 
-def loss_sums(model: Model, batch: Batch, dtype: torch.dtype) -> dict[str, Tensor]:
-    """The sum of the cross-entropy of each head's predictions, in nats, as float32 scalars.
 
-    Sums, not means, so that accumulation over micro-batches and averaging over processes are exact: divide by the
-    count of the whole step. The vocabulary projection is computed only at the places to predict.
-    """
-    hidden_ND = model.encode(batch.inputs, dtype).flatten(0, 1)
-    sums: dict[str, Tensor] = {}
-    for name, predictions in batch.predictions.items():
-        head, chosen_ND = model.heads[name], hidden_ND[predictions.places]
-        if isinstance(head, VocabularyHead):
-            features_ND = head.features(chosen_ND)
-            sums[name] = linear_cross_entropy(
-                features_ND, head.token_weight, head.bias, predictions.targets, model.trunk.compiled
-            )
-        else:
-            sums[name] = F.cross_entropy(head(chosen_ND).float(), predictions.targets, reduction="sum")
-    return sums
+def cross_entropy_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+    """The sum of the cross-entropy of a head's predictions, in nats, as a float32 scalar."""
+    head = model.heads[name]
+    if isinstance(head, VocabularyHead):
+        features_ND = head.features(hidden_ND)
+        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N, model.trunk.compiled)
+    return F.cross_entropy(head(hidden_ND).float(), targets_N, reduction="sum")
+
+
+def blank_inputs(recipe: Recipe, rows: int, device: torch.device) -> Inputs:
+    """Full rows of id 0, each one document."""
+    tokens, positions, documents = (blank((rows, recipe.data.length), device) for _ in range(3))
+    bounds = torch.empty(0, dtype=torch.int32, device=device) if runs_on_segments(device) else None
+    return Inputs(tokens, positions, documents, bounds=bounds)
+
+
+def blank(shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Zeros, int64."""
+    return torch.zeros(shape, dtype=torch.int64, device=device)
+
+
+def blank_predictions(count: int, device: torch.device) -> Predictions:
+    """As many predictions of 0 at place 0."""
+    return Predictions(blank((count,), device), blank((count,), device))
 
 
 def row_inputs(

@@ -3,13 +3,12 @@
 import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from tilth.objectives import Objective
-from tilth.objectives.objective import Batch, Predictions
+from tilth.objectives.objective import Batch
 from tilth.recipe import Recipe
 from tilth.tokens.order import row_indexes
 from tilth.tokens.packing import Packing
@@ -80,7 +79,7 @@ class Batches:
             self.objective.make_batch(self.packing, indexes[part], epochs[part], self.seed)
             if len(part)
             # Nothing is left for this process, but the others count on its taking part.
-            else _without_predictions(self.objective.make_batch(self.packing, indexes[:1], epochs[:1], self.seed))
+            else self.objective.make_batch(self.packing, indexes[:1], epochs[:1], self.seed).without_predictions()
             for part in parts
         ]
 
@@ -94,12 +93,3 @@ def micro_batches(num_rows: int, rows_per_micro_batch: int, rank: int, processes
     each = -(-num_rows // (processes * rows_per_micro_batch))
     parts = np.array_split(np.arange(num_rows), processes * each)
     return parts[rank * each : (rank + 1) * each]
-
-
-def _without_predictions(batch: Batch) -> Batch:
-    """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""
-    nothing = {
-        head: Predictions(predictions.places[:0], predictions.targets[:0])
-        for head, predictions in batch.predictions.items()
-    }
-    return replace(batch, predictions=nothing, tokens=0, documents=batch.documents[:0])

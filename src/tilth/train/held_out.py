@@ -10,7 +10,7 @@ from tilth.train.parallel import Replica
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Mean loss in nats per prediction: of all heads together, and of each."""
+    """Mean loss in nats per prediction: of all heads together, by their weights, and of each."""
 
     loss: float
     parts: dict[str, float]
@@ -30,4 +30,5 @@ def held_out_loss(replica: Replica, batches: list[Batch]) -> HeldOut:
     replica.model.train(was_training)
     totals = replica.world.sum([*sums.values(), *counts.values()])
     parts = {head: totals[number] / max(1, totals[len(sums) + number]) for number, head in enumerate(sums)}
-    return HeldOut(sum(parts.values()), parts)
+    weights = batches[0].weights if batches else {}
+    return HeldOut(sum(weights.get(head, 1.0) * part for head, part in parts.items()), parts)

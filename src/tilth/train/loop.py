@@ -131,7 +131,7 @@ class Run:
             self.position.clock.agreed = 0.0
         fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
         self.guarded = self.batches.first_rows(GUARD_TOKENS)
-        predicted = sum(batch.counts[prepared.objective.heads[0]] for batch in self.guarded)
+        predicted = sum(next(iter(batch.counts.values())) for batch in self.guarded)  # of the main head
         predicted_share = predicted / max(1, sum(batch.tokens for batch in self.guarded))
         self.num_parameters = fresh.num_parameters()
         self.flops_per_token = fresh.flops_per_token(recipe.data.length, predicted_share)
@@ -291,7 +291,7 @@ class Run:
 
         probe: looks at the first micro-batch.
         """
-        heads = self.prepared.objective.heads
+        heads = list(batches[0].counts)
         # Divided by the whole step's counts: the same gradient whatever the number of micro-batches and processes.
         own_counts = [sum(batch.counts[head] for batch in batches) for head in heads]
         *totals, tokens = self.world.sum([*own_counts, sum(batch.tokens for batch in batches)])
@@ -303,7 +303,7 @@ class Run:
             looking = contextlib.nullcontext() if probe is None or index else probe
             with looking, self.replica.last_backward(index == len(batches) - 1):
                 sums = self.replica.loss_sums(batch)
-                part = torch.stack([total / max(1, counts[head]) for head, total in sums.items()]).sum()
+                part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
         (value,) = self.world.sum([float(loss)])
@@ -394,7 +394,7 @@ class Run:
 
     def bits_per_byte(self, held_out: HeldOut) -> float:
         """Held-out loss of the objective's main part, per byte of raw text."""
-        main = held_out.parts[self.prepared.objective.heads[0]]
+        main = next(iter(held_out.parts.values()))
         return self.prepared.objective.bits_per_byte(main, self.prepared.validation.split)
 
 

@@ -109,4 +109,4 @@ def _like(name: str, parameter: Tensor) -> Tensor:
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
-    return name.startswith("trunk.blocks.") and parameter.dim() == 2
+    return name.removeprefix("generator.").startswith("trunk.blocks.") and parameter.dim() == 2

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tilth.model.model import Model
-from tilth.objectives.objective import Batch, loss_sums
+from tilth.objectives.objective import Batch
 from tilth.recipe import TrainSettings
 from tilth.train.distributed import World
 
@@ -39,7 +39,7 @@ class _Loss(nn.Module):
         self.model, self.dtype = model, dtype
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        return loss_sums(self.model, batch, self.dtype)
+        return batch.loss_sums(self.model, self.dtype)
 
 
 class Replica:
@@ -53,8 +53,9 @@ class Replica:
     ) -> None:
         """Every process starts from the first one's weights."""
         self.world, self.device = world, device
-        model.trunk.recompute_blocks = settings.activation_checkpointing
-        model.trunk.compiled = compiles(settings, device, world.size)
+        for trunk in model.trunks():
+            trunk.recompute_blocks = settings.activation_checkpointing
+            trunk.compiled = compiles(settings, device, world.size)
         if model.trunk.compiled:
             torch.compiler.reset()  # what earlier runs of this process compiled counts towards a limit
         if world.size > 1:
@@ -71,7 +72,7 @@ class Replica:
             self.loss = nn.parallel.DistributedDataParallel(self.loss, init_sync=False, gradient_as_bucket_view=True)
 
     def loss_sums(self, batch: Batch) -> dict[str, Tensor]:
-        """What `loss_sums` gives for this process's batch. Every process must call it as often as the others."""
+        """What `Batch.loss_sums` gives for this process's batch. Every process must call it as often as the others."""
         return self.loss(batch.to(self.device))
 
     @contextlib.contextmanager
@@ -129,8 +130,9 @@ def _shard(loss: nn.Module, model: Model, world: World, device: torch.device, dt
 
     mesh = init_device_mesh(device.type, (world.size,))
     policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    for block in model.trunk.blocks:
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+    for trunk in model.trunks():
+        for block in trunk.blocks:
+            fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(loss, mesh=mesh, mp_policy=MixedPrecisionPolicy(cast_forward_inputs=False))
 
 

@@ -135,6 +135,7 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
             width=width,
             heads=heads,
             head_size=head_size,
+            kv_heads=config.kv_heads and max(1, config.kv_heads * heads // config.heads),
             mlp_width=width * config.mlp_width // config.width,
             max_length=max_length,
         )

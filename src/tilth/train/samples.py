@@ -45,7 +45,8 @@ def sample(model: Model, tokenizer: TextTokenizer, prompt: str, seed: int, dtype
 
 @torch.inference_mode()
 def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dtype = torch.float32) -> list[str]:
-    """For each mask token in the text, the likeliest entry and its probability, such as `“house” 12 %`.
+    """For each mask token in the text, the likeliest entry and its probability, such as `“house” 12 %`. A model that
+    detects replaced tokens fills in what its generator would.
 
     Raises: TilthError when the text holds no mask or does not fit the model.
     """
@@ -57,13 +58,14 @@ def fill_mask(model: Model, tokenizer: TextTokenizer, text: str, dtype: torch.dt
     ids = [special.cls, *parts[0], *(token for part in parts[1:] for token in (special.mask, *part)), special.sep]
     if len(parts) < 2:
         raise TilthError(f"the prompt {text!r} has no {mask} to fill in")
+    speaker = model.generator or model
     device = model.trunk.embeddings.tokens.weight.device
     places = [place for place, token in enumerate(ids) if token == special.mask]
     was_training = model.training
     model.eval()
     try:
-        hidden = model.encode(Inputs.of_rows(torch.tensor([ids], device=device)), dtype)[0]
-        probabilities = torch.softmax(model.heads["masked"](hidden[places]).float(), dim=-1)
+        hidden = speaker.encode(Inputs.of_rows(torch.tensor([ids], device=device)), dtype)[0]
+        probabilities = torch.softmax(speaker.heads["masked"](hidden[places]).float(), dim=-1)
     finally:
         model.train(was_training)
     best, tokens = probabilities.max(dim=-1)

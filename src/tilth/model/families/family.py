@@ -25,7 +25,8 @@ class Family:
     architectures: Mapping[tuple[str, ...], str]
     sizes: Mapping[str, TrunkConfig]
     summary: Literal["first", "last"]
-    classify_head: Literal["pooled", "linear"]
+    classify_head: Literal["pooled", "pooled_gelu", "pooled_gelu_norm", "linear"]
+    """See `tilth.model.heads.CLASSIFY_HEADS`."""
     names: NameMap
     prefix: str
     """What their class for the bare trunk leaves out of its parameters' names."""
@@ -37,3 +38,14 @@ class Family:
     """How a text is framed for the model (`TextTokenizer.with_template`)."""
     residual_scale: bool = False
     """Start the output projections of blocks smaller by 1/sqrt(2 layers), as GPT-2 does."""
+
+
+def read_rope_theta(parameters: Mapping[str, Any], usual: float) -> float:
+    """The base of rotary positions from transformers' `rope_parameters`.
+
+    Raises: ValueError for positions that are stretched.
+    """
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind != "default":
+        raise ValueError(f"its rotary positions are stretched ({kind!r:.40})")
+    return parameters.get("rope_theta", usual)

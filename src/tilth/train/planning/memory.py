@@ -1,7 +1,7 @@
 """How much memory a run needs: a step runs on tensors that have a shape and no contents, and every byte is counted.
 
-The step is the loop's own (the model, `loss_sums`, the optimizers), so what is counted is what a run allocates. The
-same step on real tensors, as torch's allocator reports it (`measured_peak`), is what the estimate is held against.
+The step is the loop's own (the model, the batch's loss, the optimizers), so what is counted is what a run allocates.
+The same step on real tensors, as torch's allocator reports it (`measured_peak`), is what the estimate is held against.
 """
 
 import os
@@ -22,10 +22,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from tilth.model.config import TrunkConfig
 from tilth.model.families import Family
-from tilth.model.inputs import Inputs
 from tilth.model.model import Model
-from tilth.model.segments import runs_on_segments
-from tilth.objectives.objective import Batch, Predictions, loss_sums
+from tilth.objectives import OBJECTIVES
+from tilth.objectives.objective import Batch
 from tilth.recipe import Recipe
 from tilth.train.optimizers import Optimizers
 
@@ -72,23 +71,8 @@ class Network:
         return model.train()
 
     def batch(self, rows: int) -> Batch:
-        """Full rows with as many predictions as the objective makes of them, every id 0."""
-        length = self.recipe.data.length
-        counts = {
-            "masked": max(1, round(self.recipe.objective.rate * rows * length)),
-            "causal": rows * length,
-            "next_sentence": rows,
-        }
-
-        def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.int64, device=self.device)
-
-        tokens, positions, documents = (zeros(rows, length) for _ in range(3))
-        token_types = zeros(rows, length) if "next_sentence" in self.heads else None
-        bounds = torch.empty(0, dtype=torch.int32, device=self.device) if runs_on_segments(self.device) else None
-        inputs = Inputs(tokens, positions, documents, token_types, bounds)
-        predictions = {head: Predictions(zeros(counts[head]), zeros(counts[head])) for head in self.heads}
-        return Batch(inputs, predictions, rows * length, np.zeros(0, np.int64))
+        """What the objective makes of full rows, every id 0."""
+        return OBJECTIVES[self.recipe.objective.name].blank_batch(self.recipe, rows, self.device)
 
 
 def estimate(network: Network, rows: int, micro_batches: int) -> Memory:
@@ -197,8 +181,7 @@ def _free_in_control_group(root: Path = Path("/sys/fs/cgroup")) -> int | None:
 
 def _accumulate(model: Model, batch: Batch, dtype: torch.dtype) -> None:
     """Forward and backward of a micro-batch, as the loop does them."""
-    sums = loss_sums(model, batch, dtype)
-    torch.stack([total / max(1, batch.counts[head]) for head, total in sums.items()]).sum().backward()
+    batch.loss(batch.loss_sums(model, dtype), batch.counts).backward()
 
 
 def _update(model: Model, optimizers: Optimizers, clip: float) -> None:
