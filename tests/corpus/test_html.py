@@ -143,6 +143,14 @@ def test_a_tag_of_few_attributes_keeps_them():
     assert page_text(page(long).encode()).metadata["licence"].endswith("/by/4.0/")
 
 
+@pytest.mark.parametrize("before", ["", "x" * 1990, "x" * 5000, "<script>" + "a = 1; " * 3000 + "</script>"])
+@pytest.mark.parametrize("after", ["", ">", "<p>" + "y" * 5000])
+def test_a_tag_of_many_attributes_loses_them_wherever_it_is(before, after):
+    for count, licence in ((990, "https://example.org/terms"), (1100, None)):
+        tag = f'<a rel="license" href="https://example.org/terms" {"a " * count}>'
+        assert page_text(page(before + tag + after).encode()).metadata.get("licence") == licence
+
+
 ARTICLE = (
     '<html><body><nav><ul><li><a href="/">Home</a></li><li><a href="/x">About us</a></li></ul></nav><article>'
     + "".join(f"<p>Sentence number {number} of the article, which says something of fields.</p>" for number in range(8))

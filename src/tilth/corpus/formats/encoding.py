@@ -1,6 +1,7 @@
 """Text from bytes whose encoding is declared in several places, or wrongly, or not at all."""
 
 import codecs
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -50,6 +51,8 @@ def _decode(content: bytes, said: list[str]) -> tuple[str, str, int]:
     if bom:
         return _leniently(content.removeprefix(bom), [_BOMS[bom]])
     if _ESCAPE not in content:
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode("utf-8"), "utf-8", 0
         text = content.decode("utf-8", "replace")
         replaced = text.count("\ufffd") - content.count("\ufffd".encode())
         if replaced == 0 or _is_utf8(text, replaced):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.encoding import Undecodable, decode
 from tilth.corpus.libraries import use_library
@@ -90,7 +88,7 @@ def page_text(content: bytes, charset: str | None = None, reading: Reading = PLA
     """
     if len(content) > MAX_BYTES:
         raise PageProblem("too_large", f"a page above {MAX_BYTES // 1_000_000} MB is not parsed")
-    if _longest_tag(content) > 2 * MAX_ATTRIBUTES:
+    if _may_have_many_attributes(content):
         content = _LONG_TAG.sub(_bound_attributes, content)
     depth = _depth(content)
     if depth > MAX_PARSED_DEPTH:
@@ -147,7 +145,7 @@ def _by_trafilatura(html: str) -> str | None:
 
 def _about(tree: Any) -> dict[str, Any]:
     title = " ".join((tree.title or "").split())
-    root = tree.document.query_selector("html")
+    root = tree.document.first_element_child
     said = {
         "title": title if len(title) <= MAX_TITLE else title[: MAX_TITLE - 3] + "...",
         "language": ((root and root.getattr("lang")) or "").strip()[:40],
@@ -165,10 +163,18 @@ def _licence(tree: Any) -> str:
     return max(found)[3] if found else ""
 
 
-def _longest_tag(content: bytes) -> int:
-    """A bound on the bytes of a tag: the largest distance between two `>`."""
-    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord(">"))
-    return int(np.diff(ends, prepend=0, append=len(content)).max(initial=0))
+def _may_have_many_attributes(content: bytes) -> bool:
+    """Whether so many words as a tag above the limit has follow one another without a `>`."""
+    start, least = 0, 2 * MAX_ATTRIBUTES
+    while start + least < len(content):
+        end = content.rfind(b">", start, start + least)
+        if end < 0:
+            end = content.find(b">", start + least)
+            end = len(content) if end < 0 else end
+            if len(content[start:end].split()) > MAX_ATTRIBUTES:
+                return True
+        start = end + 1
+    return False
 
 
 def _bound_attributes(tag: re.Match[bytes]) -> bytes:
