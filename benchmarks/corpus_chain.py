@@ -5,9 +5,10 @@ own that reads all files, one worker; what counts is processor time, start-up in
 responses) a second. Sides alternate. datatrove extracts with Trafilatura, has its own environment, and is given the
 language model that ours uses, since its own address of it needs the network.
 
-    python benchmarks/corpus_chain.py WARCS DATATROVE_PYTHON [--copies 4] [--repeats 3]
+    python benchmarks/corpus_chain.py WARCS DATATROVE_PYTHON [--copies 16] [--repeats 3]
 
-DATATROVE_PYTHON: of an environment made with: pip install 'datatrove[processing]==0.10.1' lxml_html_clean spacy aiohttp
+DATATROVE_PYTHON: of an environment made with:
+    pip install 'datatrove[io,processing]==0.10.1' lxml_html_clean spacy aiohttp orjson zstandard
 """
 
 import argparse
@@ -52,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("warcs", type=Path)
     parser.add_argument("datatrove_python", type=Path)
-    parser.add_argument("--copies", type=int, default=4)
+    parser.add_argument("--copies", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
     add_results(parser, __file__)
     given = parser.parse_args()

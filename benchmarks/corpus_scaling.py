@@ -17,6 +17,7 @@ import json
 import os
 import random
 import re
+import secrets
 import socket
 import statistics
 import subprocess
@@ -163,22 +164,25 @@ def ray_cluster(workers: int) -> Iterator[int]:
     """A Ray cluster of so many processors on this machine, which `--on auto` finds; yields the process below all."""
     # `ray start` does not stay the parent of what it starts, unless it is asked to block.
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--num-cpus={workers}"]
+    # From 2.59 on Ray lets only those in who have the cluster's token; this one is of this cluster alone.
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
     with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "w+b") as log:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port = server.getsockname()[1]  # of our own: a fixed one may lead to another's cluster
         command = [*ray, "--include-dashboard=false", f"--temp-dir={folder}", f"--port={port}"]
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet)
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=os.environ | quiet | token)
         try:
             deadline = time.monotonic() + 60
             while b"started" not in Path(folder, "log").read_bytes():
                 if process.poll() is not None or time.monotonic() > deadline:
                     sys.exit(f"Ray did not start:\n{Path(folder, 'log').read_text()}")
                 time.sleep(0.1)
-            os.environ["RAY_ADDRESS"] = f"127.0.0.1:{port}"
+            os.environ.update(token, RAY_ADDRESS=f"127.0.0.1:{port}")
             yield process.pid
         finally:
-            os.environ.pop("RAY_ADDRESS", None)
+            for name in (*token, "RAY_ADDRESS"):
+                os.environ.pop(name, None)
             process.terminate()
             process.wait()
 
