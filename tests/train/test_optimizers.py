@@ -141,7 +141,7 @@ def test_clearing_drops_the_gradients_and_moves_nothing():
 
 @pytest.mark.parametrize("widest", [0, 256])
 def test_muon_in_batches_makes_the_updates_of_torchs(widest, monkeypatch):
-    monkeypatch.setattr("tilth.train.batched_muon.WIDEST", widest)
+    monkeypatch.setattr("tilth.train.batched_muon.WIDEST", {"cpu": widest})
     generator = torch.Generator().manual_seed(0)
     shapes = [(16, 16), (16, 48), (48, 16)] * 2 + [(8, 8)] * (MOST + 1)
     starts = [torch.randn(shape, generator=generator) for shape in shapes]

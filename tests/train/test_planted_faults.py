@@ -88,8 +88,8 @@ def test_an_exploding_layer_is_found(recipe, corpus, before_step, tmp_path):
 def test_a_gradient_that_explodes_is_found(recipe, corpus, monkeypatch, tmp_path):
     backward = Run._backward
 
-    def exploding(self, batches):
-        result = backward(self, batches)
+    def exploding(self, *arguments):
+        result = backward(self, *arguments)
         if self.position.step >= 70:
             self.model.trunk.blocks[0].mlp.up.weight.grad.mul_(10_000)
         return result
