@@ -107,12 +107,14 @@ class ReplacedTokenBatch(Batch):
 @torch.no_grad()
 def draw_tokens(head: VocabularyHead, hidden_ND: Tensor, draws_N: Tensor) -> Tensor:
     """A token of each row from the head's probabilities, by a uniform number from [0, 1): the first whose cumulative
-    probability is above it. Returns (N,) int64."""
+    probability is above it. Returns (N,) int64.
+
+    Probabilities are added up as whole numbers of 2**-40, which gives the same sums in any order: on a GPU too.
+    """
     tokens = []
     rows = max(1, DRAWN_LOGITS // len(head.token_weight))
     for hidden, draws in zip(hidden_ND.split(rows), draws_N.split(rows), strict=True):
-        cumulative = torch.softmax(head(hidden).float(), dim=-1).cumsum_(dim=-1)
-        # Of the sum that rounding leaves, so that a draw near 1 has its token.
-        limits = draws[:, None] * cumulative[:, -1:]
+        cumulative = (torch.softmax(head(hidden).float(), dim=-1) * 2.0**40).long().cumsum_(dim=-1)
+        limits = (draws[:, None].double() * cumulative[:, -1:]).long()
         tokens.append(torch.searchsorted(cumulative, limits, right=True)[:, 0])
-    return torch.cat(tokens).clamp_(max=len(head.token_weight) - 1)
+    return torch.cat(tokens)
