@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html.entities import html5
-from operator import itemgetter
 
 from tilth.corpus.wikitext.templates import HOLE
 from tilth.corpus.wikitext.words import BACK_MATTER
@@ -21,7 +20,6 @@ class Prose:
 
 
 _URL = r"\[(?:(?:https?|ftps?|mailto|news|irc|gopher|telnet):|//)[^\s\[\]]*+"
-_FIRST = itemgetter(1)
 _LABELLED_URL = re.compile(_URL + r"[ \t]*+((?:[^\[\]\n]++|\[[^\[\]\n]*+\])*+)\]")
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,30}__")
 _HEADING = re.compile(r"(={1,6})(.+?)(={1,6})")
@@ -40,7 +38,7 @@ _MOST_WORDS = 3
 
 def read_lines(text: str, language: str) -> Prose:
     """The last pass. text: without tags, tables, internal links and templates."""
-    text = _MAGIC_WORD.sub("", _LABELLED_URL.sub(_FIRST, text))
+    text = _MAGIC_WORD.sub("", _LABELLED_URL.sub(lambda match: match[1] or HOLE, text))
     kept = _without_empty_sections(_without_back_matter(map(_read_line, _paragraphs(text)), language))
     out: list[str] = []
     sections: list[tuple[int, str, int]] = []
@@ -65,7 +63,7 @@ _STARTS_ALONE = frozenset(" \t*#:;=|!{-–—•")
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Lines, with those that are a paragraph joined to one: a paragraph ends where a blank line or another kind starts."""
+    """The lines of a text, with those of a paragraph as one: it ends at a blank line and where another kind starts."""
     paragraph: list[str] = []
     for line in text.split("\n"):
         if line and line[0] not in _STARTS_ALONE and line != HOLE:

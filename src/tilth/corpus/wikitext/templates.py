@@ -18,6 +18,7 @@ BREAK = "\n "
 Arguments = tuple[list[str], dict[str, str]]
 """The positional arguments, and the named ones."""
 
+_START = re.compile(r"\w+[-/]")
 _NAMED = re.compile(r"\s*([\w\- ]{1,30}?)\s*=(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[-−+]?[\d.,/⁄+]+(?:e[-−+]?\d+)?")
 _MONTHS = (
@@ -38,8 +39,8 @@ def look_up(head: str) -> str | Callable[[list[str]], str]:
         if (known := _FUNCTIONS.get(function.lower())) is not None:
             return known(([value.strip()], {}))
     known = _PROSE.get(name)
-    if known is None:
-        known = next((function for start, function in _PROSE_STARTS.items() if name.startswith(start)), None)
+    if known is None and (match := _START.match(name)):
+        known = _PROSE_STARTS.get(match[0])
     if known is not None:
         return lambda parts: known(arguments(parts))
     return "" if name in _SILENT or name.startswith(_SILENT_STARTS) or name.endswith(" icon") else HOLE
@@ -122,6 +123,11 @@ def _pronunciation_of_keys(given: Arguments) -> str:
     return f"/{keys}/" if keys else HOLE
 
 
+def _respelling(given: Arguments) -> str:
+    """`AY|n|_|RAND` -> `AY-n RAND`."""
+    return "-".join(word for word in given[0] if word != "'").replace("-_-", " ")
+
+
 _PRONUNCIATION_LABELS = names("us|uk|gb|au|nz|ca|ie|za|gam|lang|pron|local|icon|also|alsolocal|or|audio")
 
 
@@ -131,7 +137,7 @@ def _coordinates(given: Arguments) -> str:
     if named.get("display") in ("title", "t"):
         return ""
     text, marks = "", iter("°′″")
-    for word in positional:
+    for word in positional[:8]:
         if word in ("N", "S", "E", "W"):
             text, marks = f"{text}{word} ", iter("°′″")
         elif _NUMBER.fullmatch(word):
@@ -159,7 +165,8 @@ def _old_style_date(given: Arguments) -> str:
 _UNITS = {
     "km2": "km²", "m2": "m²", "cm2": "cm²", "mm2": "mm²", "km3": "km³", "m3": "m³", "cm3": "cm³", "sqmi": "sq mi",
     "sqft": "sq ft", "sqkm": "km²", "acre": "acres", "mile": "miles", "foot": "feet", "c": "°C", "f": "°F", "C": "°C",
-    "F": "°F", "K": "K", "impgal": "imp gal", "usgal": "US gal", "USgal": "US gal", "U.S.gal": "US gal", "kmh": "km/h", "km/h": "km/h",
+    "F": "°F", "K": "K", "impgal": "imp gal", "usgal": "US gal", "USgal": "US gal", "U.S.gal": "US gal",
+    "kmh": "km/h", "km/h": "km/h",
     "lbs": "lb", "st": "st", "ST": "short tons", "LT": "long tons", "ha": "ha", "cuft": "cu ft", "cumi": "cu mi",
     "/sqmi": "per square mile", "/km2": "per square kilometre", "PD/sqmi": "per square mile",
     "PD/km2": "per square kilometre", "oilbbl": "barrels", "oilbbl/d": "barrels per day",
@@ -192,11 +199,13 @@ def _convert(given: Arguments) -> str:
     return text
 
 
+_UNGROUPED = re.compile(r"([-−+]?)([1-9][0-9]{3,19})((?:\.\d*)?)")
+
+
 def _grouped(number: str) -> str:
     """`-12345.6` -> `-12,345.6`, as the template shows it."""
-    whole, point, rest = number.partition(".")
-    digits = whole.lstrip("-−+")
-    return whole.removesuffix(digits) + f"{int(digits):,}" + point + rest if digits.isdecimal() else number
+    match = _UNGROUPED.fullmatch(number)
+    return f"{match[1]}{int(match[2]):,}{match[3]}" if match else number
 
 
 def _unit(code: str) -> str:
@@ -330,6 +339,7 @@ _PROSE: dict[str, Callable[[Arguments], str]] = {
     "hlist": _joined(", "),
     "ipa": _pronunciation,
     "langx": _argument(1),
+    "respell": _respelling,
     "oldstyledate": _old_style_date,
     **_named_all("ill|interlanguage link|illm|link-interwiki|interlanguage link multi|lien|нп|нп3|нп5", _interwiki),
     **_named_all("nbsp|space|spaces|thinsp|thin space|·|dot|hair space|figure space", _constant(" ")),
