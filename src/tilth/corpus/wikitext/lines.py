@@ -101,9 +101,10 @@ def _clean(line: str) -> str:
         line = _drop_quotes(line)
     if "&" in line:
         line = _ENTITY.sub(_character, line)
-    if not line.isascii():
-        line = _INVISIBLE.sub("", line)
-    line = " ".join(line.split())
+    if line.isascii() and "  " not in line and "\t" not in line:
+        line = line.strip()
+    else:
+        line = " ".join(_INVISIBLE.sub("", line).split())
     if HOLE in line:
         if not any(map(str.isalnum, _PARENTHESES.sub("", line))):
             return ""  # an item whose words were in a template, with a remark on it
