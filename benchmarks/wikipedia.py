@@ -2,7 +2,8 @@
 
 Both read the wikitext of the same articles, one after the other in each repetition; MB of UTF-8 wikitext per second of
 processor time on one core, medians with the spread between quartiles. The second table counts, for each article, what
-should not be in prose: how many of these marks are left, on the mean, and in how many articles there is one.
+should not be in prose, or only in formulas: how many of these marks are left, on the mean, and in how many articles
+there is one.
 
     python benchmarks/wikipedia.py ../shared/data/wikipedia
 """
@@ -20,25 +21,29 @@ from machine import add_results, describe, write_table
 from tilth.corpus.compression import open_stream
 from tilth.corpus.formats import mediawiki
 from tilth.corpus.formats.mediawiki import read_mediawiki
+from tilth.corpus.reading import PLAIN
+from tilth.corpus.records import Record
 from tilth.corpus.wikitext import Names, Prose, to_prose
 
 RESIDUE = ("|", "[[", "{{", "}}", "thumb", "px", "()", "( ", " ,", " )", "<", "__", "''", "==")
 
 
-def read_articles(folder: Path) -> list[tuple[str, Names]]:
-    """The wikitext of every article in the dumps of a folder, as the reader hands it on."""
-    found: list[tuple[str, Names]] = []
+def read_articles(folder: Path) -> list[tuple[str, str, Names]]:
+    """Title and wikitext of every article in the dumps of a folder, as the reader hands it on."""
+    found: list[tuple[str, str, Names]] = []
+    last: list[tuple[str, Names]] = []
 
     def note(text: str, wiki: Names) -> Prose:
-        found.append((text, wiki))
+        last[:] = [(text, wiki)]
         return to_prose(text, wiki)
 
     mediawiki.to_prose = note
     try:
         for path in sorted(folder.glob("*.xml.bz2")):
             data = path.read_bytes()
-            for _ in read_mediawiki(open_stream(iter([data]), len(data)), path.name, "text"):
-                pass
+            for item in read_mediawiki(open_stream(iter([data]), len(data)), path.name, PLAIN):
+                if isinstance(item, Record):
+                    found.append((item.metadata["title"], *last[0]))
     finally:
         mediawiki.to_prose = to_prose
     return found
@@ -59,14 +64,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     articles = read_articles(arguments.folder)
-    megabytes = sum(len(text.encode()) for text, _ in articles) / 1e6
+    megabytes = sum(len(text.encode()) for _, text, _ in articles) / 1e6
     readers: dict[str, Callable[[str, Names], str]] = {"tilth": ours, "mwparserfromhell": theirs}
     rates: dict[str, list[float]] = {name: [] for name in readers}
     texts: dict[str, list[str]] = {}
     for repeat in range(arguments.repeats + 1):
         for name, read in readers.items():
             started = time.process_time()
-            texts[name] = [read(text, wiki) for text, wiki in articles]
+            texts[name] = [read(text, wiki) for _, text, wiki in articles]
             if repeat:
                 rates[name].append(megabytes / (time.process_time() - started))
     lines = ["| | MB/s | characters kept |", "|---|--:|--:|"]

@@ -8,7 +8,7 @@ The text goes through four passes, each linear in its length also on hostile inp
     lines     external links, bold and italics, entities, lists, headings, and what the passes before left of sentences
 
 Where something is taken out of a sentence, a `HOLE` marks the place until the last pass has mended it:
-"A (named {{IPA|x}}, plural As)" becomes "A (plural As)".
+"A (see {{audio|x}}, plural As)" becomes "A (plural As)".
 """
 
 from tilth.corpus.wikitext.brackets import resolve

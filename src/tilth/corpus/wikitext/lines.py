@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from html.entities import html5
-from operator import itemgetter
 
 from tilth.corpus.wikitext.templates import HOLE
 from tilth.corpus.wikitext.words import BACK_MATTER
@@ -21,13 +20,13 @@ class Prose:
 
 
 _URL = r"\[(?:(?:https?|ftps?|mailto|news|irc|gopher|telnet):|//)[^\s\[\]]*+"
-_FIRST = itemgetter(1)
 _LABELLED_URL = re.compile(_URL + r"[ \t]*+((?:[^\[\]\n]++|\[[^\[\]\n]*+\])*+)\]")
 _MAGIC_WORD = re.compile(r"__[A-Z]{3,30}__")
 _HEADING = re.compile(r"(={1,6})(.+?)(={1,6})")
 _QUOTES = re.compile(r"('{2,})")
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u2060\ufeff]")
+_COORDINATES = re.compile(r"[\d.]+°[\d.°′″]* ?[NS] [\d.°′″]+ ?[EW]")
 _PARENTHESES = re.compile(r" ?[(（][^()（）]*+[)）]")
 _HOLE_LIST = re.compile(rf"{HOLE}(?:[ ,;]*+(?:and |or )?{HOLE})+")
 _HOLES = re.compile(rf" ?{HOLE}[ {HOLE}]*+")
@@ -39,8 +38,8 @@ _MOST_WORDS = 3
 
 def read_lines(text: str, language: str) -> Prose:
     """The last pass. text: without tags, tables, internal links and templates."""
-    text = _MAGIC_WORD.sub("", _LABELLED_URL.sub(_FIRST, text))
-    kept = _without_empty_sections(_without_back_matter(map(_read_line, text.split("\n")), language))
+    text = _MAGIC_WORD.sub("", _LABELLED_URL.sub(lambda match: match[1] or HOLE, text))
+    kept = _without_empty_sections(_without_back_matter(map(_read_line, _paragraphs(text)), language))
     out: list[str] = []
     sections: list[tuple[int, str, int]] = []
     size = 0
@@ -59,6 +58,25 @@ def read_lines(text: str, language: str) -> Prose:
     return Prose("".join(out), sections)
 
 
+_STARTS_ALONE = frozenset(" \t*#:;=|!{-–—•")
+"""What a line starts with that is no part of a paragraph: lists, headings, tables, text with its own line breaks."""
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """The lines of a text, with those of a paragraph as one: it ends at a blank line and where another kind starts."""
+    paragraph: list[str] = []
+    for line in text.split("\n"):
+        if line and line[0] not in _STARTS_ALONE and line != HOLE:
+            paragraph.append(line)
+            continue
+        if paragraph:
+            yield " ".join(paragraph)
+            paragraph.clear()
+        yield line
+    if paragraph:
+        yield " ".join(paragraph)
+
+
 def _read_line(line: str) -> tuple[int, str]:
     """(level, heading) or (0, prose); the prose is empty for a blank line and for what is left of a table."""
     line = line.strip()
@@ -73,7 +91,8 @@ def _read_line(line: str) -> tuple[int, str]:
     elif first == "|" or line.startswith(("{|", "----")) or (first == "!" and ("|" in line or "!!" in line)):
         return 0, ""
     line = _clean(line)
-    return (level, line) if any(map(str.isalnum, line)) else (0, "")
+    alone = not any(map(str.isalnum, line)) or ("°" in line and _COORDINATES.fullmatch(line))
+    return (0, "") if alone else (level, line)
 
 
 def _clean(line: str) -> str:
@@ -82,9 +101,10 @@ def _clean(line: str) -> str:
         line = _drop_quotes(line)
     if "&" in line:
         line = _ENTITY.sub(_character, line)
-    if not line.isascii():
-        line = _INVISIBLE.sub("", line)
-    line = " ".join(line.split())
+    if line.isascii() and "  " not in line and "\t" not in line:
+        line = line.strip()
+    else:
+        line = " ".join(_INVISIBLE.sub("", line).split())
     if HOLE in line:
         if not any(map(str.isalnum, _PARENTHESES.sub("", line))):
             return ""  # an item whose words were in a template, with a remark on it
@@ -93,7 +113,7 @@ def _clean(line: str) -> str:
         line = _PARENTHESES.sub(_mend_parentheses, line)
     if HOLE in line:
         line = _HOLES.sub(" ", _HOLES_BEFORE_STOP.sub("", line)).strip()
-    line = line.replace(" ,", ",").replace(" . ", ". ")
+    line = line.replace(" , ", ", ").replace(" . ", ". ")
     line = line[:-2] + "." if line.endswith(" .") else line
     return line if line.isascii() else unicodedata.normalize("NFC", line)
 

@@ -3,7 +3,7 @@
 import re
 from html.entities import html5
 
-from tilth.corpus.wikitext.templates import HOLE
+from tilth.corpus.wikitext.templates import BREAK, HOLE
 from tilth.corpus.wikitext.words import names
 
 _TAG = re.compile(r"<(?:!--|(/?)([a-zA-Z][a-zA-Z0-9]{0,19})(?![a-zA-Z0-9])([^<>]*+)>)")
@@ -34,11 +34,13 @@ def drop_tags(text: str) -> str:
     out: list[str] = []
     unclosed: set[str] = set()
     position = 0
+    in_poem = False
     for match in _TAG.finditer(text):
         start = match.start()
         if start < position:
             continue
-        out.append(text[position:start])
+        plain = text[position:start]
+        out.append(plain.replace("\n", BREAK) if in_poem else plain)
         position = match.end()
         if match[2] is None:
             end = text.find("-->", position)
@@ -67,7 +69,8 @@ def drop_tags(text: str) -> str:
                 position = close.end()
                 continue
         if name in _BREAKS:
-            out.append("\n")
+            out.append(BREAK)
+            in_poem = (in_poem or name == "poem") and not (name == "poem" and match[1])
         elif name not in _INLINE and name not in _DROPPED:
             out.append(match[0])
     out.append(text[position:])
@@ -76,7 +79,7 @@ def drop_tags(text: str) -> str:
 
 def _content(name: str, content: str) -> str:
     if name in _LITERAL:
-        return content.translate(_ESCAPES)
+        return content.translate(_ESCAPES).replace("\n", BREAK)
     if name in ("math", "ce", "chem"):
         return _formula(content)
     return ""
@@ -85,19 +88,20 @@ def _content(name: str, content: str) -> str:
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _FONT = re.compile(r"\\(?:text|mbox|math(?:bf|rm|it|cal|bb|sf)|operatorname|displaystyle|left|right)(?![a-zA-Z])")
 _SPACING = re.compile(r"\\[,;:! ]|\\q?quad(?![a-zA-Z])|~")
-_GROUP = re.compile(r"\{([^{}\\]{1,20})\}")
+_GROUP = re.compile(r"\{([+\-−]?\w{1,20})\}")
 _SYMBOLS = {"cdot": "·", "cdots": "⋯", "dots": "…", "infty": "∞", "ldots": "…", "neq": "≠", "to": "→"}
-_LONGEST_FORMULA = 80
+_LONGEST_PLAIN = 80
 
 
 def _formula(latex: str) -> str:
-    """A formula that can be written in a line of plain text, or a hole."""
-    if len(latex) > _LONGEST_FORMULA or "\n" in latex.strip():
-        return HOLE
+    """A formula as plain text where it is short and nothing of it is lost, or else as it stands, on one line."""
+    latex = " ".join(latex.split())
+    if len(latex) > _LONGEST_PLAIN:
+        return latex.translate(_ESCAPES)
     plain = _SPACING.sub(" ", _FONT.sub("", latex))
     plain = _COMMAND.sub(lambda match: _SYMBOLS.get(match[1]) or html5.get(match[1] + ";", match[0]), plain)
     plain = _GROUP.sub(r"\1", plain).strip()
-    return HOLE if any(character in plain for character in "\\{}&") else plain.translate(_ESCAPES)
+    return (latex if any(character in plain for character in "\\{}&") else plain).translate(_ESCAPES) or HOLE
 
 
 _TABLE = re.compile(r"\n[ \t:*#;]*+(?:(\{\|)|\|\}(?!\}(?!\})))")
@@ -118,7 +122,7 @@ def drop_tables(text: str) -> str:
     out: list[str] = []
     position = 0
     for start, end in spans:
-        out += (text[position:start], "\n")
+        out += (text[position:start], "\n\n")
         position = end
     out.append(text[position:])
     return "".join(out)

@@ -12,9 +12,13 @@ from tilth.corpus.wikitext.words import names
 HOLE = "\0"
 """Stands where something was taken out of a sentence. No XML, and so no dump, can hold this character."""
 
+BREAK = "\n "
+"""The end of a line within a paragraph. Lines that start with a space are not joined."""
+
 Arguments = tuple[list[str], dict[str, str]]
 """The positional arguments, and the named ones."""
 
+_START = re.compile(r"\w+[-/]")
 _NAMED = re.compile(r"\s*([\w\- ]{1,30}?)\s*=(.*)", re.DOTALL)
 _NUMBER = re.compile(r"[-−+]?[\d.,/⁄+]+(?:e[-−+]?\d+)?")
 _MONTHS = (
@@ -35,8 +39,8 @@ def look_up(head: str) -> str | Callable[[list[str]], str]:
         if (known := _FUNCTIONS.get(function.lower())) is not None:
             return known(([value.strip()], {}))
     known = _PROSE.get(name)
-    if known is None and name.startswith(("lang-", "script/")):
-        known = _argument(0)
+    if known is None and (match := _START.match(name)):
+        known = _PROSE_STARTS.get(match[0])
     if known is not None:
         return lambda parts: known(arguments(parts))
     return "" if name in _SILENT or name.startswith(_SILENT_STARTS) or name.endswith(" icon") else HOLE
@@ -80,19 +84,98 @@ def _joined(separator: str) -> Callable[[Arguments], str]:
 def _quote(given: Arguments) -> str:
     positional, named = given
     text = named.get("text") or named.get("quote") or (positional[0] if positional else "")
-    return f"\n{text}\n"
+    return f"\n\n{text}\n\n"
+
+
+def _poem(given: Arguments) -> str:
+    return _quote(given).replace("\n", BREAK)
+
+
+def _list(given: Arguments) -> str:
+    return "".join(f"\n* {item}" for item in given[0] if item) + "\n\n"
+
+
+def _columns(given: Arguments) -> str:
+    """`2|list` or `col1=list|col2=list`, each a list of wikitext."""
+    positional, named = given
+    columns = [text for name, text in named.items() if _COLUMN.fullmatch(name)] or positional[-1:]
+    return "".join(f"\n{text}\n" for text in columns)
+
+
+_COLUMN = re.compile(r"col[1-9]")
+
+
+def _pronunciation(given: Arguments) -> str:
+    """`/x/` or `fr|x` -> `/x/`, `[x]`."""
+    words = given[0]
+    if len(words) > 1 and words[0].isascii() and words[0].islower():
+        return f"[{words[1]}]"
+    return words[0] if words else HOLE
+
+
+def _pronunciation_in(given: Arguments) -> str:
+    return f"[{given[0][0]}]" if given[0] else HOLE
+
+
+def _pronunciation_of_keys(given: Arguments) -> str:
+    """`UK|ə|ˈ|r|uː|b|ə` -> `/əˈruːbə/`."""
+    keys = "".join(key for key in given[0] if key.lower() not in _PRONUNCIATION_LABELS).replace("_", " ")
+    return f"/{keys}/" if keys else HOLE
+
+
+def _respelling(given: Arguments) -> str:
+    """`AY|n|_|RAND` -> `AY-n RAND`."""
+    return "-".join(word for word in given[0] if word != "'").replace("-_-", " ")
+
+
+_PRONUNCIATION_LABELS = names("us|uk|gb|au|nz|ca|ie|za|gam|lang|pron|local|icon|also|alsolocal|or|audio")
+
+
+def _coordinates(given: Arguments) -> str:
+    """`12|19|N|70|1|W` -> `12°19′N 70°1′W`; `40.3|47.7` -> `40.3, 47.7`. Those in the page's title show no place."""
+    positional, named = given
+    if named.get("display") in ("title", "t"):
+        return ""
+    text, marks = "", iter("°′″")
+    for word in positional[:8]:
+        if word in ("N", "S", "E", "W"):
+            text, marks = f"{text}{word} ", iter("°′″")
+        elif _NUMBER.fullmatch(word):
+            text += word + next(marks, "")
+    if "N" not in text and "S" not in text:
+        text = ", ".join(positional[:2])
+    return text.strip() or HOLE
+
+
+_SUPERSCRIPTS = str.maketrans("0123456789+-−", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻")
+_CHARGE = re.compile(r"\d*[+\-−]")
+
+
+def _chemical(given: Arguments) -> str:
+    """`SO|4|2-` -> `SO4²⁻`."""
+    return "".join(word.translate(_SUPERSCRIPTS) if _CHARGE.fullmatch(word) else word for word in given[0])
+
+
+def _old_style_date(given: Arguments) -> str:
+    """`February 2|1905|January 20` -> `February 2 [O.S. January 20] 1905`."""
+    date, year, old = ([*given[0], "", "", ""])[:3]
+    return " ".join(filter(None, (date, f"[O.S. {old}]" if old else "", year))) or HOLE
 
 
 _UNITS = {
     "km2": "km²", "m2": "m²", "cm2": "cm²", "mm2": "mm²", "km3": "km³", "m3": "m³", "cm3": "cm³", "sqmi": "sq mi",
     "sqft": "sq ft", "sqkm": "km²", "acre": "acres", "mile": "miles", "foot": "feet", "c": "°C", "f": "°F", "C": "°C",
-    "F": "°F", "K": "K", "impgal": "imp gal", "usgal": "US gal", "U.S.gal": "US gal", "kmh": "km/h", "km/h": "km/h",
+    "F": "°F", "K": "K", "impgal": "imp gal", "usgal": "US gal", "USgal": "US gal", "U.S.gal": "US gal",
+    "kmh": "km/h", "km/h": "km/h",
     "lbs": "lb", "st": "st", "ST": "short tons", "LT": "long tons", "ha": "ha", "cuft": "cu ft", "cumi": "cu mi",
     "/sqmi": "per square mile", "/km2": "per square kilometre", "PD/sqmi": "per square mile",
     "PD/km2": "per square kilometre", "oilbbl": "barrels", "oilbbl/d": "barrels per day",
 }  # fmt: skip
-_POWERS = {"e3": "thousand", "k": "thousand", "e6": "million", "M": "million", "e9": "billion", "e12": "trillion"}
-_POWER = re.compile(r"(e[369]|e12)(?=[A-Za-z])|([kM])(?=oilbbl)")
+_POWERS = {
+    "e3": "thousand", "k": "thousand", "e6": "million", "M": "million", "e9": "billion", "G": "billion",
+    "e12": "trillion", "T": "trillion",
+}  # fmt: skip
+_POWER = re.compile(r"(e[369]|e12)(?=[A-Za-z])|([kMGT])(?=oilbbl|USgal|impgal|cuft)")
 _RANGES = {
     "-": "–", "–": "–", "to": " to ", "to(-)": " to ", "and": " and ", "or": " or ", "x": " × ", "by": " by ",
     "*": " × ", "+/-": " ± ", "±": " ± ",
@@ -104,9 +187,9 @@ def _convert(given: Arguments) -> str:
     words = given[0]
     if not words or not _NUMBER.fullmatch(words[0]):
         return HOLE
-    text, index = words[0], 1
+    text, index = _grouped(words[0]), 1
     while index + 1 < len(words) and words[index] in _RANGES and _NUMBER.fullmatch(words[index + 1]):
-        text += _RANGES[words[index]] + words[index + 1]
+        text += _RANGES[words[index]] + _grouped(words[index + 1])
         index += 2
     if index >= len(words):
         return text
@@ -114,6 +197,15 @@ def _convert(given: Arguments) -> str:
     if index + 2 < len(words) and _NUMBER.fullmatch(words[index + 1]) and words[index + 2].isalpha():
         text += f" {words[index + 1]} {_unit(words[index + 2])}"
     return text
+
+
+_UNGROUPED = re.compile(r"([-−+]?)([1-9][0-9]{3,19})((?:\.\d*)?)")
+
+
+def _grouped(number: str) -> str:
+    """`-12345.6` -> `-12,345.6`, as the template shows it."""
+    match = _UNGROUPED.fullmatch(number)
+    return f"{match[1]}{int(match[2]):,}{match[3]}" if match else number
 
 
 def _unit(code: str) -> str:
@@ -182,7 +274,10 @@ def _ship_of(prefix: str) -> Callable[[Arguments], str]:
 
 
 def _interwiki(given: Arguments) -> str:
-    return given[1].get("lt") or _argument(0)(given)
+    """`title|de|Titel` -> `title`, and in the order of older pages `de|title|Titel` -> `title`."""
+    positional, named = given
+    language_first = len(positional) > 1 and positional[0].islower() and len(positional[0]) <= 3
+    return named.get("lt") or _argument(1 if language_first else 0)(given)
 
 
 def _as_of(given: Arguments) -> str:
@@ -217,7 +312,7 @@ _PROSE: dict[str, Callable[[Arguments], str]] = {
     **_named_all(
         "nowrap|nobr|no wrap|nowraplinks|nobold|noitalic|small|smaller|big|bigger|large|larger|sub|center|centre|"
         "underline|u|em|strong|bold|italic|abbr|abbrlink|tooltip|mvar|math|sic|visible anchor|vanchor|flag|flagu|"
-        "flagcountry|keypress|code|mono|kbd|var|samp|sc|smallcaps|smallcaps2|oldstyledate|midsize|longitem|polytonic|"
+        "flagcountry|keypress|code|mono|kbd|var|samp|sc|smallcaps|smallcaps2|midsize|longitem|polytonic|"
         "hebrew|unicode|grc|gr|format price|formatnum|nts|dts|date|not a typo|typo|nastaliq|nq|bold div",
         _argument(0),
     ),
@@ -234,8 +329,18 @@ _PROSE: dict[str, Callable[[Arguments], str]] = {
         _date,
     ),
     **_named_all("quote|cquote|blockquote|bquote|quotation|rquote|centered pull quote|cita|citation bloc", _quote),
+    **_named_all("poemquote|poem quote", _poem),
+    **_named_all("ordered list|bulleted list|bulletedlist|unbulleted list|unbulletedlist|ublist|ubl", _list),
+    **_named_all("columns-list|columns list|columns|plainlist|flatlist", _columns),
     **_named_all("frac|fraction|sfrac|vulgar fraction", _fraction),
-    **_named_all("chem|chem2|chemical formula|linktext", _joined("")),
+    **_named_all("chem|chem2|chemical formula", _chemical),
+    "linktext": _joined(""),
+    **_named_all("coord|coor|coordinates", _coordinates),
+    "hlist": _joined(", "),
+    "ipa": _pronunciation,
+    "langx": _argument(1),
+    "respell": _respelling,
+    "oldstyledate": _old_style_date,
     **_named_all("ill|interlanguage link|illm|link-interwiki|interlanguage link multi|lien|нп|нп3|нп5", _interwiki),
     **_named_all("nbsp|space|spaces|thinsp|thin space|·|dot|hair space|figure space", _constant(" ")),
     **_named_all("snd|snds|spnd|spaced ndash|spaced en dash|ndash|–|en dash|dash", _constant(" – ")),
@@ -249,7 +354,7 @@ _PROSE: dict[str, Callable[[Arguments], str]] = {
     **_named_all("inr|indian rupee|₹|indianrupees", _money("₹")),
     **_named_all("au$|a$|aud", _money("A$")),
     **_named_all("sup|pow", _after("^")),
-    **_named_all("angbr|angle bracket|grapheme", lambda given: f"⟨{_argument(0)(given)}⟩"),
+    **_named_all("angbr|angle bracket|grapheme|vr", lambda given: f"⟨{_argument(0)(given)}⟩"),
     **_named_all("bracket|bracketed|sqbracket", lambda given: f"[{_argument(0)(given)}]"),
     **_named_all("vol.|volume", lambda given: f"vol. {_argument(0)(given)}"),
     **_named_all("gloss|literal translation|lit|literally", lambda given: f"lit. '{_argument(0)(given)}'"),
@@ -305,6 +410,13 @@ _PROSE: dict[str, Callable[[Arguments], str]] = {
     "zwj": _constant(""),
     "zwnj": _constant("\u200c"),
 }  # fmt: skip
+
+_PROSE_STARTS: dict[str, Callable[[Arguments], str]] = {
+    "lang-": _argument(0),
+    "script/": _argument(0),
+    "ipac-": _pronunciation_of_keys,
+    "ipa-": _pronunciation_in,
+}
 
 _FUNCTIONS: dict[str, Callable[[Arguments], str]] = {
     "formatnum": _argument(0),
