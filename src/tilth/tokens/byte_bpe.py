@@ -1,0 +1,164 @@
+"""Byte-level BPE through `tiktoken`: the ids of `tokenizers`, many times faster (benchmarks/results/tokenizer.md)."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from tilth.processors import usable_processors
+
+if TYPE_CHECKING:
+    from tiktoken import Encoding
+
+# GPT-2's words, as `ByteLevel` splits them.
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Where the two libraries could part ways: a letter that each version of Unicode from 10 to 17 added, since libraries of
+# different versions put other characters in a word, and white space of every kind and length. The letters stand between
+# others, with which they are one word or three.
+_LETTERS = "a\u0860b\u0560c\ua7bad\ua7c7e\ua7d0f\U0001e4d0g\U0002ebf0h\ua7cbi\U000323b0j"
+_PROBE = (
+    f"{_LETTERS} it's IT'S we'll  12\u00bd3\u0663 \t\n\n x\u00a0\u2003y\u0085z\u200b\u3000\ufeff\u180e!?\x00\x1c\r\n  "
+)
+_SAMPLE_CHARACTERS = 1 << 15
+
+
+class ByteBpe:
+    """A byte-level BPE tokenizer in its fast form. Of a word that never ends it takes 1 MB a second."""
+
+    def __init__(self, encoding: "Encoding", ids: np.ndarray, lengths: np.ndarray, trimmed: np.ndarray) -> None:
+        """encoding: numbers tokens by rank: the 256 bytes, then the merges in their order.
+
+        ids, lengths, trimmed: int64 (ranks,): the id of each token in the vocabulary, its bytes, and how many spaces at
+        its end its offsets leave out.
+        """
+        self._encoding = encoding
+        self._ids, self._lengths, self._trimmed = ids, lengths, trimmed
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text, int64 (tokens,), on all threads. Raises: UnicodeEncodeError for a lone surrogate."""
+        return [self._ids[ranks] for ranks in self._ranks(texts)]
+
+    def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Of each text, its token ids and the characters they end at, both int64 (tokens,).
+
+        A token that ends within a character ends with it. Raises: UnicodeEncodeError for a lone surrogate.
+        """
+        return [
+            (self._ids[ranks], self._ends(text, ranks)) for text, ranks in zip(texts, self._ranks(texts), strict=True)
+        ]
+
+    def _ranks(self, texts: Sequence[str]) -> list[np.ndarray]:
+        threads = min(usable_processors(), len(texts))
+        if threads <= 1:
+            return [self._ranks_of(text) for text in texts]
+        with ThreadPoolExecutor(threads) as pool:  # the library releases the interpreter lock
+            return list(pool.map(self._ranks_of, texts))
+
+    def _ranks_of(self, text: str) -> np.ndarray:
+        return self._encoding.encode_to_numpy(text, disallowed_special=())
+
+    def _ends(self, text: str, ranks: np.ndarray) -> np.ndarray:
+        ends = np.cumsum(self._lengths[ranks])
+        if not text.isascii():
+            starts_character = (np.frombuffer(text.encode(), dtype=np.uint8) & 0xC0) != 0x80
+            ends = np.cumsum(starts_character)[ends - 1]
+        return ends - self._trimmed[ranks]
+
+
+def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ByteBpe | None:
+    """The fast form of a tokenizer, or None where it has none whose ids and ends are certain to be the same.
+
+    parts: the tokenizer.json; sample: text that both forms are compared on.
+
+    In each word, both apply the earliest merge at its leftmost place until none applies. What a merge is differs:
+    `tokenizers` looks for its pair of tokens, `tiktoken` for any two whose bytes together are a token. When each token
+    has one merge, and its own bytes are encoded as it alone, the second finds no more than the first: two neighbours
+    whose bytes are a token are what these bytes alone become just before they are that token.
+    """
+    if not _is_plain(parts):
+        return None
+    merges = [tuple(merge) for merge in parts["model"]["merges"]]
+    vocab: dict[str, int] = parts["model"]["vocab"]
+    names = [*_byte_names(), *(left + right for left, right in merges)]
+    model = models.BPE(vocab, merges)  # its own, whose cache of words may fill
+    if len(set(names)) < len(names) or any(name not in vocab for name in names):
+        return None
+    if any(len(model.tokenize(name)) != 1 for name in names):
+        return None
+
+    from tiktoken import Encoding
+
+    to_bytes = {ord(name): byte for byte, name in enumerate(names[:256])}
+    tokens = [name.translate(to_bytes).encode("latin-1") for name in names]
+    # The library wants a special token to look for; it is never allowed, and so found in no text.
+    unused = {"<|endoftext|>": len(tokens)}
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    encoding = Encoding("tilth", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens=unused)
+    trims = bool(_trimming(parts["post_processor"]))
+    fast = ByteBpe(
+        encoding,
+        ids=np.array([vocab[name] for name in names], dtype=np.int64),
+        lengths=np.array([len(token) for token in tokens], dtype=np.int64),
+        trimmed=np.array([trims and _spaces_at_end(token) for token in tokens], dtype=np.int64),
+    )
+    return fast if _agree(fast, backend, [_PROBE, sample[:_SAMPLE_CHARACTERS]]) else None
+
+
+def _is_plain(parts: dict[str, Any]) -> bool:
+    """Whether nothing but GPT-2's words and merges of bytes decides the ids."""
+    model, splitting = parts["model"], parts["pre_tokenizer"] or {}
+    return (
+        model["type"] == "BPE"
+        and not any(
+            model.get(name)
+            for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "ignore_merges")
+        )
+        and parts["normalizer"] is None
+        and splitting.get("type") == "ByteLevel"
+        and not splitting["add_prefix_space"]
+        and splitting.get("use_regex", True)
+        and all(token["special"] for token in parts["added_tokens"])  # others are looked for inside texts
+        and not any(each.get("add_prefix_space") for each in _trimming(parts["post_processor"]))
+    )
+
+
+def _byte_names() -> list[str]:
+    """The character that stands for each byte in a vocabulary: itself if it is printable, else the next from 256 on."""
+    letters = sorted(map(ord, pre_tokenizers.ByteLevel.alphabet()))
+    own = [letter for letter in letters if letter < 256]
+    others = sorted(set(range(256)) - set(own))
+    names = dict(zip([*own, *others], letters, strict=True))
+    return [chr(names[byte]) for byte in range(256)]
+
+
+def _trimming(post_processor: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The post-processors that leave the spaces at the ends of tokens out of their offsets."""
+    each = post_processor or {}
+    inner = [found for processor in each.get("processors", ()) for found in _trimming(processor)]
+    return [each, *inner] if each.get("trim_offsets") else inner
+
+
+def _spaces_at_end(token: bytes) -> int:
+    """The spaces that follow something else: those of a token of nothing but spaces stay."""
+    return len(token) - len(token.rstrip(b" ")) if token.strip(b" ") else 0
+
+
+def _agree(fast: ByteBpe, backend: Tokenizer, texts: list[str]) -> bool:
+    """Whether both forms give the same ids and ends. A text that cannot be encoded is for `tokenizers` to refuse."""
+    texts = [text for text in texts if is_unicode(text)]
+    for text, (ids, ends) in zip(texts, fast.encode_with_ends(texts), strict=True):
+        encoding = backend.encode(text, add_special_tokens=False)
+        if ids.tolist() != encoding.ids or ends.tolist() != [end for _, end in encoding.offsets]:
+            return False
+    return True
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has a UTF-8 form: one with a lone surrogate has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
