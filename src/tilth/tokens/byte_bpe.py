@@ -14,13 +14,9 @@ if TYPE_CHECKING:
 
 # GPT-2's words, as `ByteLevel` splits them.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# Where the two libraries could part ways: a letter that each version of Unicode from 10 to 17 added, since libraries of
-# different versions put other characters in a word, and white space of every kind and length. The letters stand between
-# others, with which they are one word or three.
-_LETTERS = "a\u0860b\u0560c\ua7bad\ua7c7e\ua7d0f\U0001e4d0g\U0002ebf0h\ua7cbi\U000323b0j"
-_PROBE = (
-    f"{_LETTERS} it's IT'S we'll  12\u00bd3\u0663 \t\n\n x\u00a0\u2003y\u0085z\u200b\u3000\ufeff\u180e!?\x00\x1c\r\n  "
-)
+# A letter that each version of Unicode from 10 to 17 added: libraries that know other versions split words elsewhere.
+_RECENT_LETTERS = "\u0860\u0560\ua7ba\ua7c7\ua7d0\U0001e4d0\U0002ebf0\ua7cb\U000323b0"
+_UNCOMMON = "\u00bd\u0663\u00a0\u2003\u0085\u200b\u3000\ufeff\u180e\x00\x1c"
 _SAMPLE_CHARACTERS = 1 << 15
 
 
@@ -77,10 +73,32 @@ def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ByteBpe 
     has one merge, and its own bytes are encoded as it alone, the second finds no more than the first: two neighbours
     whose bytes are a token are what these bytes alone become just before they are that token.
     """
-    if not _is_plain(parts):
+    if not _is_plain(parts) or not splits_alike(_RECENT_LETTERS + _UNCOMMON):
         return None
-    merges = [tuple(merge) for merge in parts["model"]["merges"]]
-    vocab: dict[str, int] = parts["model"]["vocab"]
+    fast = _fast_form(
+        vocab=parts["model"]["vocab"],
+        merges=[tuple(merge) for merge in parts["model"]["merges"]],
+        trims=bool(_trimming(parts["post_processor"])),
+    )
+    return fast if fast and _agree(fast, backend, sample[:_SAMPLE_CHARACTERS]) else None
+
+
+def splits_alike(characters: str) -> bool:
+    """Whether both libraries take each character for the same: a letter, a digit, white space, or something else.
+
+    They are asked with a vocabulary whose merges join an `a`, a `1` or a `!` to what follows it in the same word.
+    """
+    merges = [(kind, byte) for kind in "a1!" for byte in _byte_names() if not byte.isascii()]
+    entries = [*_byte_names(), *(left + right for left, right in merges)]
+    vocab = {entry: index for index, entry in enumerate(entries)}
+    backend = Tokenizer(models.BPE(vocab, merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast = _fast_form(vocab, merges, trims=False)
+    return fast is not None and _agree(fast, backend, "\n".join(kind + each for each in characters for kind in "a1!"))
+
+
+def _fast_form(vocab: dict[str, int], merges: list[tuple[str, str]], trims: bool) -> ByteBpe | None:
+    """The fast form of a vocabulary, or None where it has not every byte, or merges are not as training makes them."""
     names = [*_byte_names(), *(left + right for left, right in merges)]
     model = models.BPE(vocab, merges)  # its own, whose cache of words may fill
     if len(set(names)) < len(names) or any(name not in vocab for name in names):
@@ -96,14 +114,12 @@ def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ByteBpe 
     unused = {"<|endoftext|>": len(tokens)}
     ranks = {token: rank for rank, token in enumerate(tokens)}
     encoding = Encoding("tilth", pat_str=_WORDS, mergeable_ranks=ranks, special_tokens=unused)
-    trims = bool(_trimming(parts["post_processor"]))
-    fast = ByteBpe(
+    return ByteBpe(
         encoding,
         ids=np.array([vocab[name] for name in names], dtype=np.int64),
         lengths=np.array([len(token) for token in tokens], dtype=np.int64),
         trimmed=np.array([trims and _spaces_at_end(token) for token in tokens], dtype=np.int64),
     )
-    return fast if _agree(fast, backend, [_PROBE, sample[:_SAMPLE_CHARACTERS]]) else None
 
 
 def _is_plain(parts: dict[str, Any]) -> bool:
@@ -145,14 +161,11 @@ def _spaces_at_end(token: bytes) -> int:
     return len(token) - len(token.rstrip(b" ")) if token.strip(b" ") else 0
 
 
-def _agree(fast: ByteBpe, backend: Tokenizer, texts: list[str]) -> bool:
-    """Whether both forms give the same ids and ends. A text that cannot be encoded is for `tokenizers` to refuse."""
-    texts = [text for text in texts if is_unicode(text)]
-    for text, (ids, ends) in zip(texts, fast.encode_with_ends(texts), strict=True):
-        encoding = backend.encode(text, add_special_tokens=False)
-        if ids.tolist() != encoding.ids or ends.tolist() != [end for _, end in encoding.offsets]:
-            return False
-    return True
+def _agree(fast: ByteBpe, backend: Tokenizer, text: str) -> bool:
+    """Whether both forms give the same ids and ends."""
+    encoding = backend.encode(text, add_special_tokens=False)
+    ids, ends = fast.encode_with_ends([text])[0]
+    return ids.tolist() == encoding.ids and ends.tolist() == [end for _, end in encoding.offsets]
 
 
 def is_unicode(text: str) -> bool:

@@ -167,11 +167,13 @@ class TextTokenizer:
 
     def _fast_for(self, segments: list[str]) -> ByteBpe | None:
         """What encodes these segments faster than `tokenizers`, to the same ids and ends, if anything does."""
+        if not all(map(is_unicode, segments)):
+            return None  # for `tokenizers` to refuse
         before = self._seen_characters
         self._seen_characters += sum(map(len, segments))
         if before < _BULK_CHARACTERS <= self._seen_characters:
             self._fast = byte_bpe(self.backend, self._parts, "".join(segments[:8]))
-        return self._fast if self._fast and all(map(is_unicode, segments)) else None
+        return self._fast
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int, str]]]:
         """Segments of the texts as (text number, first character, segment), in batches of bounded size."""
