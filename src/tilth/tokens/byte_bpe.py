@@ -48,12 +48,14 @@ class ByteBpe:
     def _ranks(self, texts: Sequence[str]) -> list[np.ndarray]:
         threads = min(usable_processors(), len(texts))
         if threads <= 1:
-            return [self._ranks_of(text) for text in texts]
-        with ThreadPoolExecutor(threads) as pool:  # the library releases the interpreter lock
-            return list(pool.map(self._ranks_of, texts))
+            return self._ranks_of(texts)
+        # The library releases the interpreter lock. One task a thread: many short texts would cost more to hand over.
+        with ThreadPoolExecutor(threads) as pool:
+            shares = list(pool.map(self._ranks_of, (texts[first::threads] for first in range(threads))))
+        return [shares[number % threads][number // threads] for number in range(len(texts))]
 
-    def _ranks_of(self, text: str) -> np.ndarray:
-        return self._encoding.encode_to_numpy(text, disallowed_special=())
+    def _ranks_of(self, texts: Sequence[str]) -> list[np.ndarray]:
+        return [self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts]
 
     def _ends(self, text: str, ranks: np.ndarray) -> np.ndarray:
         ends = np.cumsum(self._lengths[ranks])
