@@ -1,4 +1,4 @@
-"""Byte-level BPE through `tiktoken`: the ids of `tokenizers`, many times faster (benchmarks/results/tokenizer.md)."""
+"""Byte-level BPE through `tiktoken`: the ids of `tokenizers`, several times as fast (benchmarks/tokenizer.py)."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
