@@ -41,6 +41,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/muon.py
 	$(BIN)/python benchmarks/planted_faults.py
 	$(BIN)/python benchmarks/save_stall.py
+	$(BIN)/python benchmarks/tokenizer.py $(TEXTS)/..
 	$(BIN)/python benchmarks/wikipedia.py $(TEXTS)/../wikipedia
 
 clean:

@@ -35,6 +35,7 @@ from tilth.corpus.sources import Source, find_sources
 from tilth.corpus.stages import functions_of
 from tilth.errors import TilthError, UsageError
 from tilth.files import locked, output_folder, whole_folder, write_json
+from tilth.processors import usable_processors
 from tilth.progress import announce, progress_bar
 
 ALONE = 32_000_000
@@ -234,12 +235,7 @@ def _runner(on: str, workers: int | None, size: int) -> Runner:
         return functools.partial(run_on_ray, address=on)
     if workers is None and size <= ALONE:
         return _run_here
-    return functools.partial(run_in_processes, count=workers or _processors())
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return functools.partial(run_in_processes, count=workers or usable_processors())
 
 
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
@@ -249,7 +245,7 @@ def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None
             with Mark(mark_of(parts / task.id), task.deadly, told=tick):
                 run_task(task, parts / task.id, functions_of(task.settings))
         except Unguarded:
-            yield from run_in_processes(tasks[number:], parts, tick, _processors())
+            yield from run_in_processes(tasks[number:], parts, tick, usable_processors())
             return
         yield task
 

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 import torch.nn.functional as F
 
+from tilth.processors import usable_processors
+
 MEASURE_SECONDS = 0.3
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -35,7 +37,7 @@ def choose_threads(device: torch.device, recorded: int | None = None, shown: boo
     with, because the number of threads changes the last bits of sums; else the fastest of torch's number, a half, a
     quarter, ... and one, in products measured for a third of a second. shown: say on standard error what is unusual.
     """
-    present, cores = torch.get_num_threads(), _cores()
+    present, cores = torch.get_num_threads(), usable_processors()
     if device.type != "cpu":
         return present
     if any(os.environ.get(name) for name in _VARIABLES) or present not in (cores, cores // 2):
@@ -80,11 +82,6 @@ def fastest(seconds: dict[int, float]) -> int:
 def threads_in_words(number: int) -> str:
     """`1 thread`, `2 threads`."""
     return f"{number} thread" if number == 1 else f"{number} threads"
-
-
-def _cores() -> int:
-    """The logical cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _say(message: str) -> None:
