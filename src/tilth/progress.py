@@ -29,7 +29,7 @@ _EVENT_SECONDS = 1.0
 def progress_events() -> Iterator[None]:
     """Inside the block, what would be shown on a terminal is told to other readers of standard error as JSON lines.
 
-    One a second at most, and one at the end: `event` ("progress"), `stage`, `done`, `total` (or null), `unit`,
+    One a second at most, and one when all is done: `event` ("progress"), `stage`, `done`, `total` (or null), `unit`,
     `seconds` since the stage began, and the figures under their own names.
     """
     global _events

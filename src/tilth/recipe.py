@@ -157,7 +157,8 @@ class TrainSettings(Settings):
         default="ddp", description="with several processes: a whole model in each, or a shard of it (FSDP2)"
     )
     compile: bool | Literal["auto"] = Field(
-        default="auto", description="fuse small operations (torch.compile): faster, but a start later; auto: on a GPU"
+        default="auto",
+        description="fuse small operations (torch.compile): faster, but a start later; auto: on a GPU, not with fsdp",
     )
     activation_checkpointing: bool = Field(
         default=False, description="less memory, a third more work: blocks are computed again for their gradient"
@@ -189,7 +190,8 @@ class TrainSettings(Settings):
     on_nonfinite: Literal["stop", "skip", "rewind"] = "stop"
     on_layers: Literal["continue", "stop", "rewind", "lower_rate"] = Field(
         default="continue",
-        description="what to do about dead or exploding layers; with parallel=fsdp none is looked at",
+        description="what to do about dead or exploding layers; none is looked at with parallel=fsdp, nor in "
+        "electra's generator",
     )
     on_corruption: Literal["continue", "stop"] = "continue"
     recompute_every: int = Field(
@@ -203,7 +205,7 @@ class TrainSettings(Settings):
     )
 
     def idle(self) -> dict[str, str]:
-        idle = {} if self.parallel == "ddp" else {"on_layers": "parallel"}
+        idle = {} if self.parallel == "ddp" else {"on_layers": "parallel", "compile": "parallel"}
         if self.schedule != "warmup_stable_decay":
             return idle | {"decay": "schedule"}
         return idle if self.decay else idle | {"final_lr": "decay"}

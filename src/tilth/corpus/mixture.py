@@ -91,7 +91,7 @@ def choose_mixture(
     whole = np.floor(epochs)
     copies = whole[member] + (draws < (epochs - whole)[member])
     short = 0.0 if not capped.all() else float(1 - amounts.sum() / totals.sum())
-    told = [name for name, cap in zip(names, capped, strict=True) if cap]
+    told = [name for name, cap in zip(names, capped & (totals > 0), strict=True) if cap]
     return Mixture(copies.astype(np.int64), names, asked, epochs, told, short)
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 _SIZES = ("vocab_size", "layers", "width", "heads", "head_size", "mlp_width", "max_length", "position_offset")
 _SIZES += ("token_types", "kv_heads", "embedding_width")
 _OPTIONAL = ("position_offset", "token_types", "kv_heads", "embedding_width")
-_LARGEST, _MOST_LAYERS = 2**31 - 1, 10_000
+_LARGEST, MOST_LAYERS = 2**31 - 1, 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class TrunkConfig:
             raise ValueError(f"{self.heads} heads cannot share {self.num_kv_heads} heads of keys and values evenly")
         if type(self.generator_size) not in (int, float) or not 0 <= self.generator_size <= 1:
             raise ValueError(f"generator_size is {self.generator_size!r:.40}, not a number from 0 to 1")
-        if self.layers > _MOST_LAYERS:
-            raise ValueError(f"layers is {self.layers:,}, and {_MOST_LAYERS:,} is the most")
+        if self.layers > MOST_LAYERS:
+            raise ValueError(f"layers is {self.layers:,}, and {MOST_LAYERS:,} is the most")
 
     @property
     def num_kv_heads(self) -> int:

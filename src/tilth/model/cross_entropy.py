@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tilth.model.compiled import compile_apart
+
 CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 2**29, "mps": 8_000_000}
 """Logits held at once, in the compute type, by device: a GPU needs more to be kept busy."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
@@ -78,7 +80,14 @@ def _chunked_loss(
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
         if compiled:
-            loss += _compiled_softmax_loss()(padded, words, targets_N[chunk], bias_gradient)
+            # One kernel for any number of rows: a second one that is made when the number changes would make a run's
+            # bits depend on where it was resumed.
+            of_chunk = targets_N[chunk]
+            for tensor in (padded, of_chunk):
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+            loss += _compiled_softmax_losses(words, padded.dtype)(padded, words, of_chunk).sum()
+            if bias_gradient is not None:
+                bias_gradient += padded.sum(0, dtype=torch.float32)[:words]
         else:
             loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
         features_gradient[chunk] = padded @ weight
@@ -108,21 +117,20 @@ def _softmax_loss(
     return loss
 
 
-def _softmax_loss_in_place(logits_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None) -> Tensor:
-    """What `_softmax_loss` does with `into_gradient`, in terms that the compiler fuses without a float32 copy.
+def _softmax_losses_in_place(logits_NC: Tensor, words: int, targets_N: Tensor) -> Tensor:
+    """The loss of each row (N,), whose logits become its gradient, in terms that the compiler fuses without a float32
+    copy.
 
     logits (N, C): of the words, and of columns after them that belong to none. To leave those out by a slice would make
-    every row begin at another alignment, and took three times as long.
+    every row begin at another alignment, and took longer.
     """
     columns_C = torch.arange(logits_NC.shape[1], device=logits_NC.device)
     log_probabilities = F.log_softmax(torch.where(columns_C < words, logits_NC.float(), -torch.inf), dim=-1)
-    gradient_NC = log_probabilities.exp() - (columns_C == targets_N[:, None]).float()
-    if bias_gradient_V is not None:
-        bias_gradient_V += gradient_NC.sum(0)[:words]
-    logits_NC.copy_(gradient_NC)
-    return -log_probabilities.gather(1, targets_N[:, None]).sum()
+    logits_NC.copy_(log_probabilities.exp() - (columns_C == targets_N[:, None]).float())
+    return -log_probabilities.gather(1, targets_N[:, None])[:, 0]
 
 
 @cache
-def _compiled_softmax_loss() -> Callable[[Tensor, int, Tensor, Tensor | None], Tensor]:
-    return torch.compile(_softmax_loss_in_place)
+def _compiled_softmax_losses(*kind: object) -> Callable[[Tensor, int, Tensor], Tensor]:
+    """Compiled once for each number of words and type."""
+    return compile_apart(_softmax_losses_in_place)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tilth.errors import TilthError
+from tilth.model.compiled import compile_apart
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
 from tilth.model.layers import Block, Cache, Linear, Mask, Rotation, attention_bias, dropout, make_norm, rotation
@@ -117,7 +118,11 @@ class Trunk(nn.Module):
             if cache is not None or not torch.is_grad_enabled():
                 hidden_BSD = block(hidden_BSD, mask, turn, cache)
                 continue
-            step: Callable[..., Tensor] = partial(compiled_block(), block) if self.compiled else block
+            step: Callable[..., Tensor] = block
+            if self.compiled:
+                # Which blocks differ in what they compute; the first one of some families lacks a norm.
+                kind = (self.config, layer == 0, self.config.window(layer), self.config.rope_theta(layer))
+                step = partial(compiled_block(*kind), block)
             if self.recompute_blocks:
                 hidden_BSD = checkpoint(step, hidden_BSD, mask, turn, use_reentrant=False)
             else:
@@ -128,7 +133,8 @@ class Trunk(nn.Module):
         """The mask for each window there is; None where a lone new token sees all that was read."""
         causal, windows = self.config.attention == "causal", set(self.config.windows)
         drops = self.training and self.embeddings.dropout > 0  # all layers have one rate
-        if inputs.bounds is not None and cache is None and dtype != torch.float32 and not drops:
+        fits = self.config.head_size % 8 == 0 and self.config.head_size <= 256  # what the kernel takes
+        if inputs.bounds is not None and cache is None and dtype != torch.float32 and fits and not drops:
             return {
                 window: Segments(inputs.bounds, inputs.tokens.shape[1], _sides(window, causal)) for window in windows
             }
@@ -158,6 +164,6 @@ def _sides(window: int | None, causal: bool) -> tuple[int, int]:
 
 
 @once
-def compiled_block() -> Callable[..., Tensor]:
-    """`Block.forward`, compiled once for all blocks of one shape."""
-    return torch.compile(Block.forward)
+def compiled_block(*kind: object) -> Callable[..., Tensor]:
+    """`Block.forward`, compiled once for all blocks of one kind."""
+    return compile_apart(Block.forward)

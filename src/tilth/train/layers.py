@@ -109,7 +109,10 @@ class LayerMonitor:
 
 
 class LayerProbe:
-    """Takes the looks of one step: entered for its first forward pass, read after its gradients and its update."""
+    """Takes the looks of one step: entered for its first forward pass, read after its gradients and its update.
+
+    It looks at the model's own trunk, not at the generator that replaced-token detection has beside it.
+    """
 
     def __init__(self, model: Model) -> None:
         self._layers = {
@@ -120,16 +123,19 @@ class LayerProbe:
         }
         self._outputs: dict[str, Tensor] = {}
         self._hooks: list[RemovableHandle] = []
+        self._compiled = [trunk for trunk in model.trunks() if trunk.compiled]
 
     def __enter__(self) -> None:
         """Look at what passes through the layers."""
-        torch.compiler.set_stance("force_eager")  # a compiled step would be compiled anew for each hook
+        for trunk in self._compiled:  # a compiled step would be compiled anew for each hook
+            trunk.compiled = False
         self._hooks = [layer.register_forward_hook(self._taker(name)) for name, layer in self._layers.items()]
 
     def __exit__(self, *_: object) -> None:
         for hook in self._hooks:
             hook.remove()
-        torch.compiler.set_stance("default")
+        for trunk in self._compiled:
+            trunk.compiled = True
 
     def _taker(self, name: str) -> Any:
         def take(_: nn.Module, __: Any, output: Tensor) -> None:

@@ -56,8 +56,6 @@ class Replica:
         for trunk in model.trunks():
             trunk.recompute_blocks = settings.activation_checkpointing
             trunk.compiled = compiles(settings, device, world.size)
-        if model.trunk.compiled:
-            torch.compiler.reset()  # what earlier runs of this process compiled counts towards a limit
         if world.size > 1:
             for parameter in model.parameters():
                 torch.distributed.broadcast(parameter.data, 0)

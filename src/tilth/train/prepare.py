@@ -126,7 +126,7 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
     if changes.width or changes.heads:
         if width % heads:
             raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
-        head_size = width // heads
+        head_size = width * config.heads * config.head_size // (config.width * heads)  # as wide in all as the size's
     try:
         sized = replace(
             config,

@@ -11,10 +11,10 @@ from typing import Any
 from tilth.corpus.compression import Stream
 from tilth.corpus.formats.pages import Line, join_lines, without_margins
 from tilth.corpus.formats.text import MAX_CHARACTERS, read_long
+from tilth.corpus.libraries import use_library
 from tilth.corpus.mark import Deadly, guarded
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected
-from tilth.errors import import_extra
 
 MAX_BYTES = 256_000_000
 MAX_PAGES = 50_000
@@ -47,7 +47,7 @@ def read_pdf(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             detail = f"a PDF above {MAX_BYTES // 1_000_000} MB is not parsed"
             yield Rejected(source, "whole file", "too_large", detail)
             return
-    tail = content[-_TAIL:]
+    tail = content.rstrip(b"\0 \t\r\n")[-_TAIL:]
     if b"%%EOF" not in tail and b"startxref" not in tail:
         yield Rejected(source, "whole file", "truncated", "the PDF ends before its table of parts")
         return
@@ -60,7 +60,7 @@ def read_pdf(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
 
 
 def _read(content: bytes, source: str, reading: Reading) -> list[Item]:
-    pdfium = import_extra("pypdfium2", "pdf")
+    pdfium = use_library("pypdfium2", "pdf")
     try:
         with contextlib.closing(pdfium.PdfDocument(content)) as document:
             return _read_pages(document, source, reading)
@@ -71,7 +71,7 @@ def _read(content: bytes, source: str, reading: Reading) -> list[Item]:
 
 
 def _read_pages(document: Any, source: str, reading: Reading) -> list[Item]:
-    pdfium = import_extra("pypdfium2", "pdf")
+    pdfium = use_library("pypdfium2", "pdf")
     if len(document) > MAX_PAGES:
         detail = f"{len(document):,} pages; at most {MAX_PAGES:,} are read"
         return [Rejected(source, "whole file", "too_large", detail)]
@@ -106,7 +106,7 @@ def _read_pages(document: Any, source: str, reading: Reading) -> list[Item]:
 
 def _lines(page: Any) -> Iterator[Line]:
     """The lines of a page, in the order of its content. Raises: PdfiumError."""
-    raw = import_extra("pypdfium2.raw", "pdf")
+    raw = use_library("pypdfium2.raw", "pdf")
     with contextlib.closing(page.get_textpage()) as texts:
         x, y = ctypes.c_double(), ctypes.c_double()
         text = texts.get_text_range()
@@ -130,7 +130,7 @@ def _lines(page: Any) -> Iterator[Line]:
 
 
 def _has_picture(page: Any) -> bool:
-    raw = import_extra("pypdfium2.raw", "pdf")
+    raw = use_library("pypdfium2.raw", "pdf")
     return next(iter(page.get_objects(filter=[raw.FPDF_PAGEOBJ_IMAGE])), None) is not None
 
 

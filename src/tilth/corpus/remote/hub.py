@@ -55,7 +55,8 @@ def find_dataset(text: str) -> tuple[str, list[tuple[str, str]], str]:
     if len(files) < len(pinned) or not files:
         raise UsageError(f"{text}: its files are not on the hub")
     (revision, *others) = {each["revision"] for each in pinned if each}
-    assert not others
+    if others:
+        raise UsageError(f"{text}: its files are of several revisions or repositories; name each by itself")
     told = f"revision {revision}, configuration {config.name}, split {split}"
     return text.removeprefix(_PREFIX).replace(f"@{match['revision']}", ""), files, told
 

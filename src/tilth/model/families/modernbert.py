@@ -6,7 +6,7 @@ Of three layers two attend to a band (Beltagy et al. 2020), and turn positions b
 from collections.abc import Mapping
 from typing import Any
 
-from tilth.model.config import TrunkConfig
+from tilth.model.config import MOST_LAYERS, TrunkConfig
 from tilth.model.families.family import Family, read_rope_theta
 from tilth.model.names import linear, norm, same
 
@@ -55,6 +55,8 @@ def _read_config(config: Mapping[str, Any]) -> TrunkConfig:
     if is_classifier and config.get("classifier_pooling", "cls") != "cls":
         raise ValueError(f"classifier_pooling is {config['classifier_pooling']!r:.40}, not 'cls'")
     layers = config["num_hidden_layers"]
+    if not 0 < layers <= MOST_LAYERS:
+        raise ValueError(f"num_hidden_layers is {layers!r:.40}, not a number from 1 to {MOST_LAYERS:,}")
     every = config.get("global_attn_every_n_layers", 3)
     kinds = config.get("layer_types") or [_KINDS[layer % every == 0] for layer in range(layers)]
     if len(kinds) != layers or not set(kinds) <= set(_THETAS):
