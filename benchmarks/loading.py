@@ -79,7 +79,7 @@ def seconds_of_batches(settings: tuple[str, ...], folder: Path, seconds: float, 
     raise AssertionError
 
 
-def run(settings: tuple[str, ...], folder: Path, seconds: float, out: Path) -> tuple[float, float]:
+def run(settings: tuple[str, ...], folder: Path, num_steps: int, out: Path) -> tuple[float, float]:
     """(median seconds of a step, share of the time that was waiting for batches) of a run, but for its first steps."""
     steps: list[tuple[float, float]] = []
     take_step = Starvation.take_step
@@ -92,7 +92,7 @@ def run(settings: tuple[str, ...], folder: Path, seconds: float, out: Path) -> t
     try:
         overrides = [
             *settings[1:], f"tokenizer.path={folder / 'tokenizer.json'}", f"data.shards={folder / 'shards'}",
-            f"train.budget={seconds} seconds", "train.evaluate_every=1 minutes", "train.evaluate_tokens=1000",
+            f"train.budget={num_steps} steps", f"train.evaluate_every={num_steps} steps", "train.evaluate_tokens=1000",
             "model.start=random",
         ]  # fmt: skip
         pretrain(load_recipe(settings[0], overrides), folder / "corpus", out, progress=False)
@@ -172,7 +172,8 @@ def main() -> None:
     parser.add_argument(
         "--gigabytes", type=float, default=10.0, help="of token ids, in the start; as much disk is used"
     )
-    parser.add_argument("--seconds", type=float, default=10.0, help="of each other measurement")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of making batches without the model")
+    parser.add_argument("--steps", type=int, default=60, help="of the run in which waiting is measured")
     parser.add_argument("--repeats", type=int, default=3, help="starts of each kind")
     parser.add_argument("--start", nargs="+", metavar="SETTING", help=argparse.SUPPRESS)
     add_results(parser, __file__)
@@ -199,7 +200,7 @@ def main() -> None:
             if name in GPU:
                 step, waited = GPU_STEP_SECONDS, "0, while that is below 100 %"
             else:
-                step, share = run(settings, folder, 2 * seconds, folder / "run")
+                step, share = run(settings, folder, arguments.steps, folder / "run")
                 waited = f"{share:.2%}"
             tokens = load_recipe(settings[0], settings[1:]).train.batch_tokens
             cells = [
