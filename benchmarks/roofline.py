@@ -30,7 +30,7 @@ from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model, build_model
 from tilth.model.precision import compute_dtype, keep_freed_memory
-from tilth.model.threads import choose_threads
+from tilth.model.threads import choose_threads, threads_in_words
 from tilth.objectives.objective import Batch, Predictions
 from tilth.recipe import load_recipe
 from tilth.train.distributed import World
@@ -287,19 +287,17 @@ def draw(panels: list[tuple[str, dict[str, Work], dict[str, float], dict[str, fl
         if F32 in peak:
             axes.plot([peak[F32] / peak[BANDWIDTH], high], [peak[F32]] * 2, color=MUTED, linestyle=(0, (5, 2)))
             axes.annotate("float32", (high, peak[F32]), (0, -14), textcoords="offset points", ha="right", color=MUTED)
-        shown = sorted(
-            (name for name in work if name in seconds), key=lambda name: work[name].operations / seconds[name]
-        )
-        lowest = -np.inf  # where the next name may stand, so that none lies on another
-        for index, name in enumerate(shown):
-            x, y = work[name].intensity, work[name].operations / seconds[name]
+        reached = {name: work[name].operations / seconds[name] for name in work if name in seconds}
+        place = np.inf  # of the last name: the next stands below it, so that none lies on another
+        for index, (name, y) in enumerate(sorted(reached.items(), key=lambda item: -item[1])):
+            x = work[name].intensity
             share = seconds[name] / sum(seconds.values())
             colour, radius = SERIES[index % len(SERIES)], 2 + 25 * share**0.5
             axes.plot([x], [y], "o", markersize=2 * radius, color=colour, alpha=0.45, markeredgewidth=0)
             height = axes.transData.transform((x, y))[1]
             under_roof = axes.transData.transform((x, peak[BF16]))[1] - FONT_SIZE
-            lowest = max(min(height, under_roof), lowest + 1.2 * FONT_SIZE)
-            beside = (radius + 4, lowest - height - 0.35 * FONT_SIZE)
+            place = min(height, under_roof, place - 1.2 * FONT_SIZE)
+            beside = (radius + 4, place - height - 0.35 * FONT_SIZE)
             axes.annotate(f"{name}, {share:.0%}", (x, y), beside, textcoords="offset points", color=colour)
     figure.axes[0].set_ylabel("operations a second", color=MUTED)
     return to_svg(figure, "speed", "Rooflines: operations a second by operations for each byte, of the parts of a step")
@@ -313,8 +311,9 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     threads = choose_threads(torch.device("cpu"))
-    peak = ceilings()
+    before = ceilings()
     config, tokens, work, seconds = measure(arguments.steps)
+    peak = {name: max(rate, before[name]) for name, rate in ceilings().items()}
     h200_work, h200_seconds = on_h200()
     found = (
         f"Products {peak[BF16] / 1e12:.2f} TFLOP/s in bfloat16, {peak[F32] / 1e12:.2f} in float32; copy "
@@ -322,7 +321,7 @@ def main() -> None:
     )
     lines = [
         f"bert-mini ({config.layers} layers, {config.width} wide, {config.vocab_size:,} words) at length 128, "
-        f"{tokens:,} tokens an update, 15 % predicted, on {threads} thread(s). {found}",
+        f"{tokens:,} tokens an update, 15 % predicted, on {threads_in_words(threads)}. {found}",
         "",
         *table(work, seconds, peak),
         "",
@@ -333,7 +332,7 @@ def main() -> None:
     ]
     print("\n".join(lines))
     panels = [
-        ("bert-mini at length 128, two cores", *together(work, seconds), peak),
+        (f"bert-mini at length 128, CPU, {threads_in_words(threads)}", *together(work, seconds), peak),
         ("GPT-2 124M at length 1,024, H200", h200_work, h200_seconds, H200),
     ]
     arguments.plot.write_text(draw(panels) + "\n", encoding="utf-8")
