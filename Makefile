@@ -43,6 +43,10 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/save_stall.py
 	$(BIN)/python benchmarks/tokenizer.py $(TEXTS)/..
 	$(BIN)/python benchmarks/wikipedia.py $(TEXTS)/../wikipedia
+	$(BIN)/python benchmarks/packing.py $(TEXTS)/..
+	$(BIN)/python benchmarks/loading.py $(TEXTS)/..
+	$(BIN)/python benchmarks/finetuning.py $(TEXTS)/..
+	$(BIN)/python benchmarks/roofline.py
 
 clean:
 	rm -rf .venv build dist .pytest_cache .ruff_cache .import_linter_cache .hypothesis

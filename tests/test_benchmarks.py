@@ -1,10 +1,22 @@
-"""A short trial of a benchmark need not write over its page of results."""
+"""Benchmarks write where they are told to, and what they count by themselves is right."""
 
+import importlib
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from tilth.corpus.build import build_corpus
+from tilth.model.families import FAMILIES
+from tilth.model.model import Model
+from tilth.recipe import TokenizerSettings
+from tilth.tokens.shards import open_shards, write_shards
+from tilth.tokens.tokenizer import train_tokenizer
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -12,7 +24,7 @@ if not BENCHMARKS.is_dir():
     pytest.skip("needs the benchmarks, which are not beside these tests", allow_module_level=True)
 
 
-@pytest.mark.parametrize("name", ["damage", "kill_anywhere", "planted_faults", "save_stall"])
+@pytest.mark.parametrize("name", ["damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall"])
 def test_the_page_of_results_can_be_named(name):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=120
@@ -29,3 +41,51 @@ def test_a_short_trial_writes_elsewhere(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "3 trials, seed 0: 3 noticed" in (tmp_path / "page.md").read_text()
     assert page.read_bytes() == before
+
+
+def test_the_roofline_counts_the_operations_of_the_model(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    roofline = importlib.import_module("roofline")
+    products = (*roofline.PRODUCTS, "attention")
+    for name, size, head, share, needed in (
+        ("bert", "mini", "masked", 0.15, 1.0),
+        ("gpt2", "124m", "causal", 1.0, 0.5),
+    ):
+        config = replace(FAMILIES[name].sizes[size], vocab_size=9000)
+        with torch.device("meta"):
+            model = Model(FAMILIES[name], config, (head,))
+        work = roofline.parts(config, 256, share, 4096, is_fused=False)
+        attention = 12 * config.layers * config.width * 256
+        # Of causal attention half is needed; the dense layer of the masked head is not counted.
+        expected = model.flops_per_token(256, share) - (1 - needed) * attention
+        expected -= 6 * share * config.width**2 if head == "masked" else 0
+        assert sum(work[part].operations for part in products) == pytest.approx(expected, rel=1e-12)
+        assert work["attention"].operations == needed * attention
+
+
+def test_the_roofline_is_drawn_the_same_each_time(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    roofline = importlib.import_module("roofline")
+    panel = ("one", *roofline.on_h200(), roofline.H200)
+    drawn = roofline.draw([panel, panel])
+    assert drawn == roofline.draw([panel, panel])
+    assert drawn.count("matrix products, 47%") == 2 and "772 TFLOP/s" in drawn and "4,300 GB/s" in drawn
+
+
+def test_repeated_shards_are_the_real_ones_again(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    loading = importlib.import_module("loading")
+    rows = [json.dumps({"text": f"Text {number} has a few words. And a second sentence."}) for number in range(40)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    corpus = build_corpus([str(tmp_path / "texts.jsonl")], tmp_path / "corpus", progress=False)
+    tokenizer = train_tokenizer(TokenizerSettings(kind="characters", vocab_size=100), corpus, 0, progress=False)
+    once = write_shards(corpus, tokenizer, tmp_path / "once", progress=False, shard_tokens=701).split("train")
+    loading.repeat_shards(tmp_path / "once", tmp_path / "again", 5 * once.num_tokens)
+    again = open_shards(tmp_path / "again", verify=True).split("train")
+    assert again.num_documents == 3 * once.num_documents  # a token takes two bytes
+    ids = [split.tokens(np.array([0]), np.array([split.num_tokens])).tolist() for split in (once, again)]
+    assert ids[1] == 3 * ids[0]
+    assert np.diff(again.document_starts).tolist() == 3 * np.diff(once.document_starts).tolist()
+    end = once.num_tokens
+    sentences = once.sentence_starts(0, end).tolist()
+    assert again.sentence_starts(2 * end, end).tolist() == sentences and len(sentences) == 2 * once.num_documents

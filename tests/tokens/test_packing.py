@@ -1,3 +1,4 @@
+import hashlib
 from collections import Counter
 from itertools import pairwise
 
@@ -103,6 +104,30 @@ def test_piece_numbers_follow_the_corpus(split):
     gathered = zip(rows.documents.tolist(), rows.starts.tolist(), rows.real_lengths.tolist(), strict=True)
     assert pieces == sorted(gathered)
     assert pieces[0] == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "framing", "digest"),
+    [
+        (64, MASKED, "ab9b35ac0f9bbbe5"),
+        (64, Framing((CLS,), (SEP,), reserve=1), "2f324e9abf723cf6"),
+        (65, CAUSAL, "8739a3d563404736"),
+    ],
+)
+def test_the_plan_is_the_one_of_this_result_version(split, length, framing, digest):
+    """A change here changes every run's batches: it raises RESULT_VERSION."""
+    rows = all_rows(Packing(split, length, framing))
+    columns = np.stack([rows.row, rows.documents, rows.starts, rows.real_lengths])
+    assert hashlib.sha256(columns.astype("<i8").tobytes()).hexdigest()[:16] == digest
+
+
+def test_a_piece_goes_into_the_fullest_row_that_has_room(make_corpus, tmp_path):
+    split = make_split(make_corpus, tmp_path, [1])
+    split.document_starts = np.concatenate([[0], np.cumsum(np.arange(1, 32_769))])
+    packing = Packing(split, 32_768, Framing())
+    assert packing.num_pieces == 32_768
+    assert packing.num_rows == 16_385  # 1 beside 32,767, 2 beside 32,766, ...; 16,384 and 32,768 alone
+    assert packing.fill == split.document_starts[-1] / (16_385 * 32_768)
 
 
 def test_rows_come_in_the_order_asked_and_may_repeat(split):

@@ -8,7 +8,7 @@ from tilth.errors import UsageError
 from tilth.key import Key, permute
 from tilth.tokens.shards import ShardSplit, ranges
 
-_CHUNK_PIECES = 1 << 20  # pieces measured at once, so that the plan's memory is little more than the plan
+_CHUNK_DOCUMENTS = 1 << 16  # documents measured at once: what is made of them stays in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Packing:
     Pieces are packed longest first into the fullest row that has room, on the histogram of their lengths (Krell et al.
     2021, "Efficient Sequence Packing without Cross-contamination", longest-pack-first histogram packing). The plan is a
     pure function of the document lengths and the arguments. Rows are numbered at random, so any range is a fair sample.
-    It holds 8 bytes for each piece, row and document, and takes some 30 for each piece while it is made; tokens stay in
-    the shards.
+    Only the lengths of pieces are planned; which piece has which is looked up when a row is asked for. So the plan
+    takes 24 bytes for each document, and nothing for each piece or row; tokens stay in the shards.
     """
 
     def __init__(self, split: ShardSplit, length: int, framing: Framing) -> None:
@@ -79,23 +79,23 @@ class Packing:
         self.split = split
         self.length = length
         self.framing = framing
-        self._body = length - len(framing.piece_prefix) - len(framing.piece_suffix) - framing.reserve
+        around = len(framing.piece_prefix) + len(framing.piece_suffix) + framing.reserve
+        self._body = length - around
         if self._body <= framing.overlap:
             raise UsageError(
                 f"rows of {length} tokens leave no room for text beside the special tokens: raise data.length"
             )
         self._added = len(framing.document_prefix) + len(framing.document_suffix)
-        framed = np.diff(split.document_starts) + self._added
-        counts = 1 + np.maximum(0, -(-(framed - self._body) // (self._body - framing.overlap)))
-        self._first_piece = np.concatenate([[0], np.cumsum(counts)])
-        self.num_pieces = int(self._first_piece[-1])
-        lengths = np.empty(self.num_pieces, dtype=np.int32)
-        for begin in range(0, self.num_pieces, _CHUNK_PIECES):
-            chunk = np.arange(begin, min(begin + _CHUNK_PIECES, self.num_pieces))
-            lengths[chunk] = self._bodies(chunk)[1] + len(framing.piece_prefix) + len(framing.piece_suffix)
-        self._row_starts, self._row_pieces = _plan(lengths + framing.reserve, length)
-        self.num_rows = len(self._row_starts) - 1
-        self._num_packed_tokens = int(lengths.sum(dtype=np.int64))
+        # All pieces of a document fill a row but its last, which may.
+        last_lengths = self._measure_documents(around)
+        self.num_pieces, num_full = int(self._first_piece[-1]), int(self._first_full[-1])
+        ends = np.bincount(last_lengths, minlength=length + 1)
+        self._first_of_length = np.cumsum(ends) - ends
+        self._by_last_length = np.argsort(last_lengths, kind="stable")
+        ends[length] = num_full
+        self._plan = _plan(ends, length)
+        self.num_rows = int(self._plan.first_row[-1])
+        self._num_packed_tokens = int(ends @ np.arange(length + 1)) - framing.reserve * self.num_pieces
 
     @property
     def fill(self) -> float:
@@ -106,11 +106,8 @@ class Packing:
         """The rows of the given numbers, int64 (B,), in that order; a number may occur more than once."""
         assert len(indexes) == 0 or (indexes.min() >= 0 and indexes.max() < self.num_rows)
         planned = permute(indexes, self.num_rows, Key(0, 0, "row numbers"))
-        begins = self._row_starts[planned]
-        counts = self._row_starts[planned + 1] - begins
-        row = np.repeat(np.arange(len(indexes)), counts)
-        pieces = self._row_pieces[ranges(begins, counts)]
-        return self._gather(pieces, row, len(indexes))
+        row, lengths, ranks = self._plan.pieces(planned)
+        return self._gather(self._pieces(lengths, ranks), row, len(indexes))
 
     def piece(self, number: int) -> tuple[int, int, int]:
         """A piece by its number, in corpus order: (document, start, length) of its text, without special tokens."""
@@ -121,6 +118,39 @@ class Packing:
     def pieces_of(self, document: int) -> range:
         """The numbers of a document's pieces."""
         return range(int(self._first_piece[document]), int(self._first_piece[document + 1]))
+
+    def _measure_documents(self, around: int) -> np.ndarray:
+        """Count the pieces of each document. Returns the places that each one's last piece takes: (documents,).
+
+        around: places of a piece that are not its body.
+        """
+        starts, step = self.split.document_starts, self._body - self.framing.overlap
+        count = len(starts) - 1
+        self._first_piece, self._first_full = (np.zeros(count + 1, dtype=np.int64) for _ in range(2))
+        # NumPy sorts 16 bits by radix: ten times faster.
+        last_lengths = np.empty(count, dtype=np.uint16 if self.length < 1 << 16 else np.int64)
+        for begin in range(0, count, _CHUNK_DOCUMENTS):
+            chunk = slice(begin, min(begin + _CHUNK_DOCUMENTS, count))
+            after = slice(begin + 1, chunk.stop + 1)
+            framed = starts[after] - starts[chunk] + self._added
+            before_last = np.maximum(0, -((self._body - framed) // step))
+            last = framed - before_last * step
+            last_lengths[chunk] = last + around
+            np.cumsum(before_last + 1, out=self._first_piece[after])
+            np.cumsum(before_last + (last == self._body), out=self._first_full[after])
+            self._first_piece[after] += self._first_piece[begin]
+            self._first_full[after] += self._first_full[begin]
+        return last_lengths
+
+    def _pieces(self, lengths: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+        """The numbers of the pieces that are the `ranks`-th, in corpus order, of those that take `lengths` places."""
+        full = lengths == self.length
+        pieces = np.empty_like(ranks)
+        documents = np.searchsorted(self._first_full, ranks[full], side="right") - 1
+        pieces[full] = self._first_piece[documents] + ranks[full] - self._first_full[documents]
+        documents = self._by_last_length[self._first_of_length[lengths[~full]] + ranks[~full]]
+        pieces[~full] = self._first_piece[documents + 1] - 1
+        return pieces
 
     def _bodies(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(begin, length) of each piece in its framed document, and the document's number."""
@@ -171,45 +201,71 @@ def _place(
     tokens[(body_begins + at - begins)[inside]] = token
 
 
-def _plan(lengths: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which pieces share a row.
+@dataclass(frozen=True)
+class _Plan:
+    """Which pieces share a row: blocks of rows that hold pieces of the same lengths.
 
-    lengths: int64 (pieces,), each in [1, capacity]. Returns (row_starts (rows + 1,), row_pieces (pieces,)): row r holds
-    the pieces row_pieces[row_starts[r] : row_starts[r + 1]].
+    Column c of a block takes the pieces of one length in corpus order: its j-th row has the one of rank ranks[c] + j.
     """
-    histogram = np.bincount(lengths, minlength=capacity + 1)
-    narrow = (
-        lengths.astype(np.uint16) if capacity < 1 << 16 else lengths
-    )  # NumPy sorts 16 bits by radix: ten times faster
-    by_length = np.argsort(narrow, kind="stable")
-    taken = np.concatenate([[0], np.cumsum(histogram)])[:-1]  # where the next unused piece of each length is
-    pieces, sizes = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for count, strategy in _strategies(histogram, capacity):
-        block = np.empty((count, len(strategy)), dtype=np.int64)
-        for column, length in enumerate(strategy):
-            block[:, column] = by_length[taken[length] : taken[length] + count]
+
+    first_row: np.ndarray  # int64 (blocks + 1,)
+    first_column: np.ndarray  # int64 (blocks + 1,)
+    lengths: np.ndarray  # int64 (columns,)
+    ranks: np.ndarray  # int64 (columns,)
+
+    def pieces(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Each piece of B planned rows as (index in `rows`, length, rank among the pieces of that length)."""
+        blocks = np.searchsorted(self.first_row, rows, side="right") - 1
+        counts = self.first_column[blocks + 1] - self.first_column[blocks]
+        columns = ranges(self.first_column[blocks], counts)
+        return (
+            np.repeat(np.arange(len(rows)), counts),
+            self.lengths[columns],
+            self.ranks[columns] + np.repeat(rows - self.first_row[blocks], counts),
+        )
+
+
+def _plan(histogram: np.ndarray, capacity: int) -> _Plan:
+    """histogram: int64 (capacity + 1,), the pieces of each length from 1 on."""
+    strategies = _strategies(histogram, capacity)
+    taken = [0] * (capacity + 1)
+    ranks = []
+    for count, strategy in strategies:
+        for length in strategy:
+            ranks.append(taken[length])
             taken[length] += count
-        pieces.append(block.reshape(-1))
-        sizes.append(np.full(count, len(strategy), dtype=np.int64))
-    row_starts = np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
-    return row_starts, np.concatenate(pieces)
+    rows = np.array([count for count, _ in strategies], dtype=np.int64)
+    columns = np.array([len(strategy) for _, strategy in strategies], dtype=np.int64)
+    lengths = [length for _, strategy in strategies for length in strategy]
+    return _Plan(_from_zero(rows), _from_zero(columns), *(np.array(part, dtype=np.int64) for part in (lengths, ranks)))
+
+
+def _from_zero(counts: np.ndarray) -> np.ndarray:
+    """Where each of several runs starts, and the last one ends."""
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _strategies(histogram: np.ndarray, capacity: int) -> list[tuple[int, tuple[int, ...]]]:
     """Ways to fill a row, and how many rows are filled so: longest piece first, into the fullest row that has room."""
     open_rows: dict[int, list[tuple[int, tuple[int, ...]]]] = {}  # room left -> [(rows, lengths so far)]
+    rooms = 0  # bit n is set where rows with room n are open: the next one up is found without a walk
     for length in range(capacity, 0, -1):
         remaining = int(histogram[length])
-        room = length
         while remaining:
-            while room < capacity and not open_rows.get(room):
-                room += 1
-            count, strategy = open_rows[room].pop() if room < capacity else (remaining, ())
+            enough = rooms >> length
+            if enough:
+                room = length + (enough & -enough).bit_length() - 1
+                count, strategy = open_rows[room].pop()
+            else:
+                room, count, strategy = capacity, remaining, ()
             copies = min(room // length, remaining)
             used = min(count, remaining // copies)
-            if room < capacity and used < count:
+            if enough and used < count:
                 open_rows[room].append((count - used, strategy))
+            if enough and not open_rows[room]:
+                rooms ^= 1 << room
             remaining -= used * copies
             left = room - copies * length
             open_rows.setdefault(left, []).append((used, strategy + (length,) * copies))
+            rooms |= (left > 0) << left
     return [entry for left in sorted(open_rows) for entry in open_rows[left]]
