@@ -32,7 +32,10 @@ def test_on_a_cpu_a_step_is_compiled_when_asked_to_and_never_with_sharded_weight
     assert compiles(sharded, cpu, 1) and not compiles(sharded, cpu, 2)
 
 
-@pytest.mark.parametrize("name", ["electra-mini", "gpt2-mini", "modernbert-mini"])
+@pytest.mark.parametrize(
+    "name",
+    ["modernbert-mini", *(pytest.param(name, marks=pytest.mark.slow) for name in ("electra-mini", "gpt2-mini"))],
+)
 def test_a_compiled_step_has_the_loss_and_gradients_of_any_other(recipe, corpus, tmp_path, name):
     settings = recipe(name)
     prepared = prepare(settings, corpus, tmp_path, False, False)
