@@ -14,6 +14,7 @@ from tilth.corpus.compression import open_stream
 from tilth.corpus.formats import epub as epub_module
 from tilth.corpus.formats import pdf as pdf_module
 from tilth.corpus.formats import read_stream, tell_format
+from tilth.corpus.libraries import forget_used, used_libraries
 from tilth.corpus.reading import PLAIN
 from tilth.corpus.records import Dropped, Item, Record, Rejected
 
@@ -190,6 +191,12 @@ ENCRYPTED = zlib.decompress(
 """A page of `pdf`, through qpdf --encrypt secret owner 40."""
 
 
+def test_the_library_that_reads_a_pdf_is_noted():
+    forget_used()
+    read(pdf(BODY), "a.pdf")
+    assert list(used_libraries()) == ["pypdfium2"] and used_libraries()["pypdfium2"]
+
+
 def test_what_gives_no_text_is_named():
     picture = b"q 600 0 0 800 0 0 cm /I Do Q"
     whole = pdf(BODY, BODY)
@@ -199,6 +206,7 @@ def test_what_gives_no_text_is_named():
     assert read(pdf(b"", b""), "a.pdf") == [Dropped("empty")]
     for size in (9, 200, len(whole) // 2, len(whole) - 40):
         assert reasons(read(whole[:size], "a.pdf")) == [("whole file", "truncated")]
+    assert text_of(whole + bytes(5000)) == text_of(whole)
     assert reasons(read(b"%PDF-1.7\n" + random.Random(0).randbytes(9000) + b"%%EOF", "a.pdf")) == [
         ("whole file", "corrupt")
     ]

@@ -81,6 +81,13 @@ def test_a_mixture_is_the_same_every_time_and_on_the_cards(sources, build):
     assert "75.0% asked for, 2.00 epochs" in console.file.getvalue()
 
 
+def test_a_source_without_training_text_is_not_said_to_be_at_its_cap():
+    digests = np.random.default_rng(0).integers(0, 256, (10, 16), np.uint8)
+    settings = CorpusSettings(mixture={"a": 1, "b": 1})
+    mixture = choose_mixture(["a", "b"], np.ones(10, int), np.full(10, 10), digests, settings)
+    assert mixture.copies.tolist() == [1] * 10 and mixture.note() == []
+
+
 def test_a_temperature_flattens_the_sizes():
     member = np.repeat([0, 1], [900, 100])
     digests = np.random.default_rng(0).integers(0, 256, (1000, 16), np.uint8)

@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from tilth.errors import UsageError
+from tilth.model.compiled import compile_apart
 from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
 from tilth.recipe import builtin_recipes
 from tilth.train.batches import Batches
+from tilth.train.layers import LayerProbe
 from tilth.train.loop import pretrain
 from tilth.train.parallel import compiles
 from tilth.train.prepare import prepare
@@ -69,6 +71,27 @@ def test_a_compiled_run_is_watched_as_any_other_and_goes_on_only_compiled(recipe
     assert losses["true"] == pytest.approx(losses["false"], rel=1e-4)
     (checkpoint, *_) = sorted((tmp_path / "true" / "checkpoints").glob("step-*"))
     assert json.loads((checkpoint / "state.json").read_text())["identity"]["compiled"] is True
+
+
+def test_looking_at_layers_leaves_a_compiled_model_compiled(small_model):
+    model = small_model("electra", 90, ("replaced_token",))
+    for trunk in model.trunks():
+        trunk.compiled = True
+    with LayerProbe(model):
+        assert [trunk.compiled for trunk in model.trunks()] == [False, False]
+    assert [trunk.compiled for trunk in model.trunks()] == [True, True]
+
+
+def test_each_kind_of_block_has_a_limit_of_its_own_on_what_is_compiled(monkeypatch):
+    copies = []
+    monkeypatch.setattr(torch, "compile", lambda function: copies.append(function) or function)
+    first, second = compile_apart(kept_apart), compile_apart(kept_apart)
+    assert first(1) == second(1) == 2
+    assert len({id(copy.__code__) for copy in [*copies, kept_apart]}) == 3
+
+
+def kept_apart(number: int) -> int:
+    return number + 1
 
 
 @needs_gpu

@@ -13,7 +13,7 @@ from tilth.model.inputs import Inputs
 from tilth.recipe import load_recipe
 from tilth.tokens.tokenizer import load_tokenizer
 from tilth.train.loop import pretrain
-from tilth.train.prepare import check_family, fresh_model, prepare
+from tilth.train.prepare import _trunk_config, check_family, fresh_model, prepare
 
 
 def prepared_in(run, recipe, corpus, resume=False):
@@ -60,6 +60,14 @@ def test_overrides_change_the_trunk(recipe, corpus, tmp_path):
     assert model.trunk.embeddings.positions.weight.shape == (40, 32)
     assert model.trunk.blocks[0].dropout == model.trunk.blocks[1].attention.dropout == 0.25
     assert fresh_model(recipe(), prepared).config.max_length == 32
+
+
+def test_heads_that_are_wider_in_all_than_the_model_stay_so():
+    family = FAMILIES["qwen3"]
+    sizes = [("", 128), ("model.width=1024", 128), ("model.width=512", 64), ("model.heads=8", 256)]
+    for change, head_size in sizes:
+        settings = load_recipe("qwen3-mini", ["size=0.6b", *([change] if change else [])])
+        assert _trunk_config(settings, family, 1000).head_size == head_size, change
 
 
 def test_the_sizes_of_a_family_are_kept_without_overrides(recipe, corpus, tmp_path):
