@@ -23,9 +23,9 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-cache
 
-# One thread: the tests are small, and two threads that wait for each other are slower than one on a busy machine.
+# Two processes of one thread: the tests are small, and two threads that wait for each other are slower than one.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/pytest --quiet --numprocesses 2 --dist worksteal -m 'not slow'
 
 # Each command writes one table to benchmarks/results; what runs for hours is left to be run by hand. TEXTS: real data.
 TEXTS ?= ../shared/data/text

@@ -3,8 +3,9 @@
 Both train a model of one shape on the same tokens, with the same vocabulary and the same number of tokens a step, each
 in a process of its own, in turn. Masked models learn 15 % of the tokens, masked anew each time. The Trainer runs as its
 users run it: once at its defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16, no dropout, fused AdamW, no
-logging). Ours runs the recipe: its loop, log and monitor. Rows are packed documents for ours, and full blocks for the
-Trainer; only real tokens count.
+logging), and once more with our setting of the C allocator as well (`tilth.model.precision.keep_freed_memory`), which a
+user of the Trainer would have to know of. Ours runs the recipe: its loop, log and monitor. Rows are packed documents
+for ours, and full blocks for the Trainer; only real tokens count.
 
     python benchmarks/throughput.py ../shared/data/text/english_novels/corpus.tar.zst [--seconds 20] [--repeats 3]
 """
@@ -16,11 +17,14 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
-import numpy as np
 import torch
 from machine import describe, write_table
+from peers import trainer as peer
+
+from tilth.model.precision import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "throughput.md"
 BATCH_TOKENS, WARM_UP_STEPS, LEAST_STEPS = 4096, 3, 3
@@ -32,22 +36,19 @@ class Shape:
 
     recipe: str
     settings: tuple[str, ...]
-    vocab_size: int
-    layers: int
-    width: int
-    heads: int
+    peer: peer.Shape
     targets: tuple[float, float]
 
 
 _MASKED = ("objective.name=masked", "objective.masks=fresh")
 SHAPES = {
-    "bert-mini": Shape("bert-mini", _MASKED, 30_522, 4, 256, 4, (8, 5)),
-    "bert-small": Shape("bert-mini", ("size=small", *_MASKED), 30_522, 4, 512, 8, (8, 5)),
-    "gpt2-mini": Shape("gpt2-mini", (), 8192, 4, 256, 4, (5, 3)),
+    "bert-mini": Shape("bert-mini", _MASKED, peer.Shape(True, 30_522, 4, 256, 4), (8, 5)),
+    "bert-small": Shape("bert-mini", ("size=small", *_MASKED), peer.Shape(True, 30_522, 4, 512, 8), (8, 5)),
+    "gpt2-mini": Shape("gpt2-mini", (), peer.Shape(False, 8192, 4, 256, 4), (5, 3)),
 }
 ROWS = [(name, length) for name in ("bert-mini", "bert-small") for length in (128, 512)]
 ROWS += [("gpt2-mini", 256), ("gpt2-mini", 1024)]
-SYSTEMS = ("ours", "defaults", "tuned")
+SYSTEMS = {"ours": "ours, tokens/s", "defaults": "Trainer", "tuned": "Trainer, tuned", "kept": "tuned, memory kept"}
 
 
 def ours(shape: Shape, length: int, made: Path, seconds: float) -> float:
@@ -72,50 +73,25 @@ def ours(shape: Shape, length: int, made: Path, seconds: float) -> float:
     return (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"])
 
 
-def trainer(shape: Shape, length: int, made: Path, seconds: float, tuned: bool) -> float:
+def trainer(shape: Shape, length: int, made: Path, seconds: float, system: str) -> float:
     """Tokens a second of `Trainer.train()` after the first steps."""
-    import transformers
-
-    ids = np.memmap(next(made.glob("shards/train-*.ids")), dtype="<u2", mode="r")
-    blocks = [{"input_ids": ids[at : at + length].astype(np.int64)} for at in range(0, len(ids) - length, length)]
-    is_masked = shape.recipe == "bert-mini"
-    special = {"mask_token": "[MASK]", "pad_token": "[PAD]"} if is_masked else {"pad_token": "<pad>"}
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(made / "tokenizer.json"), **special)
-    vocab_size = tokenizer.vocab_size
-    dropout = 0.0 if tuned else 0.1
-    if is_masked:
-        model = transformers.BertForMaskedLM(
-            transformers.BertConfig(
-                vocab_size=vocab_size, hidden_size=shape.width, num_hidden_layers=shape.layers,
-                num_attention_heads=shape.heads, intermediate_size=4 * shape.width, max_position_embeddings=length,
-                hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
-            )
-        )  # fmt: skip
-    else:
-        model = transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(
-                vocab_size=vocab_size, n_positions=length, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads,
-                resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=0, eos_token_id=0,
-            )
-        )  # fmt: skip
+    if system == "kept":
+        keep_freed_memory()
     times: list[float] = []
 
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            times.append(time.perf_counter())
-            measured = times[WARM_UP_STEPS - 1 :]
-            control.should_training_stop = len(measured) > LEAST_STEPS and measured[-1] - measured[0] > seconds
+    def is_measured() -> bool:
+        times.append(time.perf_counter())
+        measured = times[WARM_UP_STEPS - 1 :]
+        return len(measured) > LEAST_STEPS and measured[-1] - measured[0] > seconds
 
-    chosen = {"bf16": True, "optim": "adamw_torch_fused", "logging_strategy": "no"} if tuned else {}
+    tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
+    blocks = peer.full_blocks(made / "shards", length, tokenizer)
+    model = peer.make_model(shape.peer, length, dropout=0.1 if system == "defaults" else 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = transformers.TrainingArguments(
-            folder, per_device_train_batch_size=BATCH_TOKENS // length, max_steps=10**6, use_cpu=True,
-            save_strategy="no", report_to="none", disable_tqdm=tuned, **chosen,
-        )  # fmt: skip
-        collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=is_masked, mlm_probability=0.15)
-        transformers.Trainer(
-            model=model, args=arguments, train_dataset=blocks, data_collator=collator, callbacks=[Clock()]
-        ).train()
+        chosen = {} if system == "defaults" else peer.TUNED
+        peer.train(
+            model, tokenizer, blocks, Path(folder), BATCH_TOKENS // length, is_measured, max_steps=10**6, **chosen
+        )
     first = WARM_UP_STEPS - 1
     return BATCH_TOKENS * (len(times) - 1 - first) / (times[-1] - times[first])
 
@@ -129,7 +105,7 @@ def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
     run = folder / "run"
     settings = [
         *shape.settings,
-        f"tokenizer.vocab_size={shape.vocab_size}",
+        f"tokenizer.vocab_size={shape.peer.vocab_size}",
         "train.budget=1 steps",
         "train.evaluate_tokens=1000",
     ]
@@ -165,11 +141,13 @@ def main() -> None:
         if system == "ours":
             print(ours(shape, int(length), made, arguments.seconds))
         else:
-            print(trainer(shape, int(length), made, arguments.seconds, system == "tuned"))
+            print(trainer(shape, int(length), made, arguments.seconds, system))
         return
+    peers = list(SYSTEMS)[1:]
+    over = (f"over {SYSTEMS[system]}{' (target)' * (system != 'kept')}" for system in peers)
     lines = [
-        "| shape | length | ours, tokens/s | Trainer | Trainer, tuned | over Trainer (target) | over tuned (target) |",
-        "|---|---|---|---|---|---|---|",
+        f"| shape | length | {' | '.join([*SYSTEMS.values(), *over])} |",
+        "|---" * (2 + len(SYSTEMS) + len(peers)) + "|",
     ]
     with tempfile.TemporaryDirectory() as folder:
         for name in SHAPES:
@@ -182,9 +160,9 @@ def main() -> None:
                     found = measure(system, name, length, Path(folder) / name, arguments.seconds)
                     figures[system].append(found)
             ratios = []
-            for peer, target in zip(SYSTEMS[1:], SHAPES[name].targets, strict=True):
-                ratio = statistics.median(a / b for a, b in zip(figures["ours"], figures[peer], strict=True))
-                ratios.append(f"{ratio:.1f} ({target:g})")
+            for system, target in zip_longest(peers, SHAPES[name].targets):
+                ratio = statistics.median(a / b for a, b in zip(figures["ours"], figures[system], strict=True))
+                ratios.append(f"{ratio:.1f}" + (f" ({target:g})" if target else ""))
             cells = [name, str(length), *map(spread, figures.values()), *ratios]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)

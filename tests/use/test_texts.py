@@ -31,7 +31,7 @@ LINES = "".join(text + "\n" for text in TEXTS).encode()
     [
         ("a.txt", LINES),
         ("a", LINES),
-        ("a.txt.gz", gzip.compress(LINES)),
+        ("a.txt.gz", gzip.compress(LINES, mtime=0)),
         ("a.tsv", table("\t", ["text", "label"])),
         ("b.tsv", table("\t", ["sentence"])),
         ("c.tsv", LINES),
@@ -91,7 +91,7 @@ def test_what_is_left_out_is_told_with_its_line(tmp_path: Path, capsys):
     [
         (b"\n\n", "holds no text"),
         (b"fine\ncaf\xe9\n", r"is not UTF-8 text \(line 2\)"),
-        (gzip.compress(LINES * 1000)[:-20], "is damaged"),
+        (gzip.compress(LINES * 1000, mtime=0)[:-20], "is damaged"),
     ],
 )
 def test_files_without_texts(tmp_path: Path, content: bytes, message: str):

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tilth.model.compiled import compile_apart
 
-CHUNK_LOGITS = {"cpu": 8_000_000, "cuda": 2**29, "mps": 8_000_000}
-"""Logits held at once, in the compute type, by device: a GPU needs more to be kept busy."""
+CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
+"""Logits held at once, in the compute type, by device: a GPU needs more to be kept busy, and each chunk costs a pass over
+the gradient of the weight."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
 """Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""
 ALIGNMENT = 128
@@ -35,9 +36,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = output_gradients
+        assert ctx.gradients is not None, "the gradients were scaled in place, and are gone"
+        gradients, ctx.gradients = ctx.gradients, None
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
-        scaled = tuple(None if gradient is None else gradient * scale for gradient in ctx.gradients)
-        return *scaled, None, None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
 
 
 def linear_cross_entropy(
@@ -73,48 +75,56 @@ def _chunked_loss(
     rows = max(1, CHUNK_LOGITS[device.type] // words)
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
-        padded = F.linear(features_ND[chunk], weight, bias)
-        logits = padded[:, :words]
+        features, targets = features_ND[chunk], targets_N[chunk]
+        padded = F.linear(features, weight, bias)
         if gradients is None:
-            loss += _softmax_loss(logits, targets_N[chunk])
+            loss += _exponentials_in_place(padded[:, :words], targets)[0]
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
         if compiled:
             # One kernel for any number of rows: a second one that is made when the number changes would make a run's
             # bits depend on where it was resumed.
-            of_chunk = targets_N[chunk]
-            for tensor in (padded, of_chunk):
+            for tensor in (padded, targets):
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
-            loss += _compiled_softmax_losses(words, padded.dtype)(padded, words, of_chunk).sum()
+            loss += _compiled_softmax_losses(words, padded.dtype)(padded, words, targets).sum()
             if bias_gradient is not None:
                 bias_gradient += padded.sum(0, dtype=torch.float32)[:words]
-        else:
-            loss += _softmax_loss(logits, targets_N[chunk], bias_gradient, into_gradient=True)
-        features_gradient[chunk] = padded @ weight
-        weight_gradient += (padded.T @ features_ND[chunk])[:words].float()
+            features_gradient[chunk] = padded @ weight
+            weight_gradient += (padded.T @ features)[:words].float()
+            continue
+        chunk_loss, scale_N1 = _exponentials_in_place(padded[:, :words], targets, bias_gradient)
+        loss += chunk_loss
+        # The gradient of the logits is scale x exponentials, less 1 at the target.
+        ones = torch.ones(len(targets), dtype=torch.float32, device=device)
+        if bias_gradient is not None:
+            bias_gradient.index_add_(0, targets, ones, alpha=-1)
+        features_gradient[chunk] = (padded @ weight).float() * scale_N1 - weight[targets].float()
+        weight_gradient += (padded.T @ (features * scale_N1).to(features.dtype))[:words]
+        weight_gradient.index_add_(0, targets, features.float(), alpha=-1)
     return loss
 
 
-def _softmax_loss(
-    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None, into_gradient: bool = False
-) -> Tensor:
-    """The loss of some rows, in float32. into_gradient: the logits become its gradient, also added to the bias's.
+def _exponentials_in_place(
+    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The loss of some rows in float32, and by what (N, 1) to multiply what becomes of each row's logits, exp(logit -
+    the row's largest), to have its probabilities; those are added to the bias's gradient.
 
     A few rows at a time, so that little is held in float32.
     """
-    loss = torch.zeros((), dtype=torch.float32, device=logits_NV.device)
+    of_targets = logits_NV.gather(1, targets_N[:, None]).float()
+    largest, sums = torch.empty_like(of_targets), torch.empty_like(of_targets)
     rows = max(1, FLOAT_LOGITS[logits_NV.device.type] // logits_NV.shape[1])
     for start in range(0, len(logits_NV), rows):
-        logits, targets = logits_NV[start : start + rows], targets_N[start : start + rows, None]
-        log_probabilities = F.log_softmax(logits.float(), dim=-1)
-        of_targets = log_probabilities.gather(1, targets)
-        loss -= of_targets.sum()
-        if into_gradient:
-            gradient = log_probabilities.exp_().scatter_add_(1, targets, torch.full_like(of_targets, -1.0))
-            if bias_gradient_V is not None:
-                bias_gradient_V += gradient.sum(0)
-            logits.copy_(gradient)
-    return loss
+        some = slice(start, start + rows)
+        values = logits_NV[some].float()
+        torch.amax(values, 1, keepdim=True, out=largest[some])
+        values.sub_(largest[some]).exp_()
+        torch.sum(values, 1, keepdim=True, out=sums[some])
+        if bias_gradient_V is not None:
+            bias_gradient_V.addmv_(values.T, sums[some, 0].reciprocal())
+        logits_NV[some] = values
+    return (largest + sums.log() - of_targets).sum(), sums.reciprocal()
 
 
 def _softmax_losses_in_place(logits_NC: Tensor, words: int, targets_N: Tensor) -> Tensor:

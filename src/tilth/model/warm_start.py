@@ -18,6 +18,8 @@ WINDOW = 4
 MAX_TOKENS = 4_000_000
 MAX_WORDS = 32_768
 """Only the most frequent entries are factored; rarer ones keep their random start."""
+POWER_ITERATIONS = 3
+"""Of the randomised SVD: 7 found 4 % more of the association's squared sum, in float64 at three times the time."""
 
 
 @torch.no_grad()
@@ -62,8 +64,9 @@ def _factor(association: Any, rank: int, width: int, seed: int) -> np.ndarray:
     # One thread: another number of them rounds otherwise, and the number that training takes depends on the machine.
     with threadpool_limits(1):
         left, strength, _ = randomized_svd(
-            association, rank, random_state=Key(seed, 0, "warm start").torch_seed() % 2**32
-        )
+            association.astype(np.float32), rank, n_iter=POWER_ITERATIONS,
+            random_state=Key(seed, 0, "warm start").torch_seed() % 2**32,
+        )  # fmt: skip
         vectors = np.zeros((association.shape[0], width))
         vectors[:, :rank] = left * np.sqrt(strength)
         vectors -= vectors.mean(0)

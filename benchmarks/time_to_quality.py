@@ -1,0 +1,277 @@
+"""Time to quality on the CPU: how soon ours is as good as transformers' Trainer after an hour.
+
+Both train a model of one shape and vocabulary on the same documents; both are scored by `tilth evaluate --lm` on the
+documents held out. The Trainer is tuned: its rate searched, warm-up, a linear fall, bfloat16, fused AdamW, no dropout,
+no logging, and our setting of the C allocator, which alone more than doubles its speed. Ours is the built-in recipe
+with that shape, and all that it needs counts but the tokenizer: the start of Python, shards, the start from the corpus,
+evaluations, checkpoints.
+
+What a run reaches depends on its number of steps, and how long these take on who else uses the machine. So speed is
+measured first, on a quiet machine: whole runs of few and of more steps, in turn, give each side's fixed time and its
+time for a step. M minutes are then the steps that they give at that speed, in however long. The minutes at which ours
+reaches the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes.
+
+    python benchmarks/time_to_quality.py ../shared/data/text/english_novels/corpus.tar.zst --objective masked
+        [--work FOLDER] [--only speed search peer ours table] [--minutes 60] [--budgets 4 6 8] [--seeds 0 1 2]
+
+--work keeps what was made and every figure: what it holds is not done again, so a stopped benchmark goes on.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from machine import describe, write_table
+from peers import trainer
+
+import tilth
+from tilth.model.precision import keep_freed_memory
+
+RESULTS = Path(__file__).parent / "results"
+BATCH_TOKENS = 4096
+SHORT, LONG = 20, {"ours": 300, "trainer": 100}
+"""Steps of the runs that measure speed."""
+WARMUP, WEIGHT_DECAY = 0.05, 0.01
+RATES = (5e-4, 1e-3, 2e-3)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table. measure: of `tilth evaluate --lm`, what to compare."""
+
+    recipe: str
+    overrides: tuple[str, ...]
+    shape: trainer.Shape
+    length: int
+    measure: str
+    target: float
+
+
+SETTINGS = {
+    "masked": Setting(
+        "bert-mini", ("objective.name=masked", "objective.masks=fresh", "tokenizer.vocab_size=30522"),
+        trainer.Shape(True, 30_522, 4, 256, 4), 128, "loss", 10,
+    ),
+    "causal": Setting(
+        "gpt2-mini", ("tokenizer.vocab_size=8192",), trainer.Shape(False, 8192, 4, 256, 4), 256, "bits_per_byte", 6,
+    ),
+}  # fmt: skip
+
+
+class Work:
+    """The folder of a benchmark: what was made for it, and its figures so far, one JSON object a line."""
+
+    def __init__(self, folder: Path, objective: str) -> None:
+        self.folder, self.objective, self.setting = folder, objective, SETTINGS[objective]
+        self.corpus = folder / "corpus"
+        self.made = folder / objective
+        self.made.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.made / "tokenizer.json"
+
+    @property
+    def figures(self) -> list[dict[str, Any]]:
+        path = self.made / "figures.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def add(self, **figure: Any) -> None:
+        with (self.made / "figures.jsonl").open("a") as file:
+            file.write(json.dumps(figure) + "\n")
+        print(figure, flush=True)
+
+    def prepare(self, text: Path) -> None:
+        """Make the corpus, the tokenizer, and shards for the Trainer."""
+        if not self.corpus.exists():
+            tilth.corpus_build([str(text)], self.corpus, progress=False)
+        if not self.tokenizer.exists():
+            settings = [*self.setting.overrides, "train.budget=1 steps", "train.evaluate_tokens=1000"]
+            tilth.pretrain(self.setting.recipe, self.corpus, self.made / "first", overrides=settings, progress=False)
+            (self.made / "first" / "shards").rename(self.made / "shards")
+            (self.made / "first" / "tokenizer.json").rename(self.tokenizer)
+
+    def run(self, system: str, steps: int, seed: int, rate: float | None, overrides: tuple[str, ...] = ()) -> float:
+        """Seconds that one whole run takes, in a process of its own."""
+        out = self.out(system, steps, seed, rate)
+        asked = {"system": system, "steps": steps, "seed": seed, "rate": rate, "overrides": overrides}
+        command = [sys.executable, __file__, str(self.folder), "--objective", self.objective, "--work", str(out)]
+        started = time.perf_counter()
+        done = subprocess.run([*command, "--run", json.dumps(asked)], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
+        return time.perf_counter() - started
+
+    def out(self, system: str, steps: int, seed: int, rate: float | None) -> Path:
+        return self.made / f"{system}-{steps}-{seed}-{rate}"
+
+    def minutes(self, system: str, steps: int) -> float:
+        """How long a run of some steps takes on a quiet machine."""
+        fixed, step = self.speed(system)
+        return (fixed + steps * step) / 60
+
+    def steps(self, system: str, minutes: float) -> int:
+        fixed, step = self.speed(system)
+        return round((minutes * 60 - fixed) / step)
+
+    def speed(self, system: str) -> tuple[float, float]:
+        """Fixed seconds of a run, and seconds of a step: medians."""
+        found = [figure for figure in self.figures if figure["kind"] == "speed" and figure["system"] == system]
+        if not found:
+            sys.exit("measure the speed first: --only speed")
+        steps = [(figure["long"] - figure["short"]) / (LONG[system] - SHORT) for figure in found]
+        step = statistics.median(steps)
+        return statistics.median(figure["short"] for figure in found) - SHORT * step, step
+
+    def scored(self, system: str, kind: str = "run") -> list[dict[str, Any]]:
+        return [figure for figure in self.figures if figure["kind"] == kind and figure["system"] == system]
+
+    def score(
+        self, kind: str, system: str, minutes: float, seed: int, rate: float | None, overrides: tuple[str, ...] = ()
+    ) -> None:
+        """Train and score, unless the figures hold it."""
+        asked = {"kind": kind, "system": system, "asked": minutes, "seed": seed, "rate": rate}
+        asked["overrides"] = list(overrides)
+        if any(asked.items() <= figure.items() for figure in self.figures if figure["kind"] == kind):
+            return
+        steps = self.steps(system, minutes)
+        took = self.run(system, steps, seed, rate, overrides)
+        model = self.out(system, steps, seed, rate)
+        model = model / "model" if system == "ours" else model
+        found = tilth.evaluate(model, self.corpus, lm=True, progress=False)
+        self.add(
+            **asked, steps=steps, loss=found["loss"], bits_per_byte=found["bits_per_byte"],
+            minutes=round(self.minutes(system, steps), 3), took=round(took / 60, 2), threads=torch.get_num_threads(),
+        )  # fmt: skip
+
+
+def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
+    overrides = [
+        *setting.overrides, f"data.length={setting.length}", f"seed={asked['seed']}",
+        f"train.budget={asked['steps']} steps", "train.evaluate_tokens=30000", *asked["overrides"],
+    ]  # fmt: skip
+    if (made / "tokenizer.json").exists():
+        overrides.append(f"tokenizer.path={made / 'tokenizer.json'}")
+        overrides.remove(next(text for text in overrides if text.startswith("tokenizer.vocab_size")))
+    tilth.pretrain(setting.recipe, made.parent / "corpus", out, overrides=overrides, progress=False)
+
+
+def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
+    keep_freed_memory()
+    transformers.set_seed(asked["seed"])
+    tokenizer = trainer.read_tokenizer(made / "tokenizer.json", setting.shape.is_masked)
+    blocks = trainer.full_blocks(made / "shards", setting.length, tokenizer)
+    model = trainer.make_model(setting.shape, setting.length, dropout=0.0)
+    trainer.train(
+        model, tokenizer, blocks, out / "trainer", BATCH_TOKENS // setting.length, seed=asked["seed"],
+        max_steps=asked["steps"], learning_rate=asked["rate"], warmup_steps=WARMUP, lr_scheduler_type="linear",
+        weight_decay=WEIGHT_DECAY, **trainer.TUNED,
+    )  # fmt: skip
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def best_rate(work: Work) -> float:
+    """The Trainer's rate whose search reached the lowest loss."""
+    found = work.scored("trainer", "search")
+    if not found:
+        sys.exit("search the Trainer's rate first: --only search")
+    return min(found, key=lambda figure: figure["loss"])["rate"]
+
+
+def reached(budgets: list[tuple[float, float]], loss: float) -> float | None:
+    """Minutes at which (minutes, loss) falls to a loss; None where no budget does."""
+    budgets = sorted(budgets)
+    for (early, high), (late, low) in zip(budgets, budgets[1:], strict=False):
+        if low <= loss <= high:
+            share = (high - loss) / (high - low)
+            return math.exp(math.log(early) + share * (math.log(late) - math.log(early)))
+    return None
+
+
+def table(work: Work, minutes: float) -> None:
+    measure, target = work.setting.measure, work.setting.target
+    peers = {figure["seed"]: figure[measure] for figure in work.scored("trainer") if figure["asked"] == minutes}
+    goal = statistics.mean(peers.values())
+    lines = [f"| run | seed | steps | minutes | {measure} |", "|---|--:|--:|--:|--:|"]
+    for kind, system in (("search", "trainer"), ("run", "trainer"), ("run", "ours")):
+        for figure in work.scored(system, kind):
+            name = {"trainer": f"Trainer, rate {figure['rate']:g}" if figure["rate"] else "", "ours": "ours"}[system]
+            cells = (figure["seed"], f"{figure['steps']:,}", f"{figure['minutes']:.1f}", f"{figure[measure]:.4f}")
+            lines.append(f"| {name}{', search' * (kind == 'search')} | {' | '.join(map(str, cells))} |")
+    times = {}
+    for seed in sorted({figure["seed"] for figure in work.scored("ours")}):
+        budgets = [(f["minutes"], f[measure]) for f in work.scored("ours") if f["seed"] == seed]
+        times[seed] = reached(budgets, goal)
+    found = [value for value in times.values() if value is not None]
+    says = [f"The Trainer's {minutes:g} minutes reach {goal:.4f} on average over seeds {sorted(peers)}."]
+    for seed, value in times.items():
+        where = (
+            "its budgets do not enclose it" if value is None else f"{value:.1f} minutes, {minutes / value:.1f} times"
+        )
+        says.append(f"Ours, seed {seed}: {where}.")
+    if found:
+        ratios = [minutes / value for value in found]
+        says.append(f"Median {statistics.median(ratios):.1f} times as fast (target {target:g}).")
+    speeds = {system: work.speed(system) for system in ("ours", "trainer")}
+    says += [
+        f"A run of {name}: {fixed:.1f} s and {step * 1000:.0f} ms a step." for name, (fixed, step) in speeds.items()
+    ]
+    machine = f"Machine: {describe()}; transformers {transformers.__version__}."
+    write_table(RESULTS / f"time_to_quality_{work.objective}.md", __doc__, f"{machine} {' '.join(says)}", lines)
+    print("\n".join([*says, *lines]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("text", type=Path, help="raw text to train on")
+    parser.add_argument("--objective", choices=sorted(SETTINGS), required=True)
+    parser.add_argument("--work", type=Path, default=Path("time-to-quality"), help="where everything is kept")
+    phases = ("speed", "search", "peer", "ours", "table")
+    parser.add_argument("--only", nargs="+", choices=phases, default=phases)
+    parser.add_argument("--minutes", type=float, default=60.0, help="the Trainer's")
+    parser.add_argument("--search-minutes", type=float, default=6.0)
+    parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the Trainer, to search")
+    parser.add_argument("--budgets", nargs="+", type=float, default=[4, 6, 8], help="ours, in minutes")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
+    parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.run:
+        run = run_ours if arguments.run["system"] == "ours" else run_trainer
+        made = arguments.text / arguments.objective
+        run(made, SETTINGS[arguments.objective], arguments.run, arguments.work)
+        return
+    work = Work(arguments.work, arguments.objective)
+    work.prepare(arguments.text)
+    if "speed" in arguments.only:
+        for number in range(arguments.repeats):
+            for system in ("ours", "trainer"):
+                rate = RATES[0] if system == "trainer" else None
+                short, long = (work.run(system, steps, 1000 + number, rate) for steps in (SHORT, LONG[system]))
+                work.add(kind="speed", system=system, short=short, long=long)
+    if "search" in arguments.only:
+        for rate in arguments.rates:
+            work.score("search", "trainer", arguments.search_minutes, 0, rate)
+    if "peer" in arguments.only:
+        for seed in arguments.seeds:
+            work.score("run", "trainer", arguments.minutes, seed, best_rate(work))
+    if "ours" in arguments.only:
+        for minutes in arguments.budgets:
+            for seed in arguments.seeds:
+                work.score("run", "ours", minutes, seed, None)
+    if "table" in arguments.only:
+        table(work, arguments.minutes)
+
+
+if __name__ == "__main__":
+    main()
