@@ -9,7 +9,9 @@ evaluations, checkpoints.
 What a run reaches depends on its number of steps, and how long these take on who else uses the machine. So speed is
 measured first, on a quiet machine: whole runs of few and of more steps, in turn, give each side's fixed time and its
 time for a step. M minutes are then the steps that they give at that speed, in however long. The minutes at which ours
-reaches the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes.
+reaches the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes. The plateau
+of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1 nat below the entropy
+of the held-out text's words.
 
     python benchmarks/time_to_quality.py ../shared/data/text/english_novels/corpus.tar.zst --objective masked
         [--work FOLDER] [--only speed search peer ours table] [--minutes 60] [--budgets 4 6 8] [--seeds 0 1 2]
@@ -28,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from machine import describe, write_table
@@ -35,12 +38,15 @@ from peers import trainer
 
 import tilth
 from tilth.model.precision import keep_freed_memory
+from tilth.tokens.shards import open_shards
+from tilth.train.trackers import read_log
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_TOKENS = 4096
 SHORT, LONG = 20, {"ours": 300, "trainer": 100}
 """Steps of the runs that measure speed."""
 WARMUP, WEIGHT_DECAY = 0.05, 0.01
+PLATEAU_TARGET = 2
 RATES = (5e-4, 1e-3, 2e-3)
 
 
@@ -146,11 +152,15 @@ class Work:
         steps = self.steps(system, minutes)
         took = self.run(system, steps, seed, rate, overrides)
         model = self.out(system, steps, seed, rate)
-        model = model / "model" if system == "ours" else model
+        evaluations = []
+        if system == "ours":
+            logged = [record for record in read_log(model / "log.jsonl") if record["event"] == "evaluation"]
+            evaluations = [(record["step"], record["held_out_loss"]) for record in logged]
+            model = model / "model"
         found = tilth.evaluate(model, self.corpus, lm=True, progress=False)
         self.add(
             **asked, steps=steps, loss=found["loss"], bits_per_byte=found["bits_per_byte"],
-            minutes=round(self.minutes(system, steps), 3), took=round(took / 60, 2), threads=torch.get_num_threads(),
+            evaluations=evaluations, took=round(took / 60, 2), threads=torch.get_num_threads(),
         )  # fmt: skip
 
 
@@ -198,6 +208,21 @@ def reached(budgets: list[tuple[float, float]], loss: float) -> float | None:
     return None
 
 
+def unigram_entropy(work: Work) -> float:
+    """Of the held-out text, in nats a token."""
+    split = open_shards(work.made / "shards").split("validation")
+    starts = split.document_starts
+    counts = np.bincount(split.tokens(starts[:-1], np.diff(starts)))
+    shares = counts[counts > 0] / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def plateau_left(work: Work, figure: dict[str, Any], loss: float) -> float | None:
+    """Minutes until an evaluation of a run was at a loss or below."""
+    below = [step for step, evaluated in figure["evaluations"] if evaluated <= loss]
+    return work.minutes("ours", below[0]) if below else None
+
+
 def table(work: Work, minutes: float) -> None:
     measure, target = work.setting.measure, work.setting.target
     peers = {figure["seed"]: figure[measure] for figure in work.scored("trainer") if figure["asked"] == minutes}
@@ -206,11 +231,16 @@ def table(work: Work, minutes: float) -> None:
     for kind, system in (("search", "trainer"), ("run", "trainer"), ("run", "ours")):
         for figure in work.scored(system, kind):
             name = {"trainer": f"Trainer, rate {figure['rate']:g}" if figure["rate"] else "", "ours": "ours"}[system]
-            cells = (figure["seed"], f"{figure['steps']:,}", f"{figure['minutes']:.1f}", f"{figure[measure]:.4f}")
+            cells = (
+                figure["seed"],
+                f"{figure['steps']:,}",
+                f"{work.minutes(system, figure['steps']):.1f}",
+                f"{figure[measure]:.4f}",
+            )
             lines.append(f"| {name}{', search' * (kind == 'search')} | {' | '.join(map(str, cells))} |")
     times = {}
     for seed in sorted({figure["seed"] for figure in work.scored("ours")}):
-        budgets = [(f["minutes"], f[measure]) for f in work.scored("ours") if f["seed"] == seed]
+        budgets = [(work.minutes("ours", f["steps"]), f[measure]) for f in work.scored("ours") if f["seed"] == seed]
         times[seed] = reached(budgets, goal)
     found = [value for value in times.values() if value is not None]
     says = [f"The Trainer's {minutes:g} minutes reach {goal:.4f} on average over seeds {sorted(peers)}."]
@@ -222,6 +252,14 @@ def table(work: Work, minutes: float) -> None:
     if found:
         ratios = [minutes / value for value in found]
         says.append(f"Median {statistics.median(ratios):.1f} times as fast (target {target:g}).")
+    if work.objective == "masked":
+        entropy = unigram_entropy(work)
+        left = [plateau_left(work, figure, entropy - 1) for figure in work.scored("ours")]
+        by = sorted(value for value in left if value is not None)
+        says.append(
+            f"The held-out text has an entropy of {entropy:.2f} nats a token; ours was 1 nat below it within "
+            f"{', '.join(f'{value:.1f}' for value in by)} minutes (target {PLATEAU_TARGET:g})."
+        )
     speeds = {system: work.speed(system) for system in ("ours", "trainer")}
     says += [
         f"A run of {name}: {fixed:.1f} s and {step * 1000:.0f} ms a step." for name, (fixed, step) in speeds.items()

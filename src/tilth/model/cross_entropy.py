@@ -11,7 +11,7 @@ from torch import Tensor
 from tilth.model.compiled import compile_apart
 
 CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
-"""Logits held at once, in the compute type, by device: a GPU needs more to be kept busy, and each chunk costs a pass over
+"""Logits held at once, in the compute type, by device: a GPU needs more to be kept busy. Each chunk costs a pass over
 the gradient of the weight."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
 """Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""

@@ -64,7 +64,8 @@ def _factor(association: Any, rank: int, width: int, seed: int) -> np.ndarray:
     # One thread: another number of them rounds otherwise, and the number that training takes depends on the machine.
     with threadpool_limits(1):
         left, strength, _ = randomized_svd(
-            association.astype(np.float32), rank, n_iter=POWER_ITERATIONS,
+            association.astype(np.float32), rank,
+            n_iter=POWER_ITERATIONS,  # type: ignore[arg-type] - its default is a word
             random_state=Key(seed, 0, "warm start").torch_seed() % 2**32,
         )  # fmt: skip
         vectors = np.zeros((association.shape[0], width))

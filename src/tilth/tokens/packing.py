@@ -6,7 +6,8 @@ import numpy as np
 
 from tilth.errors import UsageError
 from tilth.key import Key, permute
-from tilth.tokens.shards import ShardSplit, ranges
+from tilth.tokens.ranges import ranges
+from tilth.tokens.shards import ShardSplit
 
 _CHUNK_DOCUMENTS = 1 << 16  # documents measured at once: what is made of them stays in the processor's cache
 

@@ -25,6 +25,7 @@ from tilth.errors import TilthError
 from tilth.files import read_json, reason, sha256_file, whole_folder, write_json
 from tilth.progress import progress_bar
 from tilth.settings import check_record
+from tilth.tokens.ranges import ranges
 from tilth.tokens.remote import RemoteFolder, default_cache
 from tilth.tokens.shard_writer import SplitWriter
 from tilth.tokens.text import TextTokenizer
@@ -280,13 +281,6 @@ class ShardSplit:
 
     def _file(self, name: str) -> Path:
         return self.path / name if self._remote is None else self._remote.fetch(name, self._files[name])
-
-
-def ranges(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The integers of many ranges, end to end: int64 (sum of lengths,)."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - lengths), lengths)
 
 
 def _write_documents(corpus: "Corpus", tokenizer: TextTokenizer, writers: list[SplitWriter], progress: bool) -> None:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, processors
 from tilth.errors import TilthError
 from tilth.files import fingerprint, write_text
 from tilth.tokens.byte_bpe import ByteBpe, byte_bpe, is_unicode
+from tilth.tokens.word_piece import WordPiece, word_piece
 
 # A document is tokenized in segments of this many characters: memory stays bounded and all threads have work.
 SEGMENT_CHARACTERS = 1 << 16
@@ -54,7 +55,7 @@ class TextTokenizer:
         self.backend = backend
         self.special = special
         self._seen_characters = 0
-        self._fast: ByteBpe | None = None
+        self._fast: ByteBpe | WordPiece | None = None
 
     @cached_property
     def _parts(self) -> dict:
@@ -165,14 +166,16 @@ class TextTokenizer:
             encoded.append((ids, ends))
         return encoded
 
-    def _fast_for(self, segments: list[str]) -> ByteBpe | None:
+    def _fast_for(self, segments: list[str]) -> ByteBpe | WordPiece | None:
         """What encodes these segments faster than `tokenizers`, to the same ids and ends, if anything does."""
         if not all(map(is_unicode, segments)):
             return None  # for `tokenizers` to refuse
         before = self._seen_characters
         self._seen_characters += sum(map(len, segments))
         if before < _BULK_CHARACTERS <= self._seen_characters:
-            self._fast = byte_bpe(self.backend, self._parts, "".join(segments[:8]))
+            self._fast = word_piece(self.backend, self._parts) or byte_bpe(
+                self.backend, self._parts, "".join(segments[:8])
+            )
         return self._fast
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int, str]]]:
