@@ -150,12 +150,17 @@ def test_every_architecture_has_its_own_rival_from_scratch(small_folder, data, t
     assert {name for name, kind in kinds.items() if kind == "scratch"} == scratch
     rivals = {(row["system"], row["against"]) for row in result["differences"]}
     assert rivals == {(name, BASELINE) for name in (first, second, third)} | {
-        (first, f"{first} from scratch"), (second, f"{second} from scratch"), (third, f"{first} from scratch")
+        (first, f"{first} from scratch"), (second, f"{second} from scratch"), (third, f"{first} from scratch"),
+        (second, first), (third, first),
     }  # fmt: skip
+    means = {(row["system"], row["budget"]): row["mean"] for row in result["summary"]}
+    for row in result["differences"]:
+        against = means[row["against"], row["budget"]]
+        assert row["mean"] == pytest.approx(means[row["system"], row["budget"]] - against)
     for name in (first, second, third):
         assert result["verdict"].count(f"{name}: ") == 1
     lines = _difference_lines(result)
-    assert len(lines) == 6 == len({line.series for line in lines}) == len({line.label for line in lines})
+    assert len(lines) == 8 == len({line.series for line in lines}) == len({line.label for line in lines})
     page = (tmp_path / "out" / "report.html").read_text()
     assert all(line.label in page for line in lines), "names are not cut"
 

@@ -118,7 +118,9 @@ def compare(
         check_earlier(folder, plan, overwrite)
         points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, folder / "points.jsonl", progress)
         noise = TestNoise(true, len(labels))
+        first, *others = scratch_of
         pairs = [(name, other) for name, scratch in scratch_of.items() for other in (scratch, baseline.name)]
+        pairs += [(name, first) for name in others]
         difference_rows = differences(points, pairs, noise, METRIC)
         costs = {name: pretraining_cost(model) for name, model in zip(scratch_of, models, strict=True)}
         result = plan | {
