@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tilth.errors import TilthError, UsageError
 from tilth.key import Key
+from tilth.model.decoding import Decoder
 from tilth.model.inputs import Inputs
 from tilth.model.layers import Cache
 from tilth.model.model import Model
@@ -65,20 +66,17 @@ def complete(
     was_training = model.training
     model.eval()
     try:
-        # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
-        longest = max(len(text.prompt) for text in texts)
         steps = max(text.most_new for text in texts)
-        cache = Cache(model.config.layers, longest + steps)
-        unread = [[0] * (longest - len(text.prompt)) + text.prompt for text in texts]
+        dtype = dtype or model.trunk.embeddings.tokens.weight.dtype
+        logits_BV, decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
         for step in range(steps):
-            logits_BV = _next_logits(model, unread, [longest - len(text.prompt) for text in texts], cache, dtype)
             draws_B = Key(seed, step, "generate").generator().random(len(texts))
             tokens = _choose(logits_BV, temperature, top_k, top_p, draws_B)
             for text, token in zip(texts, tokens, strict=True):
                 text.add(token)
-            if all(text.is_done for text in texts):
+            if step == steps - 1 or all(text.is_done for text in texts):
                 break
-            unread = [[token] for token in tokens]
+            logits_BV = decoder.read(tokens)
     finally:
         model.train(was_training)
     return [Completion(text.text(), text.reason) for text in texts]
@@ -128,48 +126,50 @@ class _Text:
         return min((place for place in map(text.find, self._stop) if place >= 0), default=None)
 
 
-def _next_logits(
-    model: Model, unread: list[list[int]], padding: list[int], cache: Cache, dtype: torch.dtype | None
-) -> Tensor:
-    """Logits (B, V) of what follows the unread tokens. padding: of each row's first tokens, how many are none."""
-    weight = model.trunk.embeddings.tokens.weight
-    tokens_BS = torch.tensor(unread)
-    columns_S = torch.arange(cache.length, cache.length + tokens_BS.shape[1])
-    positions_BS = columns_S - torch.tensor(padding)[:, None]
-    # A row whose text is done goes on beside the others; its positions end with the context.
-    positions_BS = positions_BS.clamp(max=model.config.max_length - 1)
-    inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0)).to(weight.device)
-    hidden_BSD = model.trunk(inputs, dtype or weight.dtype, cache)
-    return model.heads["causal"](hidden_BSD[:, -1]).float()
+def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: torch.dtype) -> tuple[Tensor, Decoder]:
+    """The logits (B, V) of what follows the prompts, and what reads on from there, `steps` tokens at most."""
+    # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
+    longest = max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    tokens_BS = torch.tensor([[0] * before + prompt for before, prompt in zip(padding, prompts, strict=True)])
+    positions_BS = torch.arange(longest) - torch.tensor(padding)[:, None]
+    inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0))
+    cache = Cache(longest + steps)
+    hidden_BSD = model.trunk(inputs.to(model.trunk.embeddings.tokens.weight.device), dtype, cache)
+    return model.heads["causal"](hidden_BSD[:, -1]), Decoder(model, cache, padding, longest, dtype)
 
 
 def _choose(
     logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws_B: np.ndarray
 ) -> list[int]:
     """A token of each row. draws_B: a uniform number from [0, 1) for each."""
-    if logits_BV.isnan().any():
-        raise TilthError(
-            "the model puts out numbers that are none (NaN): its weights are damaged, or training diverged"
-        )
     if temperature == 0:
-        return logits_BV.argmax(dim=-1).tolist()
+        values_B, tokens_B = logits_BV.max(dim=-1)
+        _check_numbers(values_B.float().cpu().numpy())
+        return tokens_B.tolist()
     tokens = None
     if top_k is not None or top_p is not None:
         vocab_size = logits_BV.shape[1]
         logits_BV, tokens = logits_BV.topk(min(top_k or vocab_size, vocab_size))
-        tokens = tokens.cpu()
+        tokens = tokens.cpu().numpy()
     # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
-    logits = logits_BV.cpu().double() / temperature
-    probabilities = torch.softmax(logits, dim=-1)
+    probabilities = torch.softmax(logits_BV.cpu().double() / temperature, dim=-1)
     if top_p is not None:
         probabilities = probabilities * (probabilities.cumsum(dim=-1) - probabilities < top_p)
-    cumulative = probabilities.cumsum(dim=-1)
-    total_B1 = cumulative[:, -1:]
-    places_B1 = torch.minimum(
-        torch.from_numpy(draws_B)[:, None] * total_B1, total_B1.nextafter(torch.zeros_like(total_B1))
-    )
-    chosen_B1 = torch.searchsorted(cumulative, places_B1, right=True)
-    return (chosen_B1 if tokens is None else tokens.gather(1, chosen_B1))[:, 0].tolist()
+    cumulative = probabilities.cumsum(dim=-1).numpy()
+    total_B = cumulative[:, -1]
+    _check_numbers(total_B)
+    places_B = np.minimum(draws_B * total_B, np.nextafter(total_B, 0))
+    chosen_B = (cumulative <= places_B[:, None]).sum(axis=1)
+    return (chosen_B if tokens is None else tokens[np.arange(len(chosen_B)), chosen_B]).tolist()
+
+
+def _check_numbers(values: np.ndarray) -> None:
+    """Raise TilthError for NaN, which the largest logit and the sum of probabilities are where any logit is."""
+    if np.isnan(values).any():
+        raise TilthError(
+            "the model puts out numbers that are none (NaN): its weights are damaged, or training diverged"
+        )
 
 
 def _check(
