@@ -20,7 +20,7 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Decoder:
-    """Reads tokens one at a time of each row; for all causal families."""
+    """Reads one token of each row at a time; for all causal families. It keeps the weights that the model had."""
 
     def __init__(self, model: Model, cache: Cache, padding: list[int], length: int, dtype: torch.dtype) -> None:
         """cache: of the `length` columns read so far, to be extended. padding: how many of each row's first columns are
@@ -104,7 +104,7 @@ def _block_step(
         seen = column + 1 - first
         mixed = F.scaled_dot_product_attention(
             q_BHK.view(grouped), keys.narrow(2, first, seen), values.narrow(2, first, seen),
-            None if bias_B11T is None else bias_B11T.narrow(3, first, seen),
+            None if bias_B11T is None else bias_B11T.narrow(3, first, seen).contiguous(),
         )  # fmt: skip
         hidden_BD = hidden_BD + out(mixed.reshape(rows, -1))
         return hidden_BD + down(activate(up(mlp_normed(hidden_BD))))

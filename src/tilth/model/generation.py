@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tilth.errors import TilthError, UsageError
@@ -150,7 +151,7 @@ def _choose(
     tokens = None
     if top_k is not None or top_p is not None:
         vocab_size = logits_BV.shape[1]
-        logits_BV, tokens = logits_BV.topk(min(top_k or vocab_size, vocab_size))
+        logits_BV, tokens = _largest(logits_BV, min(top_k or vocab_size, vocab_size))
         tokens = tokens.cpu().numpy()
     # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
     probabilities = torch.softmax(logits_BV.cpu().double() / temperature, dim=-1)
@@ -162,6 +163,25 @@ def _choose(
     places_B = np.minimum(draws_B * total_B, np.nextafter(total_B, 0))
     chosen_B = (cumulative <= places_B[:, None]).sum(axis=1)
     return (chosen_B if tokens is None else tokens[np.arange(len(chosen_B)), chosen_B]).tolist()
+
+
+def _largest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest logits of each row in falling order, and the tokens they are of; both (B, k).
+
+    On the CPU in half the time of `topk` for many rows: all of them lie in the k columns of 16 logits whose largest
+    ones are the largest.
+    """
+    height, (rows, vocab_size) = 16, logits_BV.shape
+    if logits_BV.device.type != "cpu" or vocab_size < 4 * height * k:
+        values_BK, tokens_BK = logits_BV.topk(k)
+        return values_BK, tokens_BK
+    if vocab_size % height:
+        logits_BV = F.pad(logits_BV, (0, -vocab_size % height), value=-torch.inf)
+    table_BHC = logits_BV.view(rows, height, -1)
+    columns_BK = table_BHC.amax(1).topk(k).indices
+    within_BHK = table_BHC.gather(2, columns_BK[:, None].expand(-1, height, -1))
+    values_BK, places_BK = within_BHK.flatten(1).topk(k)
+    return values_BK, places_BK // k * table_BHC.shape[2] + columns_BK.gather(1, places_BK % k)
 
 
 def _check_numbers(values: np.ndarray) -> None:
