@@ -15,6 +15,7 @@ from tilth.model.config import TrunkConfig
 from tilth.model.heads import VocabularyHead
 from tilth.model.layers import Block, Cache, Rotation, rotate, rotation
 from tilth.model.model import Model
+from tilth.model.trunk import Embeddings
 
 Map = Callable[[Tensor], Tensor]
 
@@ -24,16 +25,18 @@ class Decoder:
 
     def __init__(self, model: Model, cache: Cache, padding: list[int], length: int, dtype: torch.dtype) -> None:
         """cache: of the `length` columns read so far, to be extended. padding: how many of each row's first columns are
-        none. dtype: the type to compute in."""
-        trunk, config, head = model.trunk, model.config, model.heads["causal"]
-        assert config.norm_placement == "before" and trunk.projection is None and trunk.embeddings.norm is None
-        assert isinstance(head, VocabularyHead) and trunk.final_norm is not None
-        device, rows = trunk.embeddings.tokens.weight.device, len(padding)
+        none. dtype: the type to compute in.
+        """
+        config, head, embeddings = model.config, model.heads["causal"], model.trunk.embeddings
+        final_norm, blocks = model.trunk.final_norm, list(model.trunk.blocks)
+        assert isinstance(head, VocabularyHead) and isinstance(embeddings, Embeddings) and final_norm is not None
+        assert model.trunk.projection is None and embeddings.norm is None and embeddings.token_types is None
+        device, rows = embeddings.tokens.weight.device, len(padding)
         self._column, self._dtype, self._device = length, dtype, device
         self._last_position = config.max_length - 1
         self._positions_B = torch.tensor([length - before for before in padding], device=device)
-        self._tokens_VD = trunk.embeddings.tokens.weight
-        self._table_PD = None if trunk.embeddings.positions is None else trunk.embeddings.positions.weight
+        self._tokens_VD = embeddings.tokens.weight
+        self._table_PD = None if embeddings.positions is None else embeddings.positions.weight
         bias_B11T = None
         if any(padding):
             columns_T = torch.arange(cache.capacity, device=device)
@@ -46,17 +49,17 @@ class Decoder:
             cosines, sines = rotation(all_positions, config.head_size, theta, dtype)
             self._turns[theta] = cosines[0, 0], sines[0, 0]
         self._blocks = [
-            _block_step(block, config, layer, cache, bias_B11T, rows, dtype) for layer, block in enumerate(trunk.blocks)
+            _block_step(block, config, layer, cache, bias_B11T, rows, dtype) for layer, block in enumerate(blocks)
         ]
-        self._final_norm = _norm(trunk.final_norm, dtype)
+        self._final_norm = _norm(final_norm, dtype)
         self._head = _linear(head.token_weight, None, rows, dtype)
 
     def read(self, tokens: list[int]) -> Tensor:
         """The logits (B, V) of what follows a token of each row."""
         tokens_B, positions_B = torch.tensor(tokens, device=self._device), self._positions_B
-        hidden_BD = self._tokens_VD[tokens_B]
+        hidden_BD = self._tokens_VD.index_select(0, tokens_B)
         if self._table_PD is not None:
-            hidden_BD = hidden_BD + self._table_PD[positions_B]
+            hidden_BD = hidden_BD + self._table_PD.index_select(0, positions_B)
         hidden_BD = hidden_BD.to(self._dtype)
         turns: dict[float | None, Rotation | None] = {None: None}
         for theta, (cosines_PK, sines_PK) in self._turns.items():
@@ -115,18 +118,22 @@ def _block_step(
 def _linear(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype) -> Map:
     """A linear map with its weights cast once."""
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if weight.device.type == "cpu" and dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.device.type == "cpu" and dtype == torch.bfloat16 and _packs_bfloat16():
         # In the order in which oneDNN multiplies, to which each call would bring them anew (as torch.compile does).
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda values: torch.ops.mkldnn._linear_pointwise(values, packed, bias, "none", [], "")
     return lambda values: F.linear(values, weight, bias)
 
 
+def _packs_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Map:
     """A norm with its weights cast once."""
     assert isinstance(norm, nn.LayerNorm | nn.RMSNorm)
-    shape, weight, eps = list(norm.normalized_shape), norm.weight.to(dtype), norm.eps
+    shape, weight = list(norm.normalized_shape), norm.weight.to(dtype)
     if isinstance(norm, nn.RMSNorm):
-        return lambda values: torch.rms_norm(values, shape, weight, eps)
+        return lambda values: torch.rms_norm(values, shape, weight, norm.eps)
     bias = None if norm.bias is None else norm.bias.to(dtype)
-    return lambda values: torch.layer_norm(values, shape, weight, bias, eps)
+    return lambda values: torch.layer_norm(values, shape, weight, bias, norm.eps)

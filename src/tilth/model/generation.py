@@ -1,6 +1,7 @@
 """Texts from a causal model, one token of each at a time, with a key/value cache."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,8 +60,8 @@ def complete(
     tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i of prompt r depends on
     (seed, i, r) alone, so that a prompt given twice is continued in two ways. dtype: the type to compute in; None takes
     that of the weights.
-    Raises: TilthError when the model is not causal, puts out NaN, or a prompt fills its context; UsageError for
-    settings out of range and for no prompts.
+    Raises: TilthError when the model is not causal, puts out NaN or infinity, or a prompt fills its context; UsageError
+    for settings out of range and for no prompts.
     """
     _check(model, temperature, top_k, top_p, max_tokens, prompts)
     texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
@@ -70,9 +71,9 @@ def complete(
         steps = max(text.most_new for text in texts)
         dtype = dtype or model.trunk.embeddings.tokens.weight.dtype
         logits_BV, decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
+        draws = _draws(seed, len(texts))
         for step in range(steps):
-            draws_B = Key(seed, step, "generate").generator().random(len(texts))
-            tokens = _choose(logits_BV, temperature, top_k, top_p, draws_B)
+            tokens = _choose(logits_BV, temperature, top_k, top_p, next(draws))
             for text, token in zip(texts, tokens, strict=True):
                 text.add(token)
             if step == steps - 1 or all(text.is_done for text in texts):
@@ -140,39 +141,52 @@ def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: tor
     return model.heads["causal"](hidden_BSD[:, -1]), Decoder(model, cache, padding, longest, dtype)
 
 
+def _draws(seed: int, rows: int) -> Iterator[np.ndarray]:
+    """A uniform number from [0, 1) for each row, step by step.
+
+    Many steps ahead, because between two steps of the model the processor's caches hold the weights, not this code.
+    """
+    for first in itertools.count(0, 64):
+        keys = [Key(seed, step, "generate") for step in range(first, first + 64)]
+        yield from [key.generator().random(rows) for key in keys]
+
+
 def _choose(
     logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws_B: np.ndarray
 ) -> list[int]:
     """A token of each row. draws_B: a uniform number from [0, 1) for each."""
     if temperature == 0:
-        values_B, tokens_B = logits_BV.max(dim=-1)
-        _check_numbers(values_B.float().cpu().numpy())
+        largest_B, tokens_B = logits_BV.max(dim=-1)
+        _check_numbers(largest_B.float().cpu().numpy())
         return tokens_B.tolist()
-    tokens = None
+    tokens_BK = None
     if top_k is not None or top_p is not None:
         vocab_size = logits_BV.shape[1]
-        logits_BV, tokens = _largest(logits_BV, min(top_k or vocab_size, vocab_size))
-        tokens = tokens.cpu().numpy()
+        logits_BV, tokens_BK = _largest(logits_BV, min(top_k or vocab_size, vocab_size))
     # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
-    probabilities = torch.softmax(logits_BV.cpu().double() / temperature, dim=-1)
+    logits = logits_BV.float().cpu().numpy().astype(np.float64)
+    largest_B1 = logits.max(axis=1, keepdims=True)
+    _check_numbers(largest_B1)
+    weights = np.exp((logits - largest_B1) / temperature)
+    cumulative = weights.cumsum(axis=1)
     if top_p is not None:
-        probabilities = probabilities * (probabilities.cumsum(dim=-1) - probabilities < top_p)
-    cumulative = probabilities.cumsum(dim=-1).numpy()
+        cumulative = (weights * (cumulative - weights < top_p * cumulative[:, -1:])).cumsum(axis=1)
     total_B = cumulative[:, -1]
-    _check_numbers(total_B)
     places_B = np.minimum(draws_B * total_B, np.nextafter(total_B, 0))
     chosen_B = (cumulative <= places_B[:, None]).sum(axis=1)
-    return (chosen_B if tokens is None else tokens[np.arange(len(chosen_B)), chosen_B]).tolist()
+    if tokens_BK is None:
+        return chosen_B.tolist()
+    return tokens_BK.cpu().numpy()[np.arange(len(chosen_B)), chosen_B].tolist()
 
 
 def _largest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest logits of each row in falling order, and the tokens they are of; both (B, k).
 
-    On the CPU in half the time of `topk` for many rows: all of them lie in the k columns of 16 logits whose largest
+    For several rows on the CPU in half the time of `topk`: all of them lie in the k columns of 16 logits whose largest
     ones are the largest.
     """
     height, (rows, vocab_size) = 16, logits_BV.shape
-    if logits_BV.device.type != "cpu" or vocab_size < 4 * height * k:
+    if logits_BV.device.type != "cpu" or rows < 4 or vocab_size < 4 * height * k:
         values_BK, tokens_BK = logits_BV.topk(k)
         return values_BK, tokens_BK
     if vocab_size % height:
@@ -184,11 +198,11 @@ def _largest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return values_BK, places_BK // k * table_BHC.shape[2] + columns_BK.gather(1, places_BK % k)
 
 
-def _check_numbers(values: np.ndarray) -> None:
-    """Raise TilthError for NaN, which the largest logit and the sum of probabilities are where any logit is."""
-    if np.isnan(values).any():
+def _check_numbers(largest: np.ndarray) -> None:
+    """Raise TilthError unless the largest logit of each row, which is NaN where any is, is a number."""
+    if not np.isfinite(largest).all():
         raise TilthError(
-            "the model puts out numbers that are none (NaN): its weights are damaged, or training diverged"
+            "the model puts out numbers that are none (NaN or infinite): its weights are damaged, or training diverged"
         )
 
 
