@@ -7,7 +7,7 @@ from tilth import api
 from tilth.errors import TilthError, UsageError
 from tilth.model.families import FAMILIES
 from tilth.model.folder import save_model
-from tilth.model.generation import _choose, complete
+from tilth.model.generation import _choose, _largest, complete
 from tilth.model.generation import generate as generate_texts
 from tilth.model.model import build_model
 
@@ -166,6 +166,15 @@ def test_draws_follow_the_probabilities():
     assert _choose(logits, 1.0, None, 0.7, np.array([1 - 2**-53])) == [2]
 
 
+@pytest.mark.parametrize("vocab_size", [2000, 2048])
+def test_the_largest_logits_are_those_of_topk(vocab_size):
+    logits = torch.randn(5, vocab_size, generator=torch.Generator().manual_seed(0))
+    for k in (1, 7, 31, 500):
+        values, tokens = _largest(logits, k)
+        expected_values, expected_tokens = logits.topk(k)
+        assert torch.equal(values, expected_values) and torch.equal(tokens, expected_tokens)
+
+
 def test_no_prompts_is_an_error(causal):
     for prompts in ([], "the"):
         with pytest.raises(UsageError, match="prompts"):
@@ -182,10 +191,18 @@ def test_weights_compute_in_their_own_type_unless_told(causal):
     assert seen == [torch.float32, torch.bfloat16, torch.bfloat16]
 
 
-@pytest.mark.parametrize("temperature", [0, 1])
-def test_a_model_without_numbers_is_an_error(causal, temperature):
+@pytest.mark.parametrize("settings", [{"temperature": 0}, {}, {"top_k": 5}, {"top_p": 0.5}])
+def test_a_model_without_numbers_is_an_error(causal, settings):
     model, tokenizer = causal
     with torch.no_grad():
         model.trunk.blocks[0].mlp.up.weight[0, 0] = float("nan")
     with pytest.raises(TilthError, match="NaN"):
-        generate(model, tokenizer, "the", temperature=temperature)
+        generate(model, tokenizer, "the", **settings)
+
+
+@pytest.mark.parametrize("k", [None, 1, 40])
+def test_one_logit_that_is_none_is_an_error(k):
+    logits = torch.zeros(2, 4096)
+    logits[1, 77] = float("nan")
+    with pytest.raises(TilthError, match="NaN"):
+        _choose(logits, 1.0, k, None, np.zeros(2))

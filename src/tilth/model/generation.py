@@ -1,15 +1,18 @@
 """Texts from a causal model, one token of each at a time, with a key/value cache."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tilth.errors import TilthError, UsageError
 from tilth.key import Key
+from tilth.model.decoding import Decoder
 from tilth.model.inputs import Inputs
 from tilth.model.layers import Cache
 from tilth.model.model import Model
@@ -57,28 +60,25 @@ def complete(
     tokens, and the fewest whose probability reaches p (Holtzman et al. 2020). Draw i of prompt r depends on
     (seed, i, r) alone, so that a prompt given twice is continued in two ways. dtype: the type to compute in; None takes
     that of the weights.
-    Raises: TilthError when the model is not causal, puts out NaN, or a prompt fills its context; UsageError for
-    settings out of range and for no prompts.
+    Raises: TilthError when the model is not causal, puts out NaN or infinity, or a prompt fills its context; UsageError
+    for settings out of range and for no prompts.
     """
     _check(model, temperature, top_k, top_p, max_tokens, prompts)
     texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
     was_training = model.training
     model.eval()
     try:
-        # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
-        longest = max(len(text.prompt) for text in texts)
         steps = max(text.most_new for text in texts)
-        cache = Cache(model.config.layers, longest + steps)
-        unread = [[0] * (longest - len(text.prompt)) + text.prompt for text in texts]
+        dtype = dtype or model.trunk.embeddings.tokens.weight.dtype
+        logits_BV, decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
+        draws = _draws(seed, len(texts))
         for step in range(steps):
-            logits_BV = _next_logits(model, unread, [longest - len(text.prompt) for text in texts], cache, dtype)
-            draws_B = Key(seed, step, "generate").generator().random(len(texts))
-            tokens = _choose(logits_BV, temperature, top_k, top_p, draws_B)
+            tokens = _choose(logits_BV, temperature, top_k, top_p, next(draws))
             for text, token in zip(texts, tokens, strict=True):
                 text.add(token)
-            if all(text.is_done for text in texts):
+            if step == steps - 1 or all(text.is_done for text in texts):
                 break
-            unread = [[token] for token in tokens]
+            logits_BV = decoder.read(tokens)
     finally:
         model.train(was_training)
     return [Completion(text.text(), text.reason) for text in texts]
@@ -128,48 +128,82 @@ class _Text:
         return min((place for place in map(text.find, self._stop) if place >= 0), default=None)
 
 
-def _next_logits(
-    model: Model, unread: list[list[int]], padding: list[int], cache: Cache, dtype: torch.dtype | None
-) -> Tensor:
-    """Logits (B, V) of what follows the unread tokens. padding: of each row's first tokens, how many are none."""
-    weight = model.trunk.embeddings.tokens.weight
-    tokens_BS = torch.tensor(unread)
-    columns_S = torch.arange(cache.length, cache.length + tokens_BS.shape[1])
-    positions_BS = columns_S - torch.tensor(padding)[:, None]
-    # A row whose text is done goes on beside the others; its positions end with the context.
-    positions_BS = positions_BS.clamp(max=model.config.max_length - 1)
-    inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0)).to(weight.device)
-    hidden_BSD = model.trunk(inputs, dtype or weight.dtype, cache)
-    return model.heads["causal"](hidden_BSD[:, -1]).float()
+def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: torch.dtype) -> tuple[Tensor, Decoder]:
+    """The logits (B, V) of what follows the prompts, and what reads on from there, `steps` tokens at most."""
+    # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
+    longest = max(map(len, prompts))
+    padding = [longest - len(prompt) for prompt in prompts]
+    tokens_BS = torch.tensor([[0] * before + prompt for before, prompt in zip(padding, prompts, strict=True)])
+    positions_BS = torch.arange(longest) - torch.tensor(padding)[:, None]
+    inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0))
+    cache = Cache(longest + steps)
+    hidden_BSD = model.trunk(inputs.to(model.trunk.embeddings.tokens.weight.device), dtype, cache)
+    return model.heads["causal"](hidden_BSD[:, -1]), Decoder(model, cache, padding, longest, dtype)
+
+
+def _draws(seed: int, rows: int) -> Iterator[np.ndarray]:
+    """A uniform number from [0, 1) for each row, step by step.
+
+    Many steps ahead, because between two steps of the model the processor's caches hold the weights, not this code.
+    """
+    for first in itertools.count(0, 64):
+        keys = [Key(seed, step, "generate") for step in range(first, first + 64)]
+        yield from [key.generator().random(rows) for key in keys]
 
 
 def _choose(
     logits_BV: Tensor, temperature: float, top_k: int | None, top_p: float | None, draws_B: np.ndarray
 ) -> list[int]:
     """A token of each row. draws_B: a uniform number from [0, 1) for each."""
-    if logits_BV.isnan().any():
-        raise TilthError(
-            "the model puts out numbers that are none (NaN): its weights are damaged, or training diverged"
-        )
     if temperature == 0:
-        return logits_BV.argmax(dim=-1).tolist()
-    tokens = None
+        largest_B, tokens_B = logits_BV.max(dim=-1)
+        _check_numbers(largest_B.float().cpu().numpy())
+        return tokens_B.tolist()
+    tokens_BK = None
     if top_k is not None or top_p is not None:
         vocab_size = logits_BV.shape[1]
-        logits_BV, tokens = logits_BV.topk(min(top_k or vocab_size, vocab_size))
-        tokens = tokens.cpu()
+        logits_BV, tokens_BK = _largest(logits_BV, min(top_k or vocab_size, vocab_size))
     # On the CPU in float64, so that the draw is the same on every device up to the logits themselves.
-    logits = logits_BV.cpu().double() / temperature
-    probabilities = torch.softmax(logits, dim=-1)
+    logits = logits_BV.float().cpu().numpy().astype(np.float64)
+    largest_B1 = logits.max(axis=1, keepdims=True)
+    _check_numbers(largest_B1)
+    weights = np.exp((logits - largest_B1) / temperature)
+    cumulative = weights.cumsum(axis=1)
     if top_p is not None:
-        probabilities = probabilities * (probabilities.cumsum(dim=-1) - probabilities < top_p)
-    cumulative = probabilities.cumsum(dim=-1)
-    total_B1 = cumulative[:, -1:]
-    places_B1 = torch.minimum(
-        torch.from_numpy(draws_B)[:, None] * total_B1, total_B1.nextafter(torch.zeros_like(total_B1))
-    )
-    chosen_B1 = torch.searchsorted(cumulative, places_B1, right=True)
-    return (chosen_B1 if tokens is None else tokens.gather(1, chosen_B1))[:, 0].tolist()
+        cumulative = (weights * (cumulative - weights < top_p * cumulative[:, -1:])).cumsum(axis=1)
+    total_B = cumulative[:, -1]
+    places_B = np.minimum(draws_B * total_B, np.nextafter(total_B, 0))
+    chosen_B = (cumulative <= places_B[:, None]).sum(axis=1)
+    if tokens_BK is None:
+        return chosen_B.tolist()
+    return tokens_BK.cpu().numpy()[np.arange(len(chosen_B)), chosen_B].tolist()
+
+
+def _largest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest logits of each row in falling order, and the tokens they are of; both (B, k).
+
+    For several rows on the CPU in half the time of `topk`: all of them lie in the k columns of 16 logits whose largest
+    ones are the largest.
+    """
+    height, (rows, vocab_size) = 16, logits_BV.shape
+    if logits_BV.device.type != "cpu" or rows < 4 or vocab_size < 4 * height * k:
+        values_BK, tokens_BK = logits_BV.topk(k)
+        return values_BK, tokens_BK
+    if vocab_size % height:
+        logits_BV = F.pad(logits_BV, (0, -vocab_size % height), value=-torch.inf)
+    table_BHC = logits_BV.view(rows, height, -1)
+    columns_BK = table_BHC.amax(1).topk(k).indices
+    within_BHK = table_BHC.gather(2, columns_BK[:, None].expand(-1, height, -1))
+    values_BK, places_BK = within_BHK.flatten(1).topk(k)
+    return values_BK, places_BK // k * table_BHC.shape[2] + columns_BK.gather(1, places_BK % k)
+
+
+def _check_numbers(largest: np.ndarray) -> None:
+    """Raise TilthError unless the largest logit of each row, which is NaN where any is, is a number."""
+    if not np.isfinite(largest).all():
+        raise TilthError(
+            "the model puts out numbers that are none (NaN or infinite): its weights are damaged, or training diverged"
+        )
 
 
 def _check(

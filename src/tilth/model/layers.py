@@ -12,8 +12,7 @@ from tilth.model.config import TrunkConfig
 from tilth.model.segments import Segments, attend_segments
 
 MATMUL_ATTENTION_MAX_LENGTH = 1024
-"""On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py), except
-for the lone query of generation."""
+"""On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
 
 
 def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
@@ -84,42 +83,23 @@ def rotate(values_BHSK: Tensor, turn: Rotation) -> Tensor:
 
 
 class Cache:
-    """Keys and values of the tokens a causal model has read, per layer, so that each new token costs one step.
+    """Keys and values (B, H, capacity, K) of the tokens a causal model has read, per layer, so that each new token
+    costs one step (`tilth.model.decoding`).
 
     capacity: the most tokens of a row that it will hold.
     """
 
-    def __init__(self, layers: int, capacity: int) -> None:
-        self._capacity = capacity
-        self._keys: list[Tensor | None] = [None] * layers
-        self._values: list[Tensor | None] = [None] * layers
-        self.documents_BT: Tensor | None = None
-        self.is_padded = False
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.keys: list[Tensor] = []
+        self.values: list[Tensor] = []
 
-    @property
-    def length(self) -> int:
-        """Tokens held."""
-        return 0 if self.documents_BT is None else self.documents_BT.shape[1]
-
-    def read(self, documents_BS: Tensor) -> Tensor:
-        """Note the documents of new tokens; returns those of all tokens (B, T)."""
-        held = self.documents_BT
-        if held is None:
-            self.is_padded = bool((documents_BS != 0).any())
-        self.documents_BT = documents_BS if held is None else torch.cat([held, documents_BS], dim=1)
-        return self.documents_BT
-
-    def extend(self, layer: int, keys_BHSK: Tensor, values_BHSK: Tensor) -> tuple[Tensor, Tensor]:
-        """Append the keys and values of the tokens last read to a layer; returns all of it (B, H, T, K)."""
-        keys, values = self._keys[layer], self._values[layer]
-        if keys is None or values is None:
-            rows, heads, _, size = keys_BHSK.shape
-            keys = self._keys[layer] = keys_BHSK.new_empty(rows, heads, self._capacity, size)
-            values = self._values[layer] = values_BHSK.new_empty(rows, heads, self._capacity, size)
-        start = self.length - keys_BHSK.shape[2]
-        keys[:, :, start : self.length] = keys_BHSK
-        values[:, :, start : self.length] = values_BHSK
-        return keys[:, :, : self.length], values[:, :, : self.length]
+    def start(self, keys_BHSK: Tensor, values_BHSK: Tensor) -> None:
+        """Hold what the next layer made of the rows' first S tokens."""
+        for held, fresh_BHSK in ((self.keys, keys_BHSK), (self.values, values_BHSK)):
+            rows, heads, length, size = fresh_BHSK.shape
+            held.append(fresh_BHSK.new_empty(rows, heads, self.capacity, size))
+            held[-1][:, :, :length] = fresh_BHSK
 
 
 def attention_bias(
@@ -157,7 +137,7 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
     if isinstance(mask, Segments):
         assert rate == 0
         return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
-    if q_BHSK.device.type == "cpu" and q_BHSK.shape[2] > 1 and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
+    if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
         if mask is not None:
             scores_BHST = scores_BHST + mask
@@ -172,10 +152,10 @@ class Attention(nn.Module):
     With fewer heads of keys and values than of queries, consecutive query heads share one.
     """
 
-    def __init__(self, config: TrunkConfig, layer: int) -> None:
+    def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         inner, kv_inner = config.heads * config.head_size, config.num_kv_heads * config.head_size
-        self.heads, self.head_size, self.layer = config.heads, config.head_size, layer
+        self.heads, self.head_size = config.heads, config.head_size
         self.kv_heads = config.num_kv_heads
         self.qkv = Linear(config.width, inner + 2 * kv_inner, bias=config.qkv_bias)
         self.query_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
@@ -193,7 +173,7 @@ class Attention(nn.Module):
         if turn is not None:
             q_BHSK, k_BHTK = rotate(q_BHSK, turn), rotate(k_BHTK, turn)
         if cache is not None:
-            k_BHTK, v_BHTK = cache.extend(self.layer, k_BHTK, v_BHTK)
+            cache.start(k_BHTK, v_BHTK)
         if self.kv_heads < self.heads:
             k_BHTK, v_BHTK = (part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k_BHTK, v_BHTK))
         mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
@@ -221,11 +201,14 @@ class MLP(nn.Module):
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 
     def forward(self, hidden_BSD: Tensor) -> Tensor:
-        inner_BSF = self.up(hidden_BSD)
+        return self.down(self.activate(self.up(hidden_BSD)))
+
+    def activate(self, inner: Tensor) -> Tensor:
+        """Between the linear maps, for any leading dimensions."""
         if self.gate is None:
-            return self.down(F.gelu(inner_BSF, approximate=self.approximate))
-        gate_BSF, passed_BSF = inner_BSF.chunk(2, dim=-1)
-        return self.down(self.gate(gate_BSF) * passed_BSF)
+            return F.gelu(inner, approximate=self.approximate)
+        gate, passed = inner.chunk(2, dim=-1)
+        return self.gate(gate) * passed
 
 
 class Block(nn.Module):
@@ -233,7 +216,7 @@ class Block(nn.Module):
 
     def __init__(self, config: TrunkConfig, layer: int) -> None:
         super().__init__()
-        self.attention = Attention(config, layer)
+        self.attention = Attention(config)
         # Where the embeddings are normalised already, the first block takes them as they are (ModernBERT).
         self.attention_norm = nn.Identity() if config.embedding_norm and layer == 0 else make_norm(config)
         self.mlp = MLP(config)

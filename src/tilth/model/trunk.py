@@ -97,12 +97,11 @@ class Trunk(nn.Module):
     def forward(self, inputs: Inputs, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
         """Contextual vectors of all tokens.
 
-        dtype: the type to compute in. cache: tokens read before, for causal generation; it is extended.
+        dtype: the type to compute in. cache: an empty one, to be filled for causal generation.
         Returns (B, S, D) of `dtype`.
         Raises: TilthError when a row is longer than the model.
         """
-        past = cache.length if cache is not None else 0
-        length = past + inputs.tokens.shape[1]
+        length = inputs.tokens.shape[1]
         if length > self.config.max_length and int(inputs.positions.max()) >= self.config.max_length:
             raise TilthError(
                 f"the input has {length} tokens and the model reads at most {self.config.max_length}; "
@@ -130,7 +129,7 @@ class Trunk(nn.Module):
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
 
     def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:
-        """The mask for each window there is; None where a lone new token sees all that was read."""
+        """The mask for each window there is."""
         causal, windows = self.config.attention == "causal", set(self.config.windows)
         drops = self.training and self.embeddings.dropout > 0  # all layers have one rate
         fits = self.config.head_size % 8 == 0 and self.config.head_size <= 256  # what the kernel takes
@@ -138,16 +137,8 @@ class Trunk(nn.Module):
             return {
                 window: Segments(inputs.bounds, inputs.tokens.shape[1], _sides(window, causal)) for window in windows
             }
-        documents_BS = inputs.documents
-        key_documents_BT = documents_BS if cache is None else cache.read(documents_BS)
-        length = key_documents_BT.shape[1]
-        sees_all = cache is not None and not cache.is_padded and documents_BS.shape[1] == 1
-        return {
-            window: None
-            if sees_all and (window is None or length <= window)
-            else attention_bias(documents_BS, key_documents_BT, causal, window, dtype)
-            for window in windows
-        }
+        documents = inputs.documents
+        return {window: attention_bias(documents, documents, causal, window, dtype) for window in windows}
 
     def _rotations(self, positions_BS: Tensor, dtype: torch.dtype) -> dict[float | None, Rotation | None]:
         """The rotation for each base there is; None for learned positions."""

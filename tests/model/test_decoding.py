@@ -1,0 +1,77 @@
+"""Token by token with a cache, every causal family computes what a whole pass does."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tilth.model.decoding import Decoder
+from tilth.model.families import FAMILIES
+from tilth.model.inputs import Inputs
+from tilth.model.layers import Cache
+from tilth.model.model import build_model
+
+CAUSAL = sorted(name for name, family in FAMILIES.items() if family.sizes["mini"].attention == "causal")
+LENGTHS = (3, 9, 6)
+STEPS = 12
+
+
+def make(name, **changes):
+    """A small model with weights so large that attention and norms matter."""
+    family = FAMILIES[name]
+    config = replace(
+        family.sizes["mini"], vocab_size=90, max_length=64, width=32, heads=4, head_size=8, mlp_width=64, **changes
+    )
+    if config.windows != (None,):
+        config = replace(config, windows=(None, 4))
+    model = build_model(family, config, ("causal",), seed=0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel()))
+            parameter.add_(noise * 0.2)
+    return model.eval()
+
+
+def decoded(model, rows, lengths, dtype):
+    """Logits (B, STEPS, V) after the prompts' ends: rows (B, S) hold prompts, padded on the left, and what follows."""
+    longest = rows.shape[1] - STEPS
+    padding = [longest - length for length in lengths]
+    positions = torch.arange(longest) - torch.tensor(padding)[:, None]
+    cache = Cache(rows.shape[1])
+    inputs = Inputs(rows[:, :longest], positions.clamp(min=0), torch.where(positions < 0, -1, 0))
+    model.trunk(inputs, dtype, cache)
+    decoder = Decoder(model, cache, padding, longest, dtype)
+    return torch.stack([decoder.read(rows[:, longest + step].tolist()) for step in range(STEPS)], dim=1)
+
+
+def whole(model, row, dtype):
+    return model.heads["causal"](model.encode(Inputs.of_rows(row[None]), dtype))[0, -STEPS:]
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", CAUSAL)
+@torch.inference_mode()
+def test_logits_are_those_of_a_whole_pass(name, padded):
+    model = make(name)
+    lengths = LENGTHS if padded else (9, 9, 9)
+    rows = torch.randint(90, (3, 9 + STEPS), generator=torch.Generator().manual_seed(1))
+    got = decoded(model, rows, lengths, torch.float32)
+    expected = torch.stack(
+        [whole(model, row[9 - length :], torch.float32) for row, length in zip(rows, lengths, strict=True)]
+    )
+    assert expected.std() > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+@torch.inference_mode()
+def test_bfloat16_is_as_close_to_float32_as_a_whole_pass_in_it(name):
+    model = make(name)
+    rows = torch.randint(90, (3, 9 + STEPS), generator=torch.Generator().manual_seed(2))
+    exact = torch.stack([whole(model, row, torch.float32) for row in rows])
+    passed = torch.stack([whole(model, row, torch.bfloat16) for row in rows])
+    got = decoded(model, rows, (9, 9, 9), torch.bfloat16)
+    assert got.dtype == torch.bfloat16
+    deviation = (passed.float() - exact).square().mean().sqrt()
+    assert 0 < (got.float() - exact).square().mean().sqrt() < 1.5 * deviation
+    assert deviation < exact.std() / 10
