@@ -99,7 +99,7 @@ def _chunked_loss(
         if bias_gradient is not None:
             bias_gradient.index_add_(0, targets, ones, alpha=-1)
         features_gradient[chunk] = (padded @ weight).float() * scale_N1 - weight[targets].float()
-        weight_gradient += (padded.T @ (features * scale_N1).to(features.dtype))[:words]
+        weight_gradient += (padded.T @ (features * scale_N1).to(features.dtype))[:words].float()
         weight_gradient.index_add_(0, targets, features.float(), alpha=-1)
     return loss
 
