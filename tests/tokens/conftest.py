@@ -4,10 +4,13 @@ import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer
 
 from tilth.corpus.reader import FORMAT, FORMAT_VERSION, Corpus, open_corpus, seal
 from tilth.files import fingerprint, sha256_file
@@ -65,3 +68,18 @@ def stories(make_corpus: MakeCorpus) -> Corpus:
         for number, (person, deed, place) in enumerate(itertools.product(people, deeds, places))
     ]
     return make_corpus([STORY, "日本の朝。静かな海。", *lines[:200]], lines[200:220])
+
+
+@pytest.fixture(scope="session")
+def assert_the_same() -> Callable[[Any, Tokenizer, list[str]], None]:
+    """A function: a tokenizer's fast form gives each text the ids and ends that `tokenizers` gives it."""
+
+    def check(fast: Any, slow: Tokenizer, texts: list[str]) -> None:
+        encodings = [slow.encode(text, add_special_tokens=False) for text in texts]
+        assert [ids.tolist() for ids in fast.encode(texts)] == [encoding.ids for encoding in encodings]
+        for (ids, ends), encoding in zip(fast.encode_with_ends(texts), encodings, strict=True):
+            assert ids.dtype == ends.dtype == np.int64
+            assert ids.tolist() == encoding.ids
+            assert ends.tolist() == [end for _, end in encoding.offsets]
+
+    return check

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -76,31 +75,22 @@ def both_forms(trained: TextTokenizer, post_processor: Any) -> tuple[ByteBpe, To
     return fast, backend
 
 
-def assert_the_same(fast: ByteBpe, slow: Tokenizer, texts: list[str]) -> None:
-    encodings = [slow.encode(text, add_special_tokens=False) for text in texts]
-    assert [ids.tolist() for ids in fast.encode(texts)] == [encoding.ids for encoding in encodings]
-    for (ids, ends), encoding in zip(fast.encode_with_ends(texts), encodings, strict=True):
-        assert ids.dtype == ends.dtype == np.int64
-        assert ids.tolist() == encoding.ids
-        assert ends.tolist() == [end for _, end in encoding.offsets]
-
-
 @settings(max_examples=500, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 @example([""])
 @example(["\x00\x01\x1f\x7f\x85\x9f\ufeff\u200b\u2028", " \u00a0 \u3000\n \n  x "])
 @example(["".join(SPECIAL), " ".join(SPECIAL), "\n" + "\n".join(SPECIAL) + "\n"])
-def test_ids_and_ends_are_those_of_tokenizers(fast_and_slow, texts):
+def test_ids_and_ends_are_those_of_tokenizers(assert_the_same, fast_and_slow, texts):
     for fast, slow in fast_and_slow:
         assert_the_same(fast, slow, texts)
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "\n ", "!", "the", "7", "猫", "\x00", "\U0001f600"])
-def test_a_word_without_end(fast_and_slow, unit):
+def test_a_word_without_end(assert_the_same, fast_and_slow, unit):
     assert_the_same(*fast_and_slow[0], ["x" + unit * (9000 // len(unit)) + "y"])
 
 
-def test_offsets_with_and_without_spaces(trained):
+def test_offsets_with_and_without_spaces(assert_the_same, trained):
     level = processors.ByteLevel
     texts = [" the  mill \n ", "\n \n  x ", "   ", " \u00a0 \u3000\n"]
     for post_processor in (
@@ -131,7 +121,7 @@ def test_libraries_of_different_unicode_versions_leave_the_slow_form(trained, mo
     assert fast_form(trained.backend) is None
 
 
-def test_ids_in_another_order_than_the_merges(trained):
+def test_ids_in_another_order_than_the_merges(assert_the_same, trained):
     """As RoBERTa's, which are sorted by frequency."""
     content = json.loads(trained.backend.to_str())
     names = sorted(content["model"]["vocab"], reverse=True)
