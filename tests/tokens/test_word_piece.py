@@ -1,6 +1,7 @@
 """The fast form of a WordPiece tokenizer against `tokenizers`: the same ids and ends, or no fast form."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import example, given, settings
@@ -63,6 +64,16 @@ def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypat
     for text in texts:
         assert_the_same(fast, trained.backend, [text, "the mill"])
         assert fast._size < 5000
+
+
+def test_threads_share_what_is_remembered(assert_the_same, trained, monkeypatch):
+    monkeypatch.setattr(word_piece_module, "_MOST_CHARACTERS", 3000)  # so that some forget while others look up
+    fast = fast_form(trained)
+    texts = [[" ".join(f"{7919 * (number + part):x}" for number in range(40)), "the mill"] for part in range(60)]
+    expected = [[encoding.ids for encoding in trained.backend.encode_batch(pair)] for pair in texts]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(fast.encode, texts * 5))
+    assert [[ids.tolist() for ids in pair] for pair in got] == expected * 5
 
 
 def test_what_is_encoded_is_remembered(trained, monkeypatch):

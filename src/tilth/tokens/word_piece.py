@@ -4,6 +4,7 @@
 import re
 from collections.abc import Sequence
 from itertools import chain
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,22 @@ class WordPiece:
 
     def __init__(self, backend: Tokenizer) -> None:
         self._backend = backend
+        self._lock = Lock()  # a server's threads share a tokenizer
         self._forget()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int64 (tokens,)."""
-        return [self._ids[self._places(numbers)] for numbers in self._look_up(texts)]
+        with self._lock:
+            return [self._ids[self._places(numbers)] for numbers in self._look_up(texts)]
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each text, its token ids and the characters they end at, both int64 (tokens,)."""
         encoded = []
-        for text, numbers in zip(texts, self._look_up(texts), strict=True):
-            places = self._places(numbers)
-            begins = np.repeat(_chunk_starts(text), self._counts[numbers])
-            encoded.append((self._ids[places], self._ends[places] + begins))
+        with self._lock:
+            for text, numbers in zip(texts, self._look_up(texts), strict=True):
+                places = self._places(numbers)
+                begins = np.repeat(_chunk_starts(text), self._counts[numbers])
+                encoded.append((self._ids[places], self._ends[places] + begins))
         return encoded
 
     def _look_up(self, texts: Sequence[str]) -> list[np.ndarray]:
