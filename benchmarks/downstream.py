@@ -2,7 +2,8 @@
 
 `tilth compare` fine-tunes each model at each number of labels with several seeds, on the same examples, and one from
 scratch beside it; macro-F1 on the test set. Differences are to the first model, paired by seed and test example; an
-interval covers the draw of examples and of the test set (95 %). The models are those of `time_to_quality.py`.
+interval covers the draw of examples and of the test set (95 %). AG News is here without its training part: what is
+learnt from are the 10,000 texts of its `dev.tsv`. The models are those of `time_to_quality.py`.
 
     python benchmarks/downstream.py ../shared/data NAME=MODEL NAME=MODEL... [--labels 8,32,128,all] [--seeds 5]
         [--work FOLDER]
@@ -39,6 +40,8 @@ def main() -> None:
     models = []
     for text in arguments.models:
         name, _, path = text.partition("=")
+        if not path or "/" in name or named / name in models:
+            parser.error(f"{text!r} is not NAME=MODEL with a name of its own")
         models.append(named / name)
         models[-1].unlink(missing_ok=True)
         os.symlink(Path(path).resolve(), models[-1])

@@ -64,10 +64,10 @@ def full_blocks(shards: Path, length: int, tokenizer: transformers.PreTrainedTok
     ids = np.concatenate([split.tokens(starts[:-1], np.diff(starts))])
     if tokenizer.mask_token is None:
         ids = np.insert(ids, starts[:-1], tokenizer.eos_token_id)
-        return [{"input_ids": ids[at : at + length]} for at in range(0, len(ids) - length, length)]
+        return [{"input_ids": ids[at : at + length]} for at in range(0, len(ids) - length + 1, length)]
     inner = length - 2
     cls, sep = [tokenizer.cls_token_id], [tokenizer.sep_token_id]
-    blocks = (ids[at : at + inner] for at in range(0, len(ids) - inner, inner))
+    blocks = (ids[at : at + inner] for at in range(0, len(ids) - inner + 1, inner))
     return [{"input_ids": np.concatenate([cls, block, sep])} for block in blocks]
 
 

@@ -28,7 +28,7 @@ def first_attention(model: Model, inputs: Inputs) -> Tensor:
         LENGTH, 3, config.heads, config.head_size
     )
     query, key, _ = qkv.permute(1, 2, 0, 3)
-    bias = attention_bias(inputs.documents, inputs.documents, False, None, torch.float32)
+    bias = attention_bias(inputs.documents, False, None, torch.float32)
     return torch.softmax(query @ key.transpose(1, 2) * config.head_size**-0.5 + bias[0], dim=-1)
 
 

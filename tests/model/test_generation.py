@@ -115,7 +115,9 @@ def test_a_prompt_longer_than_the_model_is_an_error(causal):
         generate(model, tokenizer, "the quick brown fox " * 30)
 
 
-@pytest.mark.parametrize("settings", [{"temperature": -1}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": 0}])
+@pytest.mark.parametrize(
+    "settings", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": 0}]
+)
 def test_settings_out_of_range_are_errors(causal, settings):
     model, tokenizer = causal
     with pytest.raises(UsageError, match=next(iter(settings))):

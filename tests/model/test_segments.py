@@ -43,7 +43,7 @@ def test_segments_give_what_a_mask_gives(causal, window, documents):
     draws = torch.randn(3, 3, 6, 2, 16, generator=generator, device=device, dtype=torch.bfloat16).requires_grad_()
     weights = torch.randn(3, 2, 6, 16, generator=generator, device=device)
     bounds, documents = piece_bounds(documents).to(device), documents.to(device)
-    bias = attention_bias(documents, documents, causal, window, torch.float32)
+    bias = attention_bias(documents, causal, window, torch.float32)
     reach = -1 if window is None else window - 1
     segments = Segments(bounds, 6, (reach, 0 if causal else reach))
     q, k, v = (part.transpose(1, 2) for part in draws)

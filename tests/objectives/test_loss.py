@@ -50,6 +50,33 @@ def test_linear_cross_entropy_in_bfloat16_has_the_gradients_of_float32_within_ro
     assert ((ours * theirs).sum() / (theirs**2).sum()).item() == pytest.approx(1, abs=1e-3)
 
 
+def test_gradients_in_bfloat16_keep_their_size_where_the_model_is_sure():
+    """One less a probability near one is small: rounded apart, the two would leave mostly rounding."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(1000, 64, generator=generator)
+    targets = torch.randint(1000, (40,), generator=generator)
+    features = (0.21 * weight[targets] + 0.02 * torch.randn(40, 64, generator=generator)).bfloat16()
+    exact = [features.double().requires_grad_(), weight.bfloat16().double().requires_grad_()]
+    logits = F.linear(*exact)
+    assert 0.95 < logits.softmax(-1).gather(1, targets[:, None]).median() < 0.999
+    expected = torch.autograd.grad(F.cross_entropy(logits, targets, reduction="sum"), exact)
+    inputs = [features.requires_grad_(), weight.requires_grad_()]
+    got = torch.autograd.grad(linear_cross_entropy(inputs[0], inputs[1], None, targets), inputs)
+    errors = (got[0].double() - expected[0]).norm(dim=1) / expected[0].norm(dim=1)
+    assert errors.median() < 0.05
+    rows = targets.unique()
+    errors = (got[1][rows].double() - expected[1][rows]).norm(dim=1) / expected[1][rows].norm(dim=1)
+    assert errors.median() < 0.05
+
+
+def test_gradients_are_given_once():
+    inputs, targets = tensors(True)
+    loss = linear_cross_entropy(*inputs, targets)
+    torch.autograd.grad(loss, inputs, retain_graph=True)
+    with pytest.raises(RuntimeError, match="run the forward pass again"):
+        torch.autograd.grad(loss, inputs)
+
+
 def test_linear_cross_entropy_of_nothing_is_zero():
     inputs, targets = tensors(True, rows=0)
     loss = linear_cross_entropy(*inputs, targets)

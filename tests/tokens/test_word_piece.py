@@ -1,6 +1,7 @@
 """The fast form of a WordPiece tokenizer against `tokenizers`: the same ids and ends, or no fast form."""
 
 import json
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -58,16 +59,16 @@ def test_a_chunk_without_end(assert_the_same, trained, unit):
 
 
 def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypatch):
-    monkeypatch.setattr(word_piece_module, "_MOST_CHARACTERS", 2000)
+    monkeypatch.setattr(word_piece_module, "_MOST_BYTES", 6000)
     fast = fast_form(trained)
     texts = [" ".join(f"{number * 7919:x} the" for number in range(start, start + 15)) for start in range(0, 90, 15)]
     for text in texts:
         assert_the_same(fast, trained.backend, [text, "the mill"])
-        assert fast._size < 5000
+        assert fast._bytes < 15_000
 
 
 def test_threads_share_what_is_remembered(assert_the_same, trained, monkeypatch):
-    monkeypatch.setattr(word_piece_module, "_MOST_CHARACTERS", 3000)  # so that some forget while others look up
+    monkeypatch.setattr(word_piece_module, "_MOST_BYTES", 9000)  # so that some forget while others look up
     fast = fast_form(trained)
     texts = [[" ".join(f"{7919 * (number + part):x}" for number in range(40)), "the mill"] for part in range(60)]
     expected = [[encoding.ids for encoding in trained.backend.encode_batch(pair)] for pair in texts]
@@ -76,11 +77,27 @@ def test_threads_share_what_is_remembered(assert_the_same, trained, monkeypatch)
     assert [[ids.tolist() for ids in pair] for pair in got] == expected * 5
 
 
+def test_an_interrupted_call_leaves_nothing_wrong(assert_the_same, trained, monkeypatch):
+    for place in ("_tokens", "_places"):
+        fast = fast_form(trained)
+        fast.encode(["the mill"])
+        with monkeypatch.context() as patch:
+            patch.setattr(getattr(fast, place), "extend", lambda rows: [][1], raising=False)
+            with pytest.raises(IndexError):
+                fast.encode(["first second third"])
+        assert_the_same(fast, trained.backend, ["fourth fifth sixth", "first second third the mill"])
+
+
+def test_a_copy_of_a_process_encodes_alike(trained):
+    fast = pickle.loads(pickle.dumps(fast_form(trained)))
+    assert fast.encode(["the mill"])[0].tolist() == trained.encode("the mill")
+
+
 def test_what_is_encoded_is_remembered(trained, monkeypatch):
     """A second text of known chunks asks `tokenizers` nothing."""
     fast = fast_form(trained)
     expected = [ids.tolist() for ids in fast.encode(["the mill, the stream", "a stream"])]
-    monkeypatch.setattr(fast, "_backend", None)
+    monkeypatch.setattr(fast, "_learn", lambda chunks: pytest.fail(f"{chunks} are known") if chunks else None)
     again = fast.encode(["the  mill,\nthe stream", "a stream"])
     assert [ids.tolist() for ids in again] == expected
 

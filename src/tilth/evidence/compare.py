@@ -61,6 +61,7 @@ def compare(
     overwrite: replace a comparison of other data, models or settings that is in `out`; trainings the two share are
     not repeated.
     An interrupted comparison goes on where it was: each finished training is a line of OUT/points.jsonl.
+    Of several models, each but the first is also compared with the first.
     Returns the content of OUT/compare.json; OUT/report.html shows it.
     Raises: UsageError for wrong settings and when `out` holds another comparison, TilthError for data or models that
     cannot be used.

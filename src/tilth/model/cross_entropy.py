@@ -36,7 +36,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
         (scale,) = output_gradients
-        assert ctx.gradients is not None, "the gradients were scaled in place, and are gone"
+        if ctx.gradients is None:
+            raise RuntimeError("the gradients were given away: run the forward pass again")
         gradients, ctx.gradients = ctx.gradients, None
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
         return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
@@ -78,7 +79,7 @@ def _chunked_loss(
         features, targets = features_ND[chunk], targets_N[chunk]
         padded = F.linear(features, weight, bias)
         if gradients is None:
-            loss += _exponentials_in_place(padded[:, :words], targets)[0]
+            loss += _loss_and_gradient(padded[:, :words], targets, into_gradient=False)[0]
             continue
         features_gradient, weight_gradient, bias_gradient = gradients
         if compiled:
@@ -92,27 +93,24 @@ def _chunked_loss(
             features_gradient[chunk] = padded @ weight
             weight_gradient += (padded.T @ features)[:words].float()
             continue
-        chunk_loss, scale_N1 = _exponentials_in_place(padded[:, :words], targets, bias_gradient)
+        chunk_loss, scale_N1 = _loss_and_gradient(padded[:, :words], targets, bias_gradient)
         loss += chunk_loss
-        # The gradient of the logits is scale x exponentials, less 1 at the target.
-        ones = torch.ones(len(targets), dtype=torch.float32, device=device)
-        if bias_gradient is not None:
-            bias_gradient.index_add_(0, targets, ones, alpha=-1)
-        features_gradient[chunk] = (padded @ weight).float() * scale_N1 - weight[targets].float()
+        features_gradient[chunk] = (padded @ weight).float() * scale_N1
         weight_gradient += (padded.T @ (features * scale_N1).to(features.dtype))[:words].float()
-        weight_gradient.index_add_(0, targets, features.float(), alpha=-1)
     return loss
 
 
-def _exponentials_in_place(
-    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None
+def _loss_and_gradient(
+    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None, into_gradient: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The loss of some rows in float32, and by what (N, 1) to multiply what becomes of each row's logits, exp(logit -
-    the row's largest), to have its probabilities; those are added to the bias's gradient.
+    """The loss of some rows, in float32. into_gradient: the logits become its gradient but for a factor of each row,
+    which is returned (N, 1); the gradient is also added to the bias's.
 
-    A few rows at a time, so that little is held in float32.
+    A few rows at a time, so that little is held in float32. One is taken from the target's probability before the
+    gradient is rounded: afterwards it would leave nothing but rounding where the probability is near one.
     """
-    of_targets = logits_NV.gather(1, targets_N[:, None]).float()
+    targets_N1 = targets_N[:, None]
+    of_targets = logits_NV.gather(1, targets_N1).float()
     largest, sums = torch.empty_like(of_targets), torch.empty_like(of_targets)
     rows = max(1, FLOAT_LOGITS[logits_NV.device.type] // logits_NV.shape[1])
     for start in range(0, len(logits_NV), rows):
@@ -121,6 +119,9 @@ def _exponentials_in_place(
         torch.amax(values, 1, keepdim=True, out=largest[some])
         values.sub_(largest[some]).exp_()
         torch.sum(values, 1, keepdim=True, out=sums[some])
+        if not into_gradient:
+            continue
+        values.scatter_add_(1, targets_N1[some], -sums[some])
         if bias_gradient_V is not None:
             bias_gradient_V.addmv_(values.T, sums[some, 0].reciprocal())
         logits_NV[some] = values

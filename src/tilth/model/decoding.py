@@ -126,7 +126,10 @@ def _linear(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype) 
 
 
 def _packs_bfloat16() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    # Private to torch, which makes its compiler's code of them: another version may lack them.
+    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
+    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
+    return there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Map:

@@ -1,6 +1,5 @@
 """Texts from a causal model, one token of each at a time, with a key/value cache."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -71,7 +70,7 @@ def complete(
         steps = max(text.most_new for text in texts)
         dtype = dtype or model.trunk.embeddings.tokens.weight.dtype
         logits_BV, decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
-        draws = _draws(seed, len(texts))
+        draws = _draws(seed, len(texts), steps)
         for step in range(steps):
             tokens = _choose(logits_BV, temperature, top_k, top_p, next(draws))
             for text, token in zip(texts, tokens, strict=True):
@@ -141,13 +140,13 @@ def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: tor
     return model.heads["causal"](hidden_BSD[:, -1]), Decoder(model, cache, padding, longest, dtype)
 
 
-def _draws(seed: int, rows: int) -> Iterator[np.ndarray]:
-    """A uniform number from [0, 1) for each row, step by step.
+def _draws(seed: int, rows: int, steps: int) -> Iterator[np.ndarray]:
+    """A uniform number from [0, 1) for each row, for each of `steps` steps.
 
     Many steps ahead, because between two steps of the model the processor's caches hold the weights, not this code.
     """
-    for first in itertools.count(0, 64):
-        keys = [Key(seed, step, "generate") for step in range(first, first + 64)]
+    for first in range(0, steps, 64):
+        keys = [Key(seed, step, "generate") for step in range(first, min(steps, first + 64))]
         yield from [key.generator().random(rows) for key in keys]
 
 
@@ -180,7 +179,8 @@ def _choose(
 
 
 def _largest(logits_BV: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k largest logits of each row in falling order, and the tokens they are of; both (B, k).
+    """The k largest logits of each row in falling order, and the tokens they are of; both (B, k). Which of equal ones
+    are among them, and in what order, depends on the number of rows.
 
     For several rows on the CPU in half the time of `topk`: all of them lie in the k columns of 16 logits whose largest
     ones are the largest.
@@ -220,7 +220,7 @@ def _check(
         raise TilthError(
             f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2, gpt3 or qwen3 model"
         )
-    if temperature < 0:
+    if not temperature >= 0:  # NaN is not
         raise UsageError(f"temperature must be 0 or more, not {temperature}")
     if top_k is not None and top_k < 1:
         raise UsageError(f"top_k must be 1 or more, not {top_k}")

@@ -102,30 +102,25 @@ class Cache:
             held[-1][:, :, :length] = fresh_BHSK
 
 
-def attention_bias(
-    query_documents_BS: Tensor, key_documents_BT: Tensor, causal: bool, window: int | None, dtype: torch.dtype
-) -> Tensor:
+def attention_bias(documents_BS: Tensor, causal: bool, window: int | None, dtype: torch.dtype) -> Tensor:
     """What to add to attention scores so that a token sees only its own document, its past, and its window.
 
-    Keys end where queries end: with a cache, T > S. Padding (document -1) sees padding, so that no row is empty.
-    Returns (B, 1, S, T) of `dtype`, 0 where allowed and a large negative number elsewhere.
+    Padding (document -1) sees padding, so that no row is empty. Returns (B, 1, S, S) of `dtype`, 0 where allowed and a
+    large negative number elsewhere.
     """
-    allowed_BST = query_documents_BS[:, :, None] == key_documents_BT[:, None, :]
-    query_length, key_length = allowed_BST.shape[1:]
-    device = allowed_BST.device
-    keys_T = torch.arange(key_length, device=device)
-    queries_S = keys_T[key_length - query_length :]
-    distance_ST = queries_S[:, None] - keys_T[None, :]
+    allowed_BSS = documents_BS[:, :, None] == documents_BS[:, None, :]
+    places_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
+    distance_SS = places_S[:, None] - places_S[None, :]
     if causal:
-        allowed_BST = allowed_BST & (distance_ST >= 0)
+        allowed_BSS = allowed_BSS & (distance_SS >= 0)
     if window is not None:
-        allowed_BST = allowed_BST & (distance_ST.abs() < window)
-    bias = torch.zeros(allowed_BST.shape, dtype=dtype, device=device)
-    return bias.masked_fill_(~allowed_BST, torch.finfo(dtype).min)[:, None]
+        allowed_BSS = allowed_BSS & (distance_SS.abs() < window)
+    bias = torch.zeros(allowed_BSS.shape, dtype=dtype, device=documents_BS.device)
+    return bias.masked_fill_(~allowed_BSS, torch.finfo(dtype).min)[:, None]
 
 
 Mask = Tensor | Segments | None
-"""What limits attention: a bias (B, 1, S, T) to add to the scores (`attention_bias`), pieces that each attend to
+"""What limits attention: a bias (B, 1, S, S) to add to the scores (`attention_bias`), pieces that each attend to
 themselves, or None where every query sees every key."""
 
 

@@ -137,8 +137,7 @@ class Trunk(nn.Module):
             return {
                 window: Segments(inputs.bounds, inputs.tokens.shape[1], _sides(window, causal)) for window in windows
             }
-        documents = inputs.documents
-        return {window: attention_bias(documents, documents, causal, window, dtype) for window in windows}
+        return {window: attention_bias(inputs.documents, causal, window, dtype) for window in windows}
 
     def _rotations(self, positions_BS: Tensor, dtype: torch.dtype) -> dict[float | None, Rotation | None]:
         """The rotation for each base there is; None for learned positions."""

@@ -1,84 +1,119 @@
-"""WordPiece with a memory of what stands between blanks: the ids of `tokenizers`, many times as fast on ordinary text
+"""WordPiece with a memory of words: the ids of `tokenizers`, many times as fast on ordinary text
 (benchmarks/tokenizer.py)."""
 
 import re
+import string
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from threading import Lock
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from tilth.tokens.ranges import ranges
 
-_CHUNK = re.compile(r"[^ \t\n\r]+")
-_MOST_CHARACTERS = 1 << 25
-_ENTRY_CHARACTERS = 100
-"""What an entry takes beside its own characters, counted in characters."""
+_BLANKS, _MARKS = " \t\n\r", string.punctuation
+_CHUNK = re.compile(f"[^{_BLANKS}{re.escape(_MARKS)}]+|[{re.escape(_MARKS)}]")
+# Where nothing of this sets words apart, as in Chinese, a chunk is a sentence or more, and hardly ever comes again.
+_LONG_CHUNK = re.compile(f"[^{_BLANKS}{re.escape(_MARKS)}]{{200}}")
+_OTHER, _BLANK, _MARK = range(3)
+_KINDS = np.zeros(128, dtype=np.int8)  # of ASCII; its last character stands for all beyond
+_KINDS[[ord(blank) for blank in _BLANKS]] = _BLANK
+_KINDS[[ord(mark) for mark in _MARKS]] = _MARK
+_MOST_BYTES = 1 << 28
+_ENTRY_BYTES = 120
+"""What a chunk takes in memory beside its text and tokens."""
 
 
 class WordPiece:
-    """A WordPiece tokenizer that encodes each different chunk of text, from one blank to the next, once.
+    """A WordPiece tokenizer that encodes each different chunk of text once: a mark of ASCII's punctuation, or what
+    stands between marks or blanks.
 
-    Nothing that normalises or splits text for BERT looks across a blank, so that a chunk has the same ids anywhere.
+    Nothing that normalises or splits text for BERT looks across either, so that a chunk has the same ids anywhere.
+    Threads may share it.
     """
 
     def __init__(self, backend: Tokenizer) -> None:
         self._backend = backend
-        self._lock = Lock()  # a server's threads share a tokenizer
+        self._lock = Lock()
         self._forget()
+
+    def __reduce__(self) -> tuple[type["WordPiece"], tuple[Tokenizer]]:
+        return WordPiece, (self._backend,)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int64 (tokens,)."""
-        with self._lock:
-            return [self._ids[self._places(numbers)] for numbers in self._look_up(texts)]
+        return [ids for ids, _ in self.encode_with_ends(texts)]
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each text, its token ids and the characters they end at, both int64 (tokens,)."""
-        encoded = []
-        with self._lock:
-            for text, numbers in zip(texts, self._look_up(texts), strict=True):
-                places = self._places(numbers)
-                begins = np.repeat(_chunk_starts(text), self._counts[numbers])
-                encoded.append((self._ids[places], self._ends[places] + begins))
-        return encoded
+        has_words = [_LONG_CHUNK.search(text) is None for text in texts]
+        known = iter(self._look_up([text for text, fits in zip(texts, has_words, strict=True) if fits]))
+        others = [text for text, fits in zip(texts, has_words, strict=True) if not fits]
+        encodings = iter(self._backend.encode_batch(others, add_special_tokens=False))
+        encoded = [next(known) if fits else _tokens([next(encodings)]) for fits in has_words]
+        return [(tokens[:, 0].astype(np.int64), tokens[:, 1].astype(np.int64)) for tokens in encoded]
 
-    def _look_up(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The number of each chunk of each text, int64 (chunks,)."""
+    def _look_up(self, texts: list[str]) -> list[np.ndarray]:
+        """The (id, end) of each token of each text."""
         chunks = [_CHUNK.findall(text) for text in texts]
-        new = list(set(chain.from_iterable(chunks)).difference(self._numbers))
-        if self._size > _MOST_CHARACTERS:
-            self._forget()
-            new = list(set(chain.from_iterable(chunks)))
-        self._learn(new)
-        number = self._numbers.__getitem__
-        return [np.fromiter(map(number, part), dtype=np.int64, count=len(part)) for part in chunks]
+        with self._lock:
+            if self._bytes > _MOST_BYTES:
+                self._forget()
+            self._learn(list(set(chain.from_iterable(chunks)).difference(self._numbers)))
+            number = self._numbers.__getitem__
+            numbers = [np.fromiter(map(number, part), dtype=np.int64, count=len(part)) for part in chunks]
+            # What others learn later goes behind these rows.
+            places, tokens = self._places.rows, self._tokens.rows
+        encoded = []
+        for text, own in zip(texts, numbers, strict=True):
+            begins, counts = places[own].astype(np.int64).T
+            of_text = tokens[ranges(begins, counts)]
+            of_text[:, 1] += np.repeat(_chunk_starts(text), counts)
+            encoded.append(of_text)
+        return encoded
 
     def _forget(self) -> None:
         self._numbers: dict[str, int] = {}
-        self._size = 0
-        # Of each chunk, where its tokens begin in the two arrays below and how many they are.
-        self._begins, self._counts = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
-        self._ids, self._ends = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        # Of each chunk, the row of its first token and how many tokens it has; of each token, its id and its end.
+        self._places, self._tokens = _Table(), _Table()
+        self._bytes = 0
 
     def _learn(self, chunks: list[str]) -> None:
+        """A chunk is known only once all else is in place, so that after an interrupt nothing is wrong."""
         if not chunks:
             return
         encodings = self._backend.encode_batch(chunks, add_special_tokens=False)
-        self._numbers.update(zip(chunks, range(len(self._numbers), len(self._numbers) + len(chunks)), strict=True))
-        self._size += sum(map(len, chunks)) + _ENTRY_CHARACTERS * len(chunks)
-        ids = [encoding.ids for encoding in encodings]
-        ends = [end for encoding in encodings for _, end in encoding.offsets]
-        counts = np.fromiter(map(len, ids), dtype=np.int64, count=len(ids))
-        begins = len(self._ids) + np.cumsum(counts) - counts
-        self._begins = np.concatenate([self._begins, begins])
-        self._counts = np.concatenate([self._counts, counts])
-        self._ids = np.concatenate([self._ids, np.fromiter(chain.from_iterable(ids), dtype=np.int64)])
-        self._ends = np.concatenate([self._ends, np.array(ends, dtype=np.int64)])
+        tokens = _tokens(encodings)
+        counts = np.fromiter(map(len, encodings), dtype=np.int64, count=len(encodings))
+        begins = len(self._tokens.rows) + np.cumsum(counts) - counts
+        first = len(self._places.rows)
+        self._tokens.extend(tokens)
+        self._places.extend(np.stack([begins, counts], axis=1))
+        self._bytes += sum(map(sys.getsizeof, chunks)) + _ENTRY_BYTES * len(chunks) + tokens.nbytes
+        self._numbers.update(zip(chunks, range(first, first + len(chunks)), strict=True))
 
-    def _places(self, numbers: np.ndarray) -> np.ndarray:
-        return ranges(self._begins[numbers], self._counts[numbers])
+
+class _Table:
+    """int32 (rows, 2), with room for more: to add a few rows to many takes no copy of the many."""
+
+    def __init__(self) -> None:
+        self._room, self._used = np.empty((1024, 2), dtype=np.int32), 0
+
+    @property
+    def rows(self) -> np.ndarray:
+        return self._room[: self._used]
+
+    def extend(self, rows: np.ndarray) -> None:
+        used = self._used + len(rows)
+        if used > len(self._room):
+            larger = np.empty((2 * used, 2), dtype=np.int32)
+            larger[: self._used] = self.rows
+            self._room = larger
+        self._room[self._used : used] = rows
+        self._used = used
 
 
 def word_piece(backend: Tokenizer, parts: dict[str, Any]) -> WordPiece | None:
@@ -95,12 +130,18 @@ def word_piece(backend: Tokenizer, parts: dict[str, Any]) -> WordPiece | None:
     return WordPiece(backend) if is_berts else None
 
 
+def _tokens(encodings: Sequence[Encoding]) -> np.ndarray:
+    """The (id, end) of each token, int32 (tokens, 2)."""
+    rows = [(index, end) for each in encodings for index, (_, end) in zip(each.ids, each.offsets, strict=True)]
+    return np.array(rows, dtype=np.int32).reshape(-1, 2)
+
+
 def _chunk_starts(text: str) -> np.ndarray:
     """The character that each chunk of a text starts at, int64 (chunks,)."""
     if text.isascii():
         points = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
     else:
         points = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
-    is_blank = (points == 32) | (points == 9) | (points == 10) | (points == 13)
-    follows_blank = np.concatenate([np.ones(1, dtype=bool), is_blank[:-1]])[: len(is_blank)]
-    return np.flatnonzero(~is_blank & follows_blank)
+    kinds = _KINDS[np.minimum(points, 127)]
+    before = np.concatenate([[_BLANK], kinds[:-1]])[: len(kinds)]
+    return np.flatnonzero((kinds == _MARK) | ((kinds == _OTHER) & (before != _OTHER)))
