@@ -65,11 +65,11 @@ class Setting:
 
 SETTINGS = {
     "masked": Setting(
-        "bert-mini", ("objective.name=masked", "objective.masks=fresh", "tokenizer.vocab_size=30522"),
+        "bert-mini", ("objective.name=masked", "objective.masks=fresh"),
         trainer.Shape(True, 30_522, 4, 256, 4), 128, "loss", 10,
     ),
     "causal": Setting(
-        "gpt2-mini", ("tokenizer.vocab_size=8192",), trainer.Shape(False, 8192, 4, 256, 4), 256, "bits_per_byte", 6,
+        "gpt2-mini", (), trainer.Shape(False, 8192, 4, 256, 4), 256, "bits_per_byte", 6,
     ),
 }  # fmt: skip
 
@@ -102,7 +102,10 @@ class Work:
         if not self.corpus.exists():
             tilth.corpus_build([str(text)], self.corpus, progress=False)
         if not self.tokenizer.exists():
-            settings = [*self.setting.overrides, "train.budget=1 steps", "train.evaluate_tokens=1000"]
+            settings = [
+                *self.setting.overrides, f"tokenizer.vocab_size={self.setting.shape.vocab_size}",
+                "train.budget=1 steps", "train.evaluate_tokens=1000",
+            ]  # fmt: skip
             tilth.pretrain(self.setting.recipe, self.corpus, self.made / "first", overrides=settings, progress=False)
             (self.made / "first" / "shards").rename(self.made / "shards")
             (self.made / "first" / "tokenizer.json").rename(self.tokenizer)
@@ -135,7 +138,7 @@ class Work:
 
     def speed(self, system: str) -> tuple[float, float]:
         """Fixed seconds of a run, and seconds of a step: medians."""
-        found = [figure for figure in self.figures if figure["kind"] == "speed" and figure["system"] == system]
+        found = self.scored(system, "speed")
         if not found:
             sys.exit("measure the speed first: --only speed")
         steps = [(figure["long"] - figure["short"]) / (LONG[system] - SHORT) for figure in found]
@@ -169,10 +172,8 @@ def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> 
     overrides = [
         *setting.overrides, f"data.length={setting.length}", f"seed={asked['seed']}",
         f"train.budget={asked['steps']} steps", "train.evaluate_tokens=30000",
+        f"tokenizer.path={made / 'tokenizer.json'}",
     ]  # fmt: skip
-    if (made / "tokenizer.json").exists():
-        overrides.append(f"tokenizer.path={made / 'tokenizer.json'}")
-        overrides.remove(next(text for text in overrides if text.startswith("tokenizer.vocab_size")))
     tilth.pretrain(setting.recipe, made.parent / "corpus", out, overrides=overrides, progress=False)
 
 
@@ -238,7 +239,7 @@ def table(work: Work, minutes: float) -> None:
     lines = [f"| run | seed | steps | minutes | {measure} |", "|---|--:|--:|--:|--:|"]
     for kind, system in (("search", "trainer"), ("run", "trainer"), ("run", "ours")):
         for figure in work.scored(system, kind):
-            name = {"trainer": f"Trainer, rate {figure['rate']:g}" if figure["rate"] else "", "ours": "ours"}[system]
+            name = "ours" if system == "ours" else f"Trainer, rate {figure['rate']:g}"
             cells = (
                 figure["seed"],
                 f"{figure['steps']:,}",
@@ -254,7 +255,7 @@ def table(work: Work, minutes: float) -> None:
         ratios.append(took / value)
         says.append(
             f"Ours, seed {seed}: {says_more}, {took / value:.1f} times as fast."
-            if took / value
+            if math.isfinite(value)
             else f"Ours, seed {seed}: not with these budgets."
         )
     says.append(f"Median over {len(ratios)} seeds: {statistics.median(ratios):.1f} times as fast (target {target:g}).")
@@ -298,9 +299,10 @@ def main() -> None:
     work = Work(arguments.work, arguments.objective)
     work.prepare(arguments.text)
     if "speed" in arguments.only:
-        measured = len(work.scored("trainer", "speed"))
-        for number in range(measured, arguments.repeats):
+        for number in range(arguments.repeats):
             for system in ("ours", "trainer"):
+                if number < len(work.scored(system, "speed")):
+                    continue
                 rate = RATES[0] if system == "trainer" else None
                 short, long = (work.run(system, steps, 1000 + number, rate) for steps in (SHORT, LONG[system]))
                 work.add(kind="speed", system=system, short=short, long=long)

@@ -67,7 +67,7 @@ def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypat
         assert fast._bytes < 15_000
 
 
-def test_threads_share_what_is_remembered(assert_the_same, trained, monkeypatch):
+def test_threads_share_what_is_remembered(trained, monkeypatch):
     monkeypatch.setattr(word_piece_module, "_MOST_BYTES", 9000)  # so that some forget while others look up
     fast = fast_form(trained)
     texts = [[" ".join(f"{7919 * (number + part):x}" for number in range(40)), "the mill"] for part in range(60)]
