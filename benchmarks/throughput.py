@@ -1,33 +1,38 @@
 """Training speed on the CPU: tokens a second, ours and transformers' Trainer.
 
-Both train a model of one shape on the same tokens, with the same vocabulary and the same number of tokens a step, each
-in a process of its own, in turn. Masked models learn 15 % of the tokens, masked anew each time. The Trainer runs as its
-users run it: once at its defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16, no dropout, fused AdamW, no
-logging), and once more with our setting of the C allocator as well (`tilth.model.precision.keep_freed_memory`), which a
-user of the Trainer would have to know of. Ours runs the recipe: its loop, log and monitor. Rows are packed documents
-for ours, and full blocks for the Trainer; only real tokens count.
+Both train a model of one shape on the same tokens, with the same vocabulary and the same number of tokens a step.
+Masked models learn 15 % of the tokens, masked anew each time. The Trainer runs as its users run it: once at its
+defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16, no dropout, fused AdamW, no logging), and once more
+with our setting of the C allocator as well (`tilth.model.precision.keep_freed_memory`), which a user of the Trainer
+would have to know of. Ours runs the recipe: its loop, log and monitor. Rows are packed documents for ours, and full
+blocks for the Trainer; only real tokens count. All are under way at once, each in a process of its own, and take turns
+of a few seconds, so that they meet the same machine even where others use it; ratios are medians over the rounds.
 
-    python benchmarks/throughput.py ../shared/data/text/english_novels/corpus.tar.zst [--seconds 20] [--repeats 3]
+    python benchmarks/throughput.py ../shared/data/text/english_novels/corpus.tar.zst [--seconds 4] [--rounds 9]
 """
 
 import argparse
+import multiprocessing
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from itertools import zip_longest
+from multiprocessing.connection import Connection
 from pathlib import Path
 
-import torch
-from machine import describe, write_table
+import transformers
+from machine import add_results, describe, write_table
 from peers import trainer as peer
 
+import tilth
 from tilth.model.precision import keep_freed_memory
+from tilth.train.monitor import Starvation
 
-RESULTS = Path(__file__).parent / "results" / "throughput.md"
-BATCH_TOKENS, WARM_UP_STEPS, LEAST_STEPS = 4096, 3, 3
+BATCH_TOKENS, WARM_UP_STEPS = 4096, 3
+ENDLESS = 10**6
+"""Steps."""
 
 
 @dataclass(frozen=True)
@@ -51,55 +56,72 @@ ROWS += [("gpt2-mini", 256), ("gpt2-mini", 1024)]
 SYSTEMS = {"ours": "ours, tokens/s", "defaults": "Trainer", "tuned": "Trainer, tuned", "kept": "tuned, memory kept"}
 
 
-def ours(shape: Shape, length: int, made: Path, seconds: float) -> float:
-    """Tokens a second of `tilth pretrain` between its evaluations."""
-    import tilth
-    from tilth.train.trackers import read_log
+class Turns:
+    """Pauses a training process after a step when its turn is over, and tells the other side how fast it was."""
 
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run"
-        tilth.pretrain(
-            shape.recipe, made / "corpus", run,
-            overrides=[
-                *shape.settings, f"data.length={length}", f"train.batch_tokens={BATCH_TOKENS}",
-                f"tokenizer.path={made / 'tokenizer.json'}", f"data.shards={made / 'shards'}",
-                f"train.budget={seconds / 60} minutes", "train.evaluate_every=1 minutes", "train.evaluate_tokens=1000",
-                "train.device=cpu", "model.start=random",
-            ],
-            progress=False,
-        )  # fmt: skip
-        steps = [record for record in read_log(run / "log.jsonl") if record["event"] == "step"]
-    first, last = steps[WARM_UP_STEPS - 1], steps[-1]
-    return (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"])
+    def __init__(self, asked: Connection, seconds: float) -> None:
+        self._asked, self._seconds = asked, seconds
+        self._steps = -WARM_UP_STEPS
+        self._began = 0.0
+
+    def after_step(self) -> None:
+        self._steps += 1
+        taken = time.perf_counter() - self._began
+        if self._steps == 0:
+            self._asked.send("ready")
+        elif self._steps > 0 and taken > self._seconds:
+            self._asked.send(BATCH_TOKENS * self._steps / taken)
+        else:
+            return
+        self._asked.recv()
+        self._steps, self._began = 0, time.perf_counter()
 
 
-def trainer(shape: Shape, length: int, made: Path, seconds: float, system: str) -> float:
-    """Tokens a second of `Trainer.train()` after the first steps."""
+def train(system: str, name: str, length: int, made: Path, asked: Connection, seconds: float) -> None:
+    """Train in turns until killed."""
+    turns, shape = Turns(asked, seconds), SHAPES[name]
+    if system == "ours":
+        train_ours(shape, length, made, turns)
+    else:
+        train_peer(shape, length, made, turns, system)
+
+
+def train_ours(shape: Shape, length: int, made: Path, turns: Turns) -> None:
+    take_step = Starvation.take_step
+
+    def note(self: Starvation, waited: float, computed: float):
+        turns.after_step()
+        return take_step(self, waited, computed)
+
+    Starvation.take_step = note
+    tilth.pretrain(
+        shape.recipe, made / "corpus", made / f"run-{length}",
+        overrides=[
+            *shape.settings, f"data.length={length}", f"train.batch_tokens={BATCH_TOKENS}",
+            f"tokenizer.path={made / 'tokenizer.json'}", f"data.shards={made / 'shards'}",
+            f"train.budget={ENDLESS} steps", "train.evaluate_tokens=1000", "train.device=cpu", "model.start=random",
+        ],
+        progress=False,
+    )  # fmt: skip
+
+
+def train_peer(shape: Shape, length: int, made: Path, turns: Turns, system: str) -> None:
+    def after_step() -> bool:
+        turns.after_step()
+        return False
+
     if system == "kept":
         keep_freed_memory()
-    times: list[float] = []
-
-    def is_measured() -> bool:
-        times.append(time.perf_counter())
-        measured = times[WARM_UP_STEPS - 1 :]
-        return len(measured) > LEAST_STEPS and measured[-1] - measured[0] > seconds
-
     tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
     blocks = peer.full_blocks(made / "shards", length, tokenizer)
-    model = peer.make_model(shape.peer, length, dropout=0.1 if system == "defaults" else 0.0)
-    with tempfile.TemporaryDirectory() as folder:
-        chosen = {} if system == "defaults" else peer.TUNED
-        peer.train(
-            model, tokenizer, blocks, Path(folder), BATCH_TOKENS // length, is_measured, max_steps=10**6, **chosen
-        )
-    first = WARM_UP_STEPS - 1
-    return BATCH_TOKENS * (len(times) - 1 - first) / (times[-1] - times[first])
+    model = peer.make_model(shape.peer, length, tokenizer, dropout=0.1 if system == "defaults" else 0.0)
+    chosen = {} if system == "defaults" else peer.TUNED
+    out, rows = made / f"{system}-{length}", BATCH_TOKENS // length
+    peer.train(model, tokenizer, blocks, out, rows, after_step, max_steps=ENDLESS, **chosen)
 
 
 def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
     """Leave the corpus, a tokenizer and shards of it in the folder."""
-    import tilth
-
     if not corpus.exists():
         tilth.corpus_build([str(text)], corpus, progress=False)
     run = folder / "run"
@@ -115,13 +137,29 @@ def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
         (run / name).rename(folder / name)
 
 
-def measure(system: str, name: str, length: int, made: Path, seconds: float) -> float:
-    """One measurement, in a process of its own."""
-    command = [sys.executable, __file__, str(made), "--measure", system, name, str(length), "--seconds", str(seconds)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stderr}")
-    return float(done.stdout.splitlines()[-1])
+def measure(name: str, length: int, made: Path, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """Tokens a second of each system in each round."""
+    spawn = multiprocessing.get_context("spawn")
+    processes, connections = [], {}
+    try:
+        for system in SYSTEMS:  # one after the other, so that each chooses its threads on a free machine
+            connections[system], asked = spawn.Pipe()
+            processes.append(spawn.Process(target=train, args=(system, name, length, made, asked, seconds)))
+            processes[-1].start()
+            asked.close()  # so that its death is seen here
+            connections[system].recv()
+        figures: dict[str, list[float]] = {system: [] for system in SYSTEMS}
+        for _ in range(rounds):
+            for system, connection in connections.items():
+                connection.send("go on")
+                figures[system].append(connection.recv())
+        return figures
+    except EOFError:
+        sys.exit(f"training of {name} at {length} ended before its time")
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
 
 
 def spread(values: list[float]) -> str:
@@ -131,18 +169,10 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("text", type=Path, help="raw text to train on")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each measurement")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--measure", nargs=3, metavar=("SYSTEM", "SHAPE", "LENGTH"), help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a turn, at least; it ends with a step")
+    parser.add_argument("--rounds", type=int, default=9)
+    add_results(parser, __file__)
     arguments = parser.parse_args()
-    if arguments.measure:
-        system, name, length = arguments.measure
-        shape, made = SHAPES[name], arguments.text
-        if system == "ours":
-            print(ours(shape, int(length), made, arguments.seconds))
-        else:
-            print(trainer(shape, int(length), made, arguments.seconds, system))
-        return
     peers = list(SYSTEMS)[1:]
     over = (f"over {SYSTEMS[system]}{' (target)' * (system != 'kept')}" for system in peers)
     lines = [
@@ -154,11 +184,7 @@ def main() -> None:
             (Path(folder) / name).mkdir()
             make(SHAPES[name], arguments.text, Path(folder) / "corpus", Path(folder) / name)
         for name, length in ROWS:
-            figures: dict[str, list[float]] = {system: [] for system in SYSTEMS}
-            for _ in range(arguments.repeats):
-                for system in SYSTEMS:
-                    found = measure(system, name, length, Path(folder) / name, arguments.seconds)
-                    figures[system].append(found)
+            figures = measure(name, length, Path(folder) / name, arguments.seconds, arguments.rounds)
             ratios = []
             for system, target in zip_longest(peers, SHAPES[name].targets):
                 ratio = statistics.median(a / b for a, b in zip(figures["ours"], figures[system], strict=True))
@@ -166,11 +192,9 @@ def main() -> None:
             cells = [name, str(length), *map(spread, figures.values()), *ratios]
             lines.append(f"| {' | '.join(cells)} |")
             print(lines[-1], flush=True)
-    import transformers
-
-    machine = f"Machine: {describe()}; transformers {transformers.__version__}; {torch.get_num_threads()} threads."
-    seen = f"Medians (lowest-highest) of {arguments.repeats} runs of {arguments.seconds:g} seconds."
-    write_table(RESULTS, __doc__, f"{machine} {seen}", lines)
+    machine = f"Machine: {describe()}; transformers {transformers.__version__}."
+    seen = f"Medians (lowest-highest) of {arguments.rounds} turns of {arguments.seconds:g} seconds or more."
+    write_table(arguments.results, __doc__, f"{machine} {seen}", lines)
 
 
 if __name__ == "__main__":

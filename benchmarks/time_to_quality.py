@@ -182,7 +182,7 @@ def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path) 
     transformers.set_seed(asked["seed"])
     tokenizer = trainer.read_tokenizer(made / "tokenizer.json", setting.shape.is_masked)
     blocks = trainer.full_blocks(made / "shards", setting.length, tokenizer)
-    model = trainer.make_model(setting.shape, setting.length, dropout=0.0)
+    model = trainer.make_model(setting.shape, setting.length, tokenizer, dropout=0.0)
     trainer.train(
         model, tokenizer, blocks, out / "trainer", BATCH_TOKENS // setting.length, seed=asked["seed"],
         max_steps=asked["steps"], learning_rate=asked["rate"], warmup_steps=WARMUP, lr_scheduler_type="linear",

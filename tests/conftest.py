@@ -24,6 +24,26 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture
+def bucket_server(monkeypatch: pytest.MonkeyPatch):
+    """A local server that speaks S3, with an empty bucket s3://bucket: (server, fsspec's file system)."""
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
+                "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    files = fsspec.filesystem("s3", skip_instance_cache=True)
+    files.mkdir("bucket")
+    yield server, files
+    server.stop()
+    type(files).clear_instance_cache()
+
+
 @pytest.fixture(scope="session")
 def byte_tokenizer():
     """A function: a byte-level tokenizer of a few hundred entries, trained on some texts."""

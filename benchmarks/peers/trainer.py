@@ -24,7 +24,9 @@ class Shape:
     heads: int
 
 
-def make_model(shape: Shape, length: int, dropout: float) -> transformers.PreTrainedModel:
+def make_model(
+    shape: Shape, length: int, tokenizer: transformers.PreTrainedTokenizerFast, dropout: float
+) -> transformers.PreTrainedModel:
     """A fresh BERT or GPT-2 for rows of `length` tokens. dropout: everywhere the model has one."""
     if shape.is_masked:
         return transformers.BertForMaskedLM(
@@ -37,8 +39,8 @@ def make_model(shape: Shape, length: int, dropout: float) -> transformers.PreTra
     return transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
             vocab_size=shape.vocab_size, n_positions=length, n_embd=shape.width, n_layer=shape.layers,
-            n_head=shape.heads, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout, bos_token_id=0,
-            eos_token_id=0,
+            n_head=shape.heads, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
+            bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
         )
     )  # fmt: skip
 

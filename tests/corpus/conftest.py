@@ -1,7 +1,9 @@
-"""Small corpora, built from what a test writes."""
+"""Small corpora, built from what a test writes, and a web server."""
 
 import json
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,32 @@ def set_aside() -> Callable[[Path], list[dict]]:
         ]
 
     return read
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[Callable[[BaseHTTPRequestHandler], object]], str]]:
+    """serve(answer) starts a web server of which `answer(handler)` answers every request; gives its URL."""
+    servers = []
+
+    def start(answer: Callable[[BaseHTTPRequestHandler], object]) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                answer(self)
+
+            do_HEAD = do_POST = do_GET
+
+            def log_message(self, *rest: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()

@@ -6,9 +6,7 @@ import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -69,7 +67,7 @@ TEXTS = {
 class Hub:
     """The parts of the hub's interface that reading datasets takes. repositories[name][revision][path]: content."""
 
-    def __init__(self) -> None:
+    def __init__(self, serve: Callable[[Callable], str]) -> None:
         self.repositories = {
             "ann/texts": {REVISIONS["main"]: TEXTS, REVISIONS["v1"]: {"data.jsonl": lines("old")}},
             "ann/plain": {REVISIONS["main"]: {"train.jsonl": lines("plain"), "README.md": b"no settings"}},
@@ -79,31 +77,12 @@ class Hub:
         }
         self.gated = {"ann/gated"}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
-        hub = self
+        self.url = serve(self.answer)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                hub.asked.append((self.command, self.path, dict(self.headers)))
-                hub.answer(self, urlsplit(self.path).path, body)
-
-            do_HEAD = do_POST = do_GET
-
-            def log_message(self, *rest) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-    def answer(self, handler, path: str, body: bytes) -> None:
+    def answer(self, handler) -> None:
+        handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        self.asked.append((handler.command, handler.path, dict(handler.headers)))
+        path = urlsplit(handler.path).path
         parts = [unquote(part) for part in path.strip("/").split("/")]
         if parts[0] == "api":
             name, rest = "/".join(parts[2:4]), parts[4:]
@@ -165,10 +144,8 @@ class Hub:
 
 
 @pytest.fixture
-def hub() -> Iterator[Hub]:
-    server = Hub()
-    yield server
-    server.close()
+def hub(serve) -> Hub:
+    return Hub(serve)
 
 
 @pytest.fixture

@@ -13,13 +13,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tilth.corpus import build as build_module
 from tilth.corpus import remote
@@ -47,7 +45,7 @@ class Server:
     A fault is a function of the handler and the content from the asked byte on, which answers or not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, serve: Callable[[Callable], str]) -> None:
         self.files: dict[str, bytes] = {}
         self.faults: dict[str, list[Callable]] = {}
         self.versions: dict[str, str] = {}
@@ -57,27 +55,7 @@ class Server:
         self.busy = self.busiest = 0
         self.delay = 0.0
         self._lock = threading.Lock()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self) -> None:
-                server.answer(self)
-
-            do_GET = do_HEAD
-
-            def log_message(self, *rest) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self.url = serve(self.answer)
 
     def gets(self) -> Counter[str]:
         return Counter(path for method, path, _ in self.asked if method == "GET")
@@ -135,13 +113,11 @@ def status(code: int, **headers: str) -> Callable:
 
 
 @pytest.fixture
-def server(monkeypatch):
+def server(monkeypatch, serve):
     monkeypatch.setattr(patience, "FIRST_WAIT", 0.01)
-    running = Server()
-    yield running
+    yield Server(serve)
     web._session().close()
     web._session.cache_clear()
-    running.close()
 
 
 @pytest.fixture
@@ -434,19 +410,9 @@ def bucket(request, monkeypatch):
         yield "memory://bucket", files
         files.rm("/bucket", recursive=True)
         return
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
-                "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    files = fsspec.filesystem("s3", skip_instance_cache=True)
-    files.mkdir("bucket")
+    _, files = request.getfixturevalue("bucket_server")
     yield "s3://bucket", files
     files.rm("bucket", recursive=True)
-    server.stop()
-    type(files).clear_instance_cache()
 
 
 def test_files_of_a_bucket(bucket, build, documents, tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tilth.errors import TilthError
 from tilth.recipe import TokenizerSettings
@@ -134,21 +133,11 @@ def test_processes_share_a_cache(source, tmp_path):
 
 
 @pytest.fixture
-def object_store(source, monkeypatch):
-    """The same shards in a bucket of a local server that speaks S3; gives their URL and the server."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s",
-                "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}  # fmt: skip
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    files = fsspec.filesystem("s3", skip_instance_cache=True)
-    files.mkdir("bucket")
+def object_store(source, bucket_server):
+    """The same shards in a bucket; gives their URL and the server."""
+    server, files = bucket_server
     files.put(str(source), "bucket/shards", recursive=True)
-    yield "s3://bucket/shards", server
-    server.stop()
-    type(files).clear_instance_cache()
+    return "s3://bucket/shards", server
 
 
 def test_shards_in_an_object_store(source, object_store, tmp_path):

@@ -45,19 +45,23 @@ class WordPiece:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int64 (tokens,)."""
-        return [ids for ids, _ in self.encode_with_ends(texts)]
+        return [tokens[:, 0].astype(np.int64) for tokens in self._encode(texts, with_ends=False)]
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each text, its token ids and the characters they end at, both int64 (tokens,)."""
-        has_words = [_LONG_CHUNK.search(text) is None for text in texts]
-        known = iter(self._look_up([text for text, fits in zip(texts, has_words, strict=True) if fits]))
-        others = [text for text, fits in zip(texts, has_words, strict=True) if not fits]
-        encodings = iter(self._backend.encode_batch(others, add_special_tokens=False))
-        encoded = [next(known) if fits else _tokens([next(encodings)]) for fits in has_words]
+        encoded = self._encode(texts, with_ends=True)
         return [(tokens[:, 0].astype(np.int64), tokens[:, 1].astype(np.int64)) for tokens in encoded]
 
-    def _look_up(self, texts: list[str]) -> list[np.ndarray]:
-        """The (id, end) of each token of each text."""
+    def _encode(self, texts: Sequence[str], with_ends: bool) -> list[np.ndarray]:
+        """The (id, end) of each token of each text; without ends, what stands in their place means nothing."""
+        has_words = [_LONG_CHUNK.search(text) is None for text in texts]
+        words = [text for text, fits in zip(texts, has_words, strict=True) if fits]
+        known = iter(self._look_up(words, with_ends))
+        others = [text for text, fits in zip(texts, has_words, strict=True) if not fits]
+        encodings = iter(self._backend.encode_batch(others, add_special_tokens=False))
+        return [next(known) if fits else _tokens([next(encodings)]) for fits in has_words]
+
+    def _look_up(self, texts: list[str], with_ends: bool) -> list[np.ndarray]:
         chunks = [_CHUNK.findall(text) for text in texts]
         with self._lock:
             if self._bytes > _MOST_BYTES:
@@ -71,7 +75,8 @@ class WordPiece:
         for text, own in zip(texts, numbers, strict=True):
             begins, counts = places[own].astype(np.int64).T
             of_text = tokens[ranges(begins, counts)]
-            of_text[:, 1] += np.repeat(_chunk_starts(text), counts)
+            if with_ends:
+                of_text[:, 1] += np.repeat(_chunk_starts(text), counts)
             encoded.append(of_text)
         return encoded
 

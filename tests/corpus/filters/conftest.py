@@ -1,7 +1,8 @@
-"""Batches, and what a filter makes of them."""
+"""Batches, what a filter makes of them, and texts to filter."""
 
 import io
 import json
+import random
 import tarfile
 import time
 from collections.abc import Callable
@@ -82,6 +83,34 @@ ODD = {
 def odd_text(request) -> str:
     """Inputs at the edges, for every filter."""
     return ODD[request.param]
+
+
+FARM = ["soil", "field", "plough", "harvest", "barley", "wheat", "rain", "seed"]
+SEA = ["ship", "sail", "harbour", "anchor", "tide", "captain", "storm", "deck"]
+SHARED_WORDS = [f"w{number}" for number in range(60)]
+
+
+def _words_of(topic: list[str], seed: int, size: int) -> str:
+    draw = random.Random(seed)
+    return " ".join(draw.choice(topic if draw.random() < 0.2 else SHARED_WORDS) for _ in range(size))
+
+
+@pytest.fixture(scope="session")
+def farm_text() -> Callable[..., str]:
+    """farm_text(seed, size=80): so many words, a fifth of them of farming."""
+    return lambda seed, size=80: _words_of(FARM, seed, size)
+
+
+@pytest.fixture(scope="session")
+def sea_text() -> Callable[..., str]:
+    """sea_text(seed, size=80): so many words, a fifth of them of the sea."""
+    return lambda seed, size=80: _words_of(SEA, seed, size)
+
+
+@pytest.fixture(scope="session")
+def farm(farm_text) -> list[str]:
+    """100 texts with words of farming."""
+    return [farm_text(number) for number in range(100)]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """A classifier tells the texts it was given from the others, the same way every time."""
 
-import random
-
 import numpy as np
 import pytest
 
@@ -9,24 +7,10 @@ from tilth.corpus.filters import classifier
 from tilth.corpus.filters.classifier import fit_classifier, like
 from tilth.errors import UsageError
 
-FARM = ["soil", "field", "plough", "harvest", "barley", "wheat", "rain", "seed"]
-SEA = ["ship", "sail", "harbour", "anchor", "tide", "captain", "storm", "deck"]
-SHARED_WORDS = [f"w{number}" for number in range(60)]
-
-
-def text(words, seed, size=80):
-    draw = random.Random(seed)
-    return " ".join(draw.choice(words if draw.random() < 0.2 else SHARED_WORDS) for _ in range(size))
-
 
 @pytest.fixture(scope="module")
-def farm():
-    return [text(FARM, number) for number in range(100)]
-
-
-@pytest.fixture(scope="module")
-def mixed():
-    return [text(FARM if number % 5 == 0 else SEA, 1000 + number) for number in range(300)]
+def mixed(farm_text, sea_text):
+    return [(sea_text if number % 5 else farm_text)(1000 + number) for number in range(300)]
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +23,13 @@ def test_held_out_auc(scorer):
     assert scorer.auc == pytest.approx(0.9, abs=0.06)  # a fifth of the sample is like the given texts
 
 
-def test_nothing_is_learned_from_what_is_alike():
-    alike = [text(FARM, number) for number in range(1000)]
+def test_nothing_is_learned_from_what_is_alike(farm_text):
+    alike = [farm_text(number) for number in range(1000)]
     assert 0.4 < fit_classifier(alike[:500], alike[500:]).auc < 0.6
 
 
-def test_documents_that_are_unlike_are_dropped(run, scorer):
-    texts = [text(FARM if number % 2 else SEA, 5000 + number) for number in range(40)]
+def test_documents_that_are_unlike_are_dropped(run, scorer, farm_text, sea_text):
+    texts = [(farm_text if number % 2 else sea_text)(5000 + number) for number in range(40)]
     result = run(like(scorer, keep=0.2), *texts)
     scores = [facts["like_score"] for facts in result.metadata]
     assert min(scores[1::2]) > max(scores[::2])
@@ -55,11 +39,11 @@ def test_documents_that_are_unlike_are_dropped(run, scorer):
     assert result.dropped[1::2].count(None) == 20
 
 
-def test_the_threshold_at_both_sides(run, scorer):
+def test_the_threshold_at_both_sides(run, scorer, sea_text):
     score = float(scorer.score(["soil and sail"])[0])
     assert run(like(scorer, threshold=score), "soil and sail").dropped == [None]
     assert run(like(scorer, threshold=np.nextafter(score, 1)), "soil and sail").dropped == ["unlike"]
-    assert run(like(scorer, keep=1), *[text(SEA, n) for n in range(5)]).dropped.count(None) >= 4
+    assert run(like(scorer, keep=1), *[sea_text(n) for n in range(5)]).dropped.count(None) >= 4
 
 
 def test_equal_texts_and_seed_give_an_equal_scorer(farm, mixed, scorer):
@@ -75,15 +59,15 @@ def test_a_score_does_not_depend_on_the_batch(scorer, mixed):
     assert together.tolist() == pytest.approx(alone, rel=1e-12)
 
 
-def test_one_long_text_is_enough(mixed):
-    book = " ".join(text(FARM, number, 1000) for number in range(100))
+def test_one_long_text_is_enough(mixed, farm_text):
+    book = " ".join(farm_text(number, 1000) for number in range(100))
     scorer = fit_classifier([book], mixed)
     assert scorer.auc > 0.8
 
 
-def test_a_large_sample_is_drawn_as_it_passes(farm, monkeypatch):
+def test_a_large_sample_is_drawn_as_it_passes(farm, monkeypatch, sea_text):
     monkeypatch.setattr(classifier, "MOST", 100)
-    seen = iter([text(SEA, number) for number in range(1000)])
+    seen = iter([sea_text(number) for number in range(1000)])
     scorer = fit_classifier(farm, seen)
     assert next(seen, None) is None
     assert scorer.tested == (20, 20)

@@ -1,47 +1,37 @@
 """The nearest documents are those that share words with some of the texts, however rare the rest of the corpus is."""
 
-import random
-
 import numpy as np
 import pytest
 
 from tilth.corpus.filters.nearest import Neighbours, fit_neighbours, nearest
 from tilth.errors import UsageError
 
-FARM = ["soil", "field", "plough", "harvest", "barley", "wheat", "rain", "seed"]
-SEA = ["ship", "sail", "harbour", "anchor", "tide", "captain", "storm", "deck"]
-SHARED_WORDS = [f"w{number}" for number in range(60)]
-
-
-def text(words, seed, size=80):
-    draw = random.Random(seed)
-    return " ".join(draw.choice(words if draw.random() < 0.2 else SHARED_WORDS) for _ in range(size))
-
 
 @pytest.fixture(scope="module")
-def farm():
-    return [text(FARM, number) for number in range(100)]
+def mixture(farm_text, sea_text):
+    """mixture(farms, seas): so many texts of each."""
 
+    def make(farms: int, seas: int) -> list[str]:
+        return [farm_text(1000 + number) for number in range(farms)] + [sea_text(2000 + n) for n in range(seas)]
 
-def mixture(farms, seas):
-    return [text(FARM, 1000 + number) for number in range(farms)] + [text(SEA, 2000 + n) for n in range(seas)]
+    return make
 
 
 @pytest.mark.parametrize(("farms", "seas"), [(100, 100), (290, 10), (10, 290)])
-def test_the_right_ones_are_nearest_in_any_mixture(farm, farms, seas):
+def test_the_right_ones_are_nearest_in_any_mixture(farm, farms, seas, mixture):
     texts = mixture(farms, seas)
     scores = fit_neighbours(farm, texts).score(texts)
     below = (scores[:farms, None] < scores[None, farms:]).mean()
     assert below < 0.05
 
 
-def test_what_is_foreign_to_all_is_far(farm):
+def test_what_is_foreign_to_all_is_far(farm, mixture):
     texts = [*mixture(290, 0), *("\u9762\u5411 \u793e\u4ea4 \u5a92\u4f53 " * 20 for _ in range(10))]
     scores = fit_neighbours(farm, texts).score(texts)
     assert scores[290:].max() < scores[:290].min()
 
 
-def test_documents_that_are_far_are_dropped(run, farm):
+def test_documents_that_are_far_are_dropped(run, farm, mixture):
     texts = mixture(60, 60)
     scorer = fit_neighbours(farm, texts)
     result = run(nearest(scorer, keep=0.5), *texts)
@@ -57,7 +47,7 @@ def test_the_score_of_a_document_that_is_given(farm):
     assert scorer.score(["soil and seed", "sail", ""]).tolist() == pytest.approx([1, 0, 0], abs=1e-6)
 
 
-def test_a_saved_scorer_scores_alike(tmp_path, farm):
+def test_a_saved_scorer_scores_alike(tmp_path, farm, mixture):
     texts = mixture(20, 20)
     scorer = fit_neighbours(iter(farm), iter(texts))
     scorer.save(tmp_path / "scorer.npz")
@@ -67,7 +57,7 @@ def test_a_saved_scorer_scores_alike(tmp_path, farm):
     assert scorer.fingerprint != fit_neighbours(farm[1:], texts).fingerprint
 
 
-def test_a_score_does_not_depend_on_the_batch(farm):
+def test_a_score_does_not_depend_on_the_batch(farm, mixture):
     texts = mixture(300, 300)
     scorer = fit_neighbours(farm, texts)
     assert scorer.score(texts)[-5:].tolist() == pytest.approx(scorer.score(texts[-5:]).tolist(), rel=1e-6)
