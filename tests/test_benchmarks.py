@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import multiprocessing
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,9 @@ if not BENCHMARKS.is_dir():
     pytest.skip("needs the benchmarks, which are not beside these tests", allow_module_level=True)
 
 
-@pytest.mark.parametrize("name", ["damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall"])
+@pytest.mark.parametrize(
+    "name", ["damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall", "throughput"]
+)
 def test_the_page_of_results_can_be_named(name):
     done = subprocess.run(
         [sys.executable, str(BENCHMARKS / f"{name}.py"), "--help"], capture_output=True, text=True, timeout=120
@@ -89,3 +92,20 @@ def test_repeated_shards_are_the_real_ones_again(monkeypatch, tmp_path):
     end = once.num_tokens
     sentences = once.sentence_starts(0, end).tolist()
     assert again.sentence_starts(2 * end, end).tolist() == sentences and len(sentences) == 2 * once.num_documents
+
+
+def test_a_turn_counts_its_steps_and_its_seconds_only(monkeypatch):
+    """Two turns of 4 seconds, whose steps take 3 seconds, with a pause of 100 seconds between them."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    throughput = importlib.import_module("throughput")
+    # The third step of the warm-up ends at 9 and its pause at 50; the turns' last steps end at 56 and at 162.
+    clock = iter([3.0, 6.0, 9.0, 50.0, 53.0, 56.0, 156.0, 159.0, 162.0, 200.0])
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
+    parent, child = multiprocessing.Pipe()
+    turns = throughput.Turns(child, seconds=4)
+    for _ in range(3):
+        parent.send("go on")
+    for _ in range(throughput.WARM_UP_STEPS + 4):
+        turns.after_step()
+    told = [parent.recv() for _ in range(3)]
+    assert told == ["ready", 2 * throughput.BATCH_TOKENS / 6, 2 * throughput.BATCH_TOKENS / 6]
