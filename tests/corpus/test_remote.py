@@ -412,7 +412,6 @@ def bucket(request, monkeypatch):
         return
     _, files = request.getfixturevalue("bucket_server")
     yield "s3://bucket", files
-    files.rm("bucket", recursive=True)
 
 
 def test_files_of_a_bucket(bucket, build, documents, tmp_path, monkeypatch):
