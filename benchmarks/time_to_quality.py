@@ -1,4 +1,4 @@
-"""Time to quality on the CPU: how soon ours is as good as transformers' Trainer after an hour.
+"""Time to quality on the CPU: how soon ours is as good as a long run of transformers' Trainer.
 
 Both train a model of one shape and vocabulary on the same documents; both are scored by `tilth evaluate --lm` on the
 documents held out. The Trainer is tuned: its rate searched in short runs, warm-up, a linear fall, bfloat16, fused
