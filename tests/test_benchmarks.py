@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import tilth
 from tilth.corpus.build import build_corpus
 from tilth.model.families import FAMILIES
 from tilth.model.model import Model
@@ -109,3 +110,16 @@ def test_a_turn_counts_its_steps_and_its_seconds_only(monkeypatch):
         turns.after_step()
     told = [parent.recv() for _ in range(3)]
     assert told == ["ready", 2 * throughput.BATCH_TOKENS / 6, 2 * throughput.BATCH_TOKENS / 6]
+
+
+def test_a_causal_model_of_the_peer_can_be_scored(monkeypatch, tmp_path, small_folder):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    trainer = importlib.import_module("peers.trainer")
+    tokenizer = trainer.read_tokenizer(small_folder("gpt2", "causal") / "tokenizer.json", is_masked=False)
+    shape = trainer.Shape(False, len(tokenizer), layers=1, width=32, heads=2)
+    model = trainer.make_model(shape, 16, tokenizer, dropout=0.0)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "held_out.txt").write_text("the cat and the dog ran")
+    scored = tilth.evaluate(tmp_path / "model", tmp_path / "held_out.txt", lm=True, progress=False)
+    assert scored["loss"] == pytest.approx(np.log(len(tokenizer)), rel=0.05)  # it has learnt nothing
