@@ -1,4 +1,4 @@
-"""What pre-trained models are worth downstream: SST-2 and AG News at 8, 32 and 128 labels a class, and at all.
+"""What pre-trained models are worth downstream: SST-2 and AG News, by the number of labels a class.
 
 `tilth compare` fine-tunes each model at each number of labels with several seeds, on the same examples, and one from
 scratch beside it; macro-F1 on the test set. Differences are to the first model, paired by seed and test example; an
