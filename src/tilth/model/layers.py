@@ -119,9 +119,9 @@ def attention_bias(documents_BS: Tensor, causal: bool, window: int | None, dtype
     return bias.masked_fill_(~allowed_BSS, torch.finfo(dtype).min)[:, None]
 
 
-Mask = Tensor | Segments | None
-"""What limits attention: a bias (B, 1, S, S) to add to the scores (`attention_bias`), pieces that each attend to
-themselves, or None where every query sees every key."""
+Mask = Tensor | Segments
+"""What limits attention: a bias (B, 1, S, S) to add to the scores (`attention_bias`), or pieces that each attend to
+themselves."""
 
 
 def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: float) -> Tensor:
@@ -134,9 +134,7 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
         return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
     if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
-        if mask is not None:
-            scores_BHST = scores_BHST + mask
-        weights_BHST = torch.softmax(scores_BHST, dim=-1)
+        weights_BHST = torch.softmax(scores_BHST + mask, dim=-1)
         return torch.matmul(dropout(weights_BHST, rate, training=True), v_BHTK)
     return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, dropout_p=rate)
 
