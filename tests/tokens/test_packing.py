@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tilth.errors import UsageError
 from tilth.recipe import TokenizerSettings
+from tilth.tokens import packing as packing_module
 from tilth.tokens.packing import Framing, Packing, Rows
 from tilth.tokens.shards import ShardSplit, write_shards
 from tilth.tokens.tokenizer import train_tokenizer
@@ -119,6 +120,25 @@ def test_the_plan_is_the_one_of_this_result_version(split, length, framing, dige
     rows = all_rows(Packing(split, length, framing))
     columns = np.stack([rows.row, rows.documents, rows.starts, rows.real_lengths])
     assert hashlib.sha256(columns.astype("<i8").tobytes()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(("length", "framing"), [(64, MASKED), (65, CAUSAL), (300, MASKED)])
+def test_the_plan_is_the_same_whatever_is_measured_at_once(split, length, framing, monkeypatch):
+    def read() -> tuple[list, list, list]:
+        packing = Packing(split, length, framing)
+        rows = all_rows(packing)
+        columns = [getattr(rows, name).tolist() for name in ("tokens", "row", "documents", "starts")]
+        pieces = [packing.piece(number) for number in range(packing.num_pieces)]
+        return columns, pieces, [list(packing.pieces_of(document)) for document in range(split.num_documents)]
+
+    columns, pieces, by_document = read()
+    assert by_document == [
+        [number for number, piece in enumerate(pieces) if piece[0] == document]
+        for document in range(split.num_documents)
+    ]
+    monkeypatch.setattr(packing_module, "_CHUNK_DOCUMENTS", 16)
+    monkeypatch.setattr(packing_module, "_BLOCK_DOCUMENTS", 4)
+    assert read() == (columns, pieces, by_document)
 
 
 def test_a_piece_goes_into_the_fullest_row_that_has_room(make_corpus, tmp_path):

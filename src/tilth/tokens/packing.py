@@ -9,7 +9,10 @@ from tilth.key import Key, permute
 from tilth.tokens.ranges import ranges
 from tilth.tokens.shards import ShardSplit
 
-_CHUNK_DOCUMENTS = 1 << 16  # documents measured at once: what is made of them stays in the processor's cache
+_CHUNK_DOCUMENTS = 1 << 16
+"""Documents that are measured and sorted at once: they stay in the processor's cache, and 16 bits number them."""
+_BLOCK_DOCUMENTS = 64
+"""Documents that are measured again to find a piece."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class Packing:
     Pieces are packed longest first into the fullest row that has room, on the histogram of their lengths (Krell et al.
     2021, "Efficient Sequence Packing without Cross-contamination", longest-pack-first histogram packing). The plan is a
     pure function of the document lengths and the arguments. Rows are numbered at random, so any range is a fair sample.
-    Only the lengths of pieces are planned; which piece has which is looked up when a row is asked for. So the plan
-    takes 24 bytes for each document, and nothing for each piece or row; tokens stay in the shards.
+    Only how many pieces have which length is planned; which these are is looked up when a row is asked for. So the plan
+    takes little more than 2 bytes for each document, and nothing for each piece or row; tokens stay in the shards.
     """
 
     def __init__(self, split: ShardSplit, length: int, framing: Framing) -> None:
@@ -86,14 +89,11 @@ class Packing:
             raise UsageError(
                 f"rows of {length} tokens leave no room for text beside the special tokens: raise data.length"
             )
+        self._step = self._body - framing.overlap
         self._added = len(framing.document_prefix) + len(framing.document_suffix)
-        # All pieces of a document fill a row but its last, which may.
-        last_lengths = self._measure_documents(around)
-        self.num_pieces, num_full = int(self._first_piece[-1]), int(self._first_full[-1])
-        ends = np.bincount(last_lengths, minlength=length + 1)
-        self._first_of_length = np.cumsum(ends) - ends
-        self._by_last_length = np.argsort(last_lengths, kind="stable")
-        ends[length] = num_full
+        self._around = around
+        ends = self._measure_documents()
+        self.num_pieces = int(self._first_piece[-1])
         self._plan = _plan(ends, length)
         self.num_rows = int(self._plan.first_row[-1])
         self._num_packed_tokens = int(ends @ np.arange(length + 1)) - framing.reserve * self.num_pieces
@@ -108,72 +108,116 @@ class Packing:
         assert len(indexes) == 0 or (indexes.min() >= 0 and indexes.max() < self.num_rows)
         planned = permute(indexes, self.num_rows, Key(0, 0, "row numbers"))
         row, lengths, ranks = self._plan.pieces(planned)
-        return self._gather(self._pieces(lengths, ranks), row, len(indexes))
+        return self._gather(*self._located(lengths, ranks), row, len(indexes))
 
     def piece(self, number: int) -> tuple[int, int, int]:
         """A piece by its number, in corpus order: (document, start, length) of its text, without special tokens."""
         assert 0 <= number < self.num_pieces
-        documents, starts, lengths, _, _ = self._texts(np.array([number]))
-        return int(documents[0]), int(starts[0]), int(lengths[0])
+        document, place = self._search(self._first_piece, np.array([number]), only_full=False)
+        starts, lengths, _, _ = self._texts(document, place)
+        return int(document[0]), int(starts[0]), int(lengths[0])
 
     def pieces_of(self, document: int) -> range:
         """The numbers of a document's pieces."""
-        return range(int(self._first_piece[document]), int(self._first_piece[document + 1]))
+        block, place = divmod(document, _BLOCK_DOCUMENTS)
+        documents = np.arange(block * _BLOCK_DOCUMENTS, document + 1)
+        counts = self._cut(self._framed_lengths(documents))[0] + 1
+        first = int(self._first_piece[block] + counts[:place].sum())
+        return range(first, first + int(counts[place]))
 
-    def _measure_documents(self, around: int) -> np.ndarray:
-        """Count the pieces of each document. Returns the places that each one's last piece takes: (documents,).
+    def _measure_documents(self) -> np.ndarray:
+        """Count the pieces of each block of documents, and sort the documents of each chunk by their last piece.
 
-        around: places of a piece that are not its body.
+        Returns the pieces of each length (length + 1,).
         """
-        starts, step = self.split.document_starts, self._body - self.framing.overlap
-        count = len(starts) - 1
-        self._first_piece, self._first_full = (np.zeros(count + 1, dtype=np.int64) for _ in range(2))
-        # NumPy sorts 16 bits by radix: ten times faster.
-        last_lengths = np.empty(count, dtype=np.uint16 if self.length < 1 << 16 else np.int64)
-        for begin in range(0, count, _CHUNK_DOCUMENTS):
-            chunk = slice(begin, min(begin + _CHUNK_DOCUMENTS, count))
-            after = slice(begin + 1, chunk.stop + 1)
-            framed = starts[after] - starts[chunk] + self._added
-            before_last = np.maximum(0, -((self._body - framed) // step))
-            last = framed - before_last * step
-            last_lengths[chunk] = last + around
-            np.cumsum(before_last + 1, out=self._first_piece[after])
-            np.cumsum(before_last + (last == self._body), out=self._first_full[after])
-            self._first_piece[after] += self._first_piece[begin]
-            self._first_full[after] += self._first_full[begin]
-        return last_lengths
-
-    def _pieces(self, lengths: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-        """The numbers of the pieces that are the `ranks`-th, in corpus order, of those that take `lengths` places."""
-        full = lengths == self.length
-        pieces = np.empty_like(ranks)
-        documents = np.searchsorted(self._first_full, ranks[full], side="right") - 1
-        pieces[full] = self._first_piece[documents] + ranks[full] - self._first_full[documents]
-        documents = self._by_last_length[self._first_of_length[lengths[~full]] + ranks[~full]]
-        pieces[~full] = self._first_piece[documents + 1] - 1
-        return pieces
-
-    def _bodies(self, pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(begin, length) of each piece in its framed document, and the document's number."""
-        documents = np.searchsorted(self._first_piece, pieces, side="right") - 1
-        begins = (pieces - self._first_piece[documents]) * (self._body - self.framing.overlap)
         starts = self.split.document_starts
-        framed = starts[documents + 1] - starts[documents] + self._added
-        return begins, np.minimum(self._body, framed - begins), documents
+        count = len(starts) - 1
+        pieces, full = (np.zeros(-(-count // _BLOCK_DOCUMENTS), dtype=np.int64) for _ in range(2))
+        last = np.zeros((self.length + 1, -(-count // _CHUNK_DOCUMENTS)), dtype=np.int64)
+        self._by_last_length = np.empty(count, dtype=np.uint16)
+        for chunk, begin in enumerate(range(0, count, _CHUNK_DOCUMENTS)):
+            end = min(begin + _CHUNK_DOCUMENTS, count)
+            framed = starts[begin + 1 : end + 1] - starts[begin:end] + self._added
+            # No number below exceeds the tokens of the chunk; half as wide, they take half as long.
+            if int(starts[end] - starts[begin]) + self._added * (end - begin) < 1 << 31:
+                framed = framed.astype(np.int32)
+            before_last, last_lengths = self._cut(framed)
+            blocks = slice(begin // _BLOCK_DOCUMENTS, -(-end // _BLOCK_DOCUMENTS))
+            firsts = np.arange(0, end - begin, _BLOCK_DOCUMENTS)
+            pieces[blocks] = np.add.reduceat(before_last + 1, firsts)
+            full[blocks] = np.add.reduceat(before_last + (last_lengths == self.length), firsts)
+            last[:, chunk] = np.bincount(last_lengths, minlength=self.length + 1)
+            if self.length < 1 << 16:
+                last_lengths = last_lengths.astype(np.uint16)  # NumPy sorts 16 bits by radix: ten times faster
+            self._by_last_length[begin:end] = np.argsort(last_lengths, kind="stable")
+        self._first_piece, self._first_full = _from_zero(pieces), _from_zero(full)
+        # The documents by the length of their last piece, then in corpus order: the first of each length and chunk
+        # among all, and among those of its chunk.
+        self._first_last = _from_zero(last.ravel())
+        self._first_last_in_chunk = (np.cumsum(last, axis=0) - last).ravel()
+        histogram = last.sum(axis=1)
+        histogram[self.length] = self._first_full[-1]
+        return histogram
 
-    def _texts(self, pieces: np.ndarray) -> tuple[np.ndarray, ...]:
-        """(documents, starts, lengths) of the pieces' text in the split, and (begin, length) in the framed document."""
-        begins, lengths, documents = self._bodies(pieces)
-        prefix = len(self.framing.document_prefix)
-        document_begins = self.split.document_starts[documents]
-        document_ends = self.split.document_starts[documents + 1]
+    def _cut(self, framed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of documents of some framed lengths: how many pieces come before the last, all of which fill a row, and how
+        many places the last one takes.
+        """
+        before_last = np.maximum(0, -((self._body - framed) // self._step))
+        return before_last, framed - before_last * self._step + self._around
+
+    def _framed_lengths(self, documents: np.ndarray) -> np.ndarray:
+        starts = self.split.document_starts
+        return starts[documents + 1] - starts[documents] + self._added
+
+    def _located(self, lengths: np.ndarray, ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The pieces that are the `ranks`-th, in corpus order, of those that take `lengths` places: the document of
+        each, and its place among the pieces of that.
+        """
+        documents, places = np.empty_like(ranks), np.empty_like(ranks)
+        is_full = lengths == self.length
+        documents[is_full], places[is_full] = self._search(self._first_full, ranks[is_full], only_full=True)
+        lengths, ranks = lengths[~is_full], ranks[~is_full]
+        num_chunks = max(1, len(self._first_last) // (self.length + 1))
+        runs, within = _run_and_place(self._first_last, self._first_last[lengths * num_chunks] + ranks)
+        begins = runs % num_chunks * _CHUNK_DOCUMENTS
+        found = begins + self._by_last_length[begins + self._first_last_in_chunk[runs] + within]
+        documents[~is_full], places[~is_full] = found, self._cut(self._framed_lengths(found))[0]
+        return documents, places
+
+    def _search(self, first: np.ndarray, numbers: np.ndarray, only_full: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Pieces by their number in corpus order, among all or among the full ones: the document of each, and its place
+        among the pieces of that, of which full ones come first.
+
+        first: the number of each block's first piece.
+        """
+        blocks, within = _run_and_place(first, numbers)
+        documents = blocks[:, None] * _BLOCK_DOCUMENTS + np.arange(_BLOCK_DOCUMENTS)
+        # What stands for documents beyond the last one comes after the piece.
+        before_last, last_lengths = self._cut(
+            self._framed_lengths(np.minimum(documents, len(self.split.document_starts) - 2))
+        )
+        ends = np.cumsum(before_last + (last_lengths == self.length if only_full else 1), axis=1)
+        place = (ends <= within[:, None]).sum(axis=1)
+        before = np.where(place > 0, ends[np.arange(len(place)), place - 1], 0)
+        return documents[:, 0] + place, within - before
+
+    def _texts(self, documents: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, ...]:
+        """(starts, lengths) of the text of pieces in the split, and (begins, lengths) of them in the framed document.
+
+        places: which piece of its document each one is.
+        """
+        prefix, split_starts = len(self.framing.document_prefix), self.split.document_starts
+        document_begins, document_ends = split_starts[documents], split_starts[documents + 1]
+        begins = places * self._step
+        lengths = np.minimum(self._body, document_ends - document_begins + self._added - begins)
         starts = np.minimum(document_begins + np.maximum(begins - prefix, 0), document_ends)
         ends = np.clip(document_begins + begins + lengths - prefix, starts, document_ends)
-        return documents, starts, ends - starts, begins, lengths
+        return starts, ends - starts, begins, lengths
 
-    def _gather(self, pieces: np.ndarray, row: np.ndarray, num_rows: int) -> Rows:
+    def _gather(self, documents: np.ndarray, places: np.ndarray, row: np.ndarray, num_rows: int) -> Rows:
         framing = self.framing
-        documents, starts, real_lengths, begins, bodies = self._texts(pieces)
+        starts, real_lengths, begins, bodies = self._texts(documents, places)
         lengths = bodies + len(framing.piece_prefix) + len(framing.piece_suffix)
         ends = np.cumsum(lengths)
         body_begins = ends - lengths + len(framing.piece_prefix)
@@ -192,6 +236,12 @@ class Packing:
         for offset, token in enumerate(framing.document_suffix):
             _place(tokens, body_begins, begins, bodies, suffix_begins + offset, token)
         return Rows(tokens, lengths, starts, real_lengths, row, documents, num_rows, self.length)
+
+
+def _run_and_place(first: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the runs that start at `first` each number is in, and its place there, int64."""
+    runs = np.searchsorted(first, numbers, side="right") - 1
+    return runs, numbers - first[runs]
 
 
 def _place(
@@ -243,7 +293,9 @@ def _plan(histogram: np.ndarray, capacity: int) -> _Plan:
 
 def _from_zero(counts: np.ndarray) -> np.ndarray:
     """Where each of several runs starts, and the last one ends."""
-    return np.concatenate([[0], np.cumsum(counts)])
+    first = np.zeros(len(counts) + 1, dtype=counts.dtype)
+    np.cumsum(counts, out=first[1:])
+    return first
 
 
 def _strategies(histogram: np.ndarray, capacity: int) -> list[tuple[int, tuple[int, ...]]]:
