@@ -2,15 +2,16 @@
 
 Both train a model of one shape and vocabulary on the same documents; both are scored by `tilth evaluate --lm` on the
 documents held out. The Trainer is tuned: its rate searched in short runs, warm-up, a linear fall, bfloat16, fused
-AdamW, no dropout, no logging, and our setting of the C allocator, which alone more than doubles its speed. Ours is the
-built-in recipe with that shape, but that an evaluation on schedule scores 30,000 tokens; its rate was chosen on these
-documents, too (NOTES.md). All that it needs counts but the tokenizer: the start of Python, shards, the start from the
-corpus, evaluations, checkpoints.
+AdamW, no dropout, no logging, and our setting of the C allocator, which alone more than doubles its speed. Ours are the
+built-in recipes with that shape, but that an evaluation on schedule scores 30,000 tokens; their rates were chosen on
+these documents, too (NOTES.md). One has the Trainer's architecture; `qwen3-mini` has that of today's decoders, with as
+many layers, as wide, and somewhat fewer parameters. All that ours need counts but the tokenizer: the start of Python,
+shards, the start from the corpus, evaluations, checkpoints.
 
 What a run reaches depends on its number of steps, and how long these take on who else uses the machine. So speed is
 measured first, on a quiet machine: whole runs of few and of more steps, in turn, give each side's fixed time and its
 time for a step. M minutes are then the steps that they give at that speed, in however long. The minutes at which ours
-reaches the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes. The plateau
+reach the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes. The plateau
 of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1 nat below the entropy
 of the held-out text's words.
 
@@ -44,7 +45,8 @@ from tilth.train.trackers import read_log
 
 RESULTS = Path(__file__).parent / "results"
 BATCH_TOKENS = 4096
-SHORT, LONG = 20, {"ours": 300, "trainer": 100}
+TRAINER = "trainer"
+SHORT, LONG, LONG_TRAINER = 20, 300, 100
 """Steps of the runs that measure speed."""
 WARMUP, WEIGHT_DECAY = 0.05, 0.01
 PLATEAU_TARGET = 2
@@ -53,9 +55,9 @@ RATES = (5e-4, 1e-3, 2e-3)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row of the table. measure: of `tilth evaluate --lm`, what to compare."""
+    """One row of the table. recipes: ours. measure: of `tilth evaluate --lm`, what to compare."""
 
-    recipe: str
+    recipes: tuple[str, ...]
     overrides: tuple[str, ...]
     shape: trainer.Shape
     length: int
@@ -65,11 +67,11 @@ class Setting:
 
 SETTINGS = {
     "masked": Setting(
-        "bert-mini", ("objective.name=masked", "objective.masks=fresh"),
+        ("bert-mini",), ("objective.name=masked", "objective.masks=fresh"),
         trainer.Shape(True, 30_522, 4, 256, 4), 128, "loss", 10,
     ),
     "causal": Setting(
-        "gpt2-mini", (), trainer.Shape(False, 8192, 4, 256, 4), 256, "bits_per_byte", 6,
+        ("gpt2-mini", "qwen3-mini"), (), trainer.Shape(False, 8192, 4, 256, 4), 256, "bits_per_byte", 6,
     ),
 }  # fmt: skip
 
@@ -106,7 +108,9 @@ class Work:
                 *self.setting.overrides, f"tokenizer.vocab_size={self.setting.shape.vocab_size}",
                 "train.budget=1 steps", "train.evaluate_tokens=1000",
             ]  # fmt: skip
-            tilth.pretrain(self.setting.recipe, self.corpus, self.made / "first", overrides=settings, progress=False)
+            tilth.pretrain(
+                self.setting.recipes[0], self.corpus, self.made / "first", overrides=settings, progress=False
+            )
             (self.made / "first" / "shards").rename(self.made / "shards")
             (self.made / "first" / "tokenizer.json").rename(self.tokenizer)
 
@@ -141,7 +145,7 @@ class Work:
         found = self.scored(system, "speed")
         if not found:
             sys.exit("measure the speed first: --only speed")
-        steps = [(figure["long"] - figure["short"]) / (LONG[system] - SHORT) for figure in found]
+        steps = [(figure["long"] - figure["short"]) / (long_steps(system) - SHORT) for figure in found]
         step = statistics.median(steps)
         return statistics.median(figure["short"] for figure in found) - SHORT * step, step
 
@@ -157,7 +161,7 @@ class Work:
         took = self.run(system, steps, seed, rate)
         model = self.out(system, steps, seed, rate)
         evaluations = []
-        if system == "ours":
+        if system != TRAINER:
             logged = [record for record in read_log(model / "log.jsonl") if record["event"] == "evaluation"]
             evaluations = [(record["step"], record["held_out_loss"]) for record in logged]
             model = model / "model"
@@ -168,13 +172,17 @@ class Work:
         )  # fmt: skip
 
 
+def long_steps(system: str) -> int:
+    return LONG_TRAINER if system == TRAINER else LONG
+
+
 def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
     overrides = [
         *setting.overrides, f"data.length={setting.length}", f"seed={asked['seed']}",
         f"train.budget={asked['steps']} steps", "train.evaluate_tokens=30000",
         f"tokenizer.path={made / 'tokenizer.json'}",
     ]  # fmt: skip
-    tilth.pretrain(setting.recipe, made.parent / "corpus", out, overrides=overrides, progress=False)
+    tilth.pretrain(asked["system"], made.parent / "corpus", out, overrides=overrides, progress=False)
 
 
 def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
@@ -194,7 +202,7 @@ def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path) 
 
 def best_rate(work: Work, minutes: float) -> float:
     """The Trainer's rate whose search of some minutes reached the lowest loss."""
-    found = [figure for figure in work.scored("trainer", "search") if figure["asked"] == minutes]
+    found = [figure for figure in work.scored(TRAINER, "search") if figure["asked"] == minutes]
     if not found:
         sys.exit("search the Trainer's rate first: --only search")
     return min(found, key=lambda figure: figure["loss"])["rate"]
@@ -226,20 +234,21 @@ def unigram_entropy(work: Work) -> float:
 def plateau_left(work: Work, figure: dict[str, Any], loss: float) -> float | None:
     """Minutes until an evaluation of a run was at a loss or below."""
     below = [step for step, evaluated in figure["evaluations"] if evaluated <= loss]
-    return work.minutes("ours", below[0]) if below else None
+    return work.minutes(figure["system"], below[0]) if below else None
 
 
 def table(work: Work, minutes: float) -> None:
     measure, target = work.setting.measure, work.setting.target
-    peers = {figure["seed"]: figure for figure in work.scored("trainer") if figure["asked"] == minutes}
+    peers = {figure["seed"]: figure for figure in work.scored(TRAINER) if figure["asked"] == minutes}
     if not peers:
         sys.exit(f"the Trainer has not run for {minutes:g} minutes: --only peer")
     goal = statistics.mean(figure[measure] for figure in peers.values())
-    took = statistics.mean(work.minutes("trainer", figure["steps"]) for figure in peers.values())
+    took = statistics.mean(work.minutes(TRAINER, figure["steps"]) for figure in peers.values())
     lines = [f"| run | seed | steps | minutes | {measure} |", "|---|--:|--:|--:|--:|"]
-    for kind, system in (("search", "trainer"), ("run", "trainer"), ("run", "ours")):
+    rows = [("search", TRAINER), *(("run", system) for system in (TRAINER, *work.setting.recipes))]
+    for kind, system in rows:
         for figure in work.scored(system, kind):
-            name = "ours" if system == "ours" else f"Trainer, rate {figure['rate']:g}"
+            name = f"Trainer, rate {figure['rate']:g}" if system == TRAINER else f"ours, {system}"
             cells = (
                 figure["seed"],
                 f"{figure['steps']:,}",
@@ -248,26 +257,28 @@ def table(work: Work, minutes: float) -> None:
             )
             lines.append(f"| {name}{', search' * (kind == 'search')} | {' | '.join(map(str, cells))} |")
     says = [f"The Trainer reaches {goal:.4f} in {took:.1f} minutes, on average over seeds {sorted(peers)}."]
-    ratios = []
-    for seed in sorted({figure["seed"] for figure in work.scored("ours")}):
-        budgets = [(work.minutes("ours", f["steps"]), f[measure]) for f in work.scored("ours") if f["seed"] == seed]
-        value, says_more = reached(budgets, goal)
-        ratios.append(took / value)
-        says.append(
-            f"Ours, seed {seed}: {says_more}, {took / value:.1f} times as fast."
-            if math.isfinite(value)
-            else f"Ours, seed {seed}: not with these budgets."
-        )
-    says.append(f"Median over {len(ratios)} seeds: {statistics.median(ratios):.1f} times as fast (target {target:g}).")
+    for recipe in work.setting.recipes:
+        ratios = []
+        for seed in sorted({figure["seed"] for figure in work.scored(recipe)}):
+            budgets = [(work.minutes(recipe, f["steps"]), f[measure]) for f in work.scored(recipe) if f["seed"] == seed]
+            value, words = reached(budgets, goal)
+            ratios.append(took / value)
+            fast = f"{words}, {took / value:.1f} times as fast" if words else "not with these budgets"
+            says.append(f"{recipe}, seed {seed}: {fast}.")
+        if ratios:
+            says.append(
+                f"Median over {len(ratios)} seeds: {statistics.median(ratios):.1f} times as fast (target {target:g})."
+            )
     if work.objective == "masked":
         entropy = unigram_entropy(work)
-        left = [plateau_left(work, figure, entropy - 1) for figure in work.scored("ours")]
+        ours = [figure for recipe in work.setting.recipes for figure in work.scored(recipe)]
+        left = [plateau_left(work, figure, entropy - 1) for figure in ours]
         by = [value for value in left if value is not None]
         says.append(
             f"The held-out text has an entropy of {entropy:.2f} nats a token; {len(by)} of {len(left)} runs of ours "
             f"came 1 nat below it, the last after {max(by, default=math.nan):.1f} minutes (target {PLATEAU_TARGET:g})."
         )
-    speeds = {system: work.speed(system) for system in ("ours", "trainer")}
+    speeds = {system: work.speed(system) for system in (TRAINER, *work.setting.recipes) if work.scored(system, "speed")}
     says += [
         f"A run of {name}: {fixed:.1f} s and {step * 1000:.0f} ms a step." for name, (fixed, step) in speeds.items()
     ]
@@ -283,6 +294,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("time-to-quality"), help="where everything is kept")
     phases = ("speed", "search", "peer", "ours", "table")
     parser.add_argument("--only", nargs="+", choices=phases, default=phases)
+    parser.add_argument("--recipes", nargs="+", help="of ours; default: all of the objective")
     parser.add_argument("--minutes", type=float, default=60.0, help="the Trainer's")
     parser.add_argument("--search-minutes", type=float, default=6.0)
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the Trainer, to search")
@@ -292,30 +304,32 @@ def main() -> None:
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        run = run_ours if arguments.run["system"] == "ours" else run_trainer
+        run = run_trainer if arguments.run["system"] == TRAINER else run_ours
         made = arguments.text / arguments.objective
         run(made, SETTINGS[arguments.objective], arguments.run, arguments.work)
         return
     work = Work(arguments.work, arguments.objective)
+    arguments.recipes = arguments.recipes or work.setting.recipes
     work.prepare(arguments.text)
     if "speed" in arguments.only:
         for number in range(arguments.repeats):
-            for system in ("ours", "trainer"):
+            for system in (*arguments.recipes, TRAINER):
                 if number < len(work.scored(system, "speed")):
                     continue
-                rate = RATES[0] if system == "trainer" else None
-                short, long = (work.run(system, steps, 1000 + number, rate) for steps in (SHORT, LONG[system]))
+                rate = RATES[0] if system == TRAINER else None
+                short, long = (work.run(system, steps, 1000 + number, rate) for steps in (SHORT, long_steps(system)))
                 work.add(kind="speed", system=system, short=short, long=long)
     if "search" in arguments.only:
         for rate in arguments.rates:
-            work.score("search", "trainer", arguments.search_minutes, 0, rate)
+            work.score("search", TRAINER, arguments.search_minutes, 0, rate)
     if "peer" in arguments.only:
         for seed in arguments.seeds:
-            work.score("run", "trainer", arguments.minutes, seed, best_rate(work, arguments.search_minutes))
+            work.score("run", TRAINER, arguments.minutes, seed, best_rate(work, arguments.search_minutes))
     if "ours" in arguments.only:
         for minutes in arguments.budgets:
             for seed in arguments.seeds:
-                work.score("run", "ours", minutes, seed, None)
+                for recipe in arguments.recipes:
+                    work.score("run", recipe, minutes, seed, None)
     if "table" in arguments.only:
         table(work, arguments.minutes)
 

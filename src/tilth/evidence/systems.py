@@ -17,7 +17,7 @@ from tilth.model.model import Model, build_model
 from tilth.model.precision import compute_dtype, pick_device
 from tilth.tasks import metrics
 from tilth.tasks.data import Examples
-from tilth.tasks.finetune import split_for_stopping
+from tilth.tasks.finetune import FEWEST_HELD_OUT, MOST_HELD_OUT, split_for_stopping
 from tilth.tasks.fit import Encoded, fit
 from tilth.tasks.inference import all_logits
 from tilth.tasks.settings import FinetuneSettings
@@ -95,7 +95,8 @@ class NeuralSystem:
         config = {"family": self.model.family.name, **asdict(self.model.config)}
         weights = None if self.fresh else weights_fingerprint(self.model)
         settings = self.settings.model_dump(mode="json", exclude={"seed"})
-        return fingerprint([self.kind, config, weights, self.tokenizer.fingerprint, settings])
+        held_out = [FEWEST_HELD_OUT, MOST_HELD_OUT]
+        return fingerprint([self.kind, config, weights, self.tokenizer.fingerprint, settings, held_out])
 
     def run(self, train: Examples, seed: int) -> Outcome:
         settings = self.settings.model_copy(update={"seed": seed})

@@ -23,8 +23,8 @@ from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
 from tilth.tokens.tokenizer import TextTokenizer
 
-FEWEST_TO_HOLD_OUT = 32
-"""Examples per label below which none is held out: too few to tell two models apart, and too dear to spare."""
+FEWEST_HELD_OUT = 100
+"""Below this none are held out: so few say more about luck than about which weights are best (benchmarks/NOTES.md)."""
 MOST_HELD_OUT = 2000
 """Held-out examples that are enough to choose among evaluations."""
 
@@ -46,7 +46,7 @@ def finetune(
     """Fine-tune a model and write the best one to the folder `out`, with finetune.json in it.
 
     model_path: a run, a model folder (ours or anyone's of a known architecture), or a name on the Hugging Face hub.
-    valid: data for early stopping; without it a share of `data` is held out where there are 32 examples per label.
+    valid: data for early stopping; without it a share of `data` is held out where that gives 100 examples.
     overrides: `key=value` changes to `FinetuneSettings`. overwrite: replace a fine-tuned model that is in `out`.
     Returns what finetune.json holds; its settings are those used, with the rates and the length that the model decided.
     Raises: UsageError for wrong settings and when `out` holds a fine-tuned model, TilthError for data, a model or a
@@ -69,7 +69,7 @@ def finetune(
         else:
             examples, held_out = split_for_stopping(examples, settings)
             if held_out is None and settings.valid_share:
-                announce(_none_held_out(examples), progress)
+                announce(_none_held_out(examples, settings.valid_share), progress)
 
         model, tokenizer = load_model(model_path)
         settings = settings.for_model(model.config)
@@ -117,17 +117,17 @@ def finetune(
 
 
 def split_for_stopping(examples: Examples, settings: FinetuneSettings) -> tuple[Examples, Examples | None]:
-    """(train, held out) for early stopping; nothing is held out below 32 examples per label, nor more than 2,000."""
-    if settings.valid_share == 0 or len(examples) < FEWEST_TO_HOLD_OUT * len(set(examples.labels)):
+    """(train, held out) for early stopping; none are held out where they were fewer than 100, nor more than 2,000."""
+    if settings.valid_share * len(examples) < FEWEST_HELD_OUT:
         return examples, None
     return hold_out(examples, min(settings.valid_share, MOST_HELD_OUT / len(examples)), settings.seed)
 
 
-def _none_held_out(examples: Examples) -> str:
+def _none_held_out(examples: Examples, share: float) -> str:
     return (
-        f"No examples are held out: {len(examples)} are fewer than {FEWEST_TO_HOLD_OUT} for each of "
-        f"{len(set(examples.labels))} labels. So training does not stop early and the last weights are kept, not the "
-        "best; --valid FILE gives examples to choose by."
+        f"No examples are held out: {share:g} of {len(examples)} are fewer than {FEWEST_HELD_OUT}, too few to tell "
+        "better weights from lucky ones. So training does not stop early and the last weights are kept, not the best; "
+        "--valid FILE gives examples to choose by."
     )
 
 

@@ -45,7 +45,11 @@ class FinetuneSettings(Settings):
         None, ge=3, description="tokens of a text that are read, at most and by default the model's length"
     )
     valid_share: float = Field(
-        0.15, ge=0, lt=0.5, description="held out for early stopping when no validation data is given; 0 for none"
+        0.15,
+        ge=0,
+        lt=0.5,
+        description="held out for early stopping when no validation data is given and that is 100 examples or more; "
+        "0 for none",
     )
     evaluations: int = Field(10, ge=1, description="times that the held-out examples are scored")
     patience: int = Field(
