@@ -12,27 +12,23 @@ of a few seconds, so that they meet the same machine even where others use it; r
 """
 
 import argparse
-import multiprocessing
 import statistics
-import sys
 import tempfile
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import transformers
 from machine import add_results, describe, write_table
 from peers import trainer as peer
+from turns import ENDLESS, after_our_steps, step_seconds
 
 import tilth
 from tilth.model.precision import keep_freed_memory
-from tilth.train.monitor import Starvation
 
-BATCH_TOKENS, WARM_UP_STEPS = 4096, 3
-ENDLESS = 10**6
-"""Steps."""
+BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -56,44 +52,8 @@ ROWS += [("gpt2-mini", 256), ("gpt2-mini", 1024)]
 SYSTEMS = {"ours": "ours, tokens/s", "defaults": "Trainer", "tuned": "Trainer, tuned", "kept": "tuned, memory kept"}
 
 
-class Turns:
-    """Pauses a training process after a step when its turn is over, and tells the other side how fast it was."""
-
-    def __init__(self, asked: Connection, seconds: float) -> None:
-        self._asked, self._seconds = asked, seconds
-        self._steps = -WARM_UP_STEPS
-        self._began = 0.0
-
-    def after_step(self) -> None:
-        self._steps += 1
-        taken = time.perf_counter() - self._began
-        if self._steps == 0:
-            self._asked.send("ready")
-        elif self._steps > 0 and taken > self._seconds:
-            self._asked.send(BATCH_TOKENS * self._steps / taken)
-        else:
-            return
-        self._asked.recv()
-        self._steps, self._began = 0, time.perf_counter()
-
-
-def train(system: str, name: str, length: int, made: Path, asked: Connection, seconds: float) -> None:
-    """Train in turns until killed."""
-    turns, shape = Turns(asked, seconds), SHAPES[name]
-    if system == "ours":
-        train_ours(shape, length, made, turns)
-    else:
-        train_peer(shape, length, made, turns, system)
-
-
-def train_ours(shape: Shape, length: int, made: Path, turns: Turns) -> None:
-    take_step = Starvation.take_step
-
-    def note(self: Starvation, waited: float, computed: float):
-        turns.after_step()
-        return take_step(self, waited, computed)
-
-    Starvation.take_step = note
+def train_ours(shape: Shape, length: int, made: Path, on_step: Callable[[], bool]) -> None:
+    after_our_steps(on_step)
     tilth.pretrain(
         shape.recipe, made / "corpus", made / f"run-{length}",
         overrides=[
@@ -105,11 +65,7 @@ def train_ours(shape: Shape, length: int, made: Path, turns: Turns) -> None:
     )  # fmt: skip
 
 
-def train_peer(shape: Shape, length: int, made: Path, turns: Turns, system: str) -> None:
-    def after_step() -> bool:
-        turns.after_step()
-        return False
-
+def train_peer(system: str, shape: Shape, length: int, made: Path, on_step: Callable[[], bool]) -> None:
     if system == "kept":
         keep_freed_memory()
     tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
@@ -117,7 +73,7 @@ def train_peer(shape: Shape, length: int, made: Path, turns: Turns, system: str)
     model = peer.make_model(shape.peer, length, tokenizer, dropout=0.1 if system == "defaults" else 0.0)
     chosen = {} if system == "defaults" else peer.TUNED
     out, rows = made / f"{system}-{length}", BATCH_TOKENS // length
-    peer.train(model, tokenizer, blocks, out, rows, after_step, max_steps=ENDLESS, **chosen)
+    peer.train(model, tokenizer, blocks, out, rows, on_step, max_steps=ENDLESS, **chosen)
 
 
 def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
@@ -139,27 +95,12 @@ def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
 
 def measure(name: str, length: int, made: Path, seconds: float, rounds: int) -> dict[str, list[float]]:
     """Tokens a second of each system in each round."""
-    spawn = multiprocessing.get_context("spawn")
-    processes, connections = [], {}
-    try:
-        for system in SYSTEMS:  # one after the other, so that each chooses its threads on a free machine
-            connections[system], asked = spawn.Pipe()
-            processes.append(spawn.Process(target=train, args=(system, name, length, made, asked, seconds)))
-            processes[-1].start()
-            asked.close()  # so that its death is seen here
-            connections[system].recv()
-        figures: dict[str, list[float]] = {system: [] for system in SYSTEMS}
-        for _ in range(rounds):
-            for system, connection in connections.items():
-                connection.send("go on")
-                figures[system].append(connection.recv())
-        return figures
-    except EOFError:
-        sys.exit(f"training of {name} at {length} ended before its time")
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
+    trainings = {
+        system: partial(train_ours if system == "ours" else partial(train_peer, system), SHAPES[name], length, made)
+        for system in SYSTEMS
+    }
+    taken = step_seconds(trainings, seconds, rounds)
+    return {system: [BATCH_TOKENS / step for step in steps] for system, steps in taken.items()}
 
 
 def spread(values: list[float]) -> str:

@@ -9,9 +9,10 @@ many layers, as wide, and somewhat fewer parameters. All that ours need counts b
 shards, the start from the corpus, evaluations, checkpoints.
 
 What a run reaches depends on its number of steps, and how long these take on who else uses the machine. So speed is
-measured first, on a quiet machine: whole runs of few and of more steps, in turn, give each side's fixed time and its
-time for a step. M minutes are then the steps that they give at that speed, in however long. The minutes at which ours
-reach the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of minutes. The plateau
+measured first, on a quiet machine: steps by turns of a few seconds, all systems under way at once, and what else a run
+takes by whole runs of few steps. M minutes are then the steps that they give at that speed, in however long. The
+minutes at which ours reach the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of
+minutes. The plateau
 of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1 nat below the entropy
 of the held-out text's words.
 
@@ -29,7 +30,9 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,7 @@ import numpy as np
 import transformers
 from machine import describe, write_table
 from peers import trainer
+from turns import ENDLESS, after_our_steps, step_seconds
 
 import tilth
 from tilth.model.precision import keep_freed_memory
@@ -46,8 +50,8 @@ from tilth.train.trackers import read_log
 RESULTS = Path(__file__).parent / "results"
 BATCH_TOKENS = 4096
 TRAINER = "trainer"
-SHORT, LONG, LONG_TRAINER = 20, 300, 100
-"""Steps of the runs that measure speed."""
+SHORT_STEPS = 20
+"""Of the whole runs that measure what a run takes beside its steps."""
 WARMUP, WEIGHT_DECAY = 0.05, 0.01
 PLATEAU_TARGET = 2
 RATES = (5e-4, 1e-3, 2e-3)
@@ -141,13 +145,28 @@ class Work:
         return round((minutes * 60 - fixed) / step)
 
     def speed(self, system: str) -> tuple[float, float]:
-        """Fixed seconds of a run, and seconds of a step: medians."""
+        """Seconds that a run takes beside its steps, and seconds of a step: medians."""
         found = self.scored(system, "speed")
         if not found:
             sys.exit("measure the speed first: --only speed")
-        steps = [(figure["long"] - figure["short"]) / (long_steps(system) - SHORT) for figure in found]
-        step = statistics.median(steps)
-        return statistics.median(figure["short"] for figure in found) - SHORT * step, step
+        step = statistics.median(found[-1]["step_seconds"])
+        return statistics.median(found[-1]["short_runs"]) - SHORT_STEPS * step, step
+
+    def measure_speed(self, systems: tuple[str, ...], seconds: float, rounds: int, repeats: int) -> None:
+        rates = {system: RATES[0] if system == TRAINER else None for system in systems}
+        endless = {}
+        for system, rate in rates.items():
+            asked = {"system": system, "steps": ENDLESS, "seed": 1000, "rate": rate}
+            out = self.out(*asked.values())
+            shutil.rmtree(out, ignore_errors=True)
+            endless[system] = partial(train, self.made, self.setting, asked, out)
+        steps = step_seconds(endless, seconds, rounds)
+        short: dict[str, list[float]] = {system: [] for system in systems}
+        for number in range(repeats):
+            for system, rate in rates.items():
+                short[system].append(self.run(system, SHORT_STEPS, 1000 + number, rate))
+        for system in systems:
+            self.add(kind="speed", system=system, step_seconds=steps[system], short_runs=short[system])
 
     def scored(self, system: str, kind: str = "run") -> list[dict[str, Any]]:
         return [figure for figure in self.figures if figure["kind"] == kind and figure["system"] == system]
@@ -172,11 +191,16 @@ class Work:
         )  # fmt: skip
 
 
-def long_steps(system: str) -> int:
-    return LONG_TRAINER if system == TRAINER else LONG
+def train(
+    made: Path, setting: Setting, asked: dict[str, Any], out: Path, on_step: Callable[[], bool] = lambda: False
+) -> None:
+    """One whole run, in this process."""
+    run = run_trainer if asked["system"] == TRAINER else run_ours
+    run(made, setting, asked, out, on_step)
 
 
-def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
+def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path, on_step: Callable[[], bool]) -> None:
+    after_our_steps(on_step)
     overrides = [
         *setting.overrides, f"data.length={setting.length}", f"seed={asked['seed']}",
         f"train.budget={asked['steps']} steps", "train.evaluate_tokens=30000",
@@ -185,14 +209,14 @@ def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> 
     tilth.pretrain(asked["system"], made.parent / "corpus", out, overrides=overrides, progress=False)
 
 
-def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path) -> None:
+def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path, on_step: Callable[[], bool]) -> None:
     keep_freed_memory()
     transformers.set_seed(asked["seed"])
     tokenizer = trainer.read_tokenizer(made / "tokenizer.json", setting.shape.is_masked)
     blocks = trainer.full_blocks(made / "shards", setting.length, tokenizer)
     model = trainer.make_model(setting.shape, setting.length, tokenizer, dropout=0.0)
     trainer.train(
-        model, tokenizer, blocks, out / "trainer", BATCH_TOKENS // setting.length, seed=asked["seed"],
+        model, tokenizer, blocks, out / "trainer", BATCH_TOKENS // setting.length, on_step, seed=asked["seed"],
         max_steps=asked["steps"], learning_rate=asked["rate"], warmup_steps=WARMUP, lr_scheduler_type="linear",
         weight_decay=WEIGHT_DECAY, **trainer.TUNED,
     )  # fmt: skip
@@ -300,25 +324,22 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, default=RATES, help="of the Trainer, to search")
     parser.add_argument("--budgets", nargs="+", type=float, default=[4, 6, 8], help="ours, in minutes")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a turn that measures speed")
+    parser.add_argument("--rounds", type=int, default=9, help="of such turns")
+    parser.add_argument("--repeats", type=int, default=3, help="of the short runs that measure speed")
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
-        run = run_trainer if arguments.run["system"] == TRAINER else run_ours
         made = arguments.text / arguments.objective
-        run(made, SETTINGS[arguments.objective], arguments.run, arguments.work)
+        train(made, SETTINGS[arguments.objective], arguments.run, arguments.work)
         return
     work = Work(arguments.work, arguments.objective)
     arguments.recipes = arguments.recipes or work.setting.recipes
     work.prepare(arguments.text)
     if "speed" in arguments.only:
-        for number in range(arguments.repeats):
-            for system in (*arguments.recipes, TRAINER):
-                if number < len(work.scored(system, "speed")):
-                    continue
-                rate = RATES[0] if system == TRAINER else None
-                short, long = (work.run(system, steps, 1000 + number, rate) for steps in (SHORT, long_steps(system)))
-                work.add(kind="speed", system=system, short=short, long=long)
+        systems = (TRAINER, *arguments.recipes)
+        if not all(work.scored(system, "speed") for system in systems):
+            work.measure_speed(systems, arguments.seconds, arguments.rounds, arguments.repeats)
     if "search" in arguments.only:
         for rate in arguments.rates:
             work.score("search", TRAINER, arguments.search_minutes, 0, rate)

@@ -98,18 +98,18 @@ def test_repeated_shards_are_the_real_ones_again(monkeypatch, tmp_path):
 def test_a_turn_counts_its_steps_and_its_seconds_only(monkeypatch):
     """Two turns of 4 seconds, whose steps take 3 seconds, with a pause of 100 seconds between them."""
     monkeypatch.syspath_prepend(BENCHMARKS)
-    throughput = importlib.import_module("throughput")
+    turns = importlib.import_module("turns")
     # The third step of the warm-up ends at 9 and its pause at 50; the turns' last steps end at 56 and at 162.
     clock = iter([3.0, 6.0, 9.0, 50.0, 53.0, 56.0, 156.0, 159.0, 162.0, 200.0])
-    monkeypatch.setattr(throughput.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(turns.time, "perf_counter", lambda: next(clock))
     parent, child = multiprocessing.Pipe()
-    turns = throughput.Turns(child, seconds=4)
+    turn = turns.Turns(child, seconds=4)
     for _ in range(3):
         parent.send("go on")
-    for _ in range(throughput.WARM_UP_STEPS + 4):
-        turns.after_step()
+    for _ in range(turns.WARM_UP_STEPS + 4):
+        turn.after_step()
     told = [parent.recv() for _ in range(3)]
-    assert told == ["ready", 2 * throughput.BATCH_TOKENS / 6, 2 * throughput.BATCH_TOKENS / 6]
+    assert told == ["ready", 6 / 2, 6 / 2]
 
 
 def test_a_causal_model_of_the_peer_can_be_scored(monkeypatch, tmp_path, small_folder):
