@@ -266,13 +266,13 @@ class _Plan:
 
     def pieces(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Each piece of B planned rows as (index in `rows`, length, rank among the pieces of that length)."""
-        blocks = np.searchsorted(self.first_row, rows, side="right") - 1
+        blocks, within = _run_and_place(self.first_row, rows)
         counts = self.first_column[blocks + 1] - self.first_column[blocks]
         columns = ranges(self.first_column[blocks], counts)
         return (
             np.repeat(np.arange(len(rows)), counts),
             self.lengths[columns],
-            self.ranks[columns] + np.repeat(rows - self.first_row[blocks], counts),
+            self.ranks[columns] + np.repeat(within, counts),
         )
 
 
