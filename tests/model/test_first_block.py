@@ -24,43 +24,27 @@ def started(name: str, seed: int = 0) -> Model:
 def first_attention(model: Model, inputs: Inputs) -> Tensor:
     """Attention weights (heads, S, S) of the first block on one row."""
     block, config = model.trunk.blocks[0], model.config
-    hidden = model.trunk.embeddings(inputs, torch.float32)
-    if config.norm_placement == "before":
-        hidden = block.attention_norm(hidden)
-    qkv = block.attention.qkv(hidden).view(LENGTH, 3, config.heads, config.head_size)
+    qkv = block.attention.qkv(model.trunk.embeddings(inputs, torch.float32)).view(
+        LENGTH, 3, config.heads, config.head_size
+    )
     query, key, _ = qkv.permute(1, 2, 0, 3)
-    bias = attention_bias(inputs.documents, config.attention == "causal", None, torch.float32)
+    bias = attention_bias(inputs.documents, False, None, torch.float32)
     return torch.softmax(query @ key.transpose(1, 2) * config.head_size**-0.5 + bias[0], dim=-1)
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "gpt2", "gpt3"])
+@pytest.mark.parametrize("name", ["bert", "roberta"])
 @torch.no_grad()
 def test_heads_read_the_token_at_their_offset_or_the_whole_document(name):
     model = started(name)
     inputs = Inputs.of_rows(torch.randint(5, 300, (1, LENGTH), generator=torch.Generator().manual_seed(0)))
     attention = first_attention(model, inputs)
-    for head, offset in zip(range(model.config.heads), OFFSETS[model.config.attention], strict=False):
+    for head, offset in zip(range(model.config.heads), OFFSETS, strict=False):
         for place in range(8, LENGTH - 8):
             if offset == WHOLE_DOCUMENT:
                 assert attention[head, place].max() < 0.2
             else:
                 assert attention[head, place].argmax() == place + offset
                 assert attention[head, place, place + offset] > 0.4
-
-
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
-@torch.no_grad()
-def test_what_a_head_passes_on_is_half_the_size_of_what_it_is_added_to(name):
-    model = started(name)
-    inputs = Inputs.of_rows(torch.randint(5, 300, (1, LENGTH), generator=torch.Generator().manual_seed(0)))
-    hidden = model.trunk.embeddings(inputs, torch.float32)
-    attention, config = model.trunk.blocks[0].attention, model.config
-    normed = model.trunk.blocks[0].attention_norm(hidden) if config.norm_placement == "before" else hidden
-    value = attention.qkv(normed).view(LENGTH, 3, config.heads, config.head_size)[:, 2, 0]
-    added = value @ attention.out.weight[:, : config.head_size].T
-    # One head brings back the part of a vector that lies in its directions, 64 of the 192 of tokens.
-    share = added.norm() / hidden[..., : config.width * 3 // 4].norm()
-    assert share == pytest.approx(0.5 * (64 / 192) ** 0.5, rel=0.15)
 
 
 @torch.no_grad()
@@ -70,9 +54,9 @@ def test_it_is_the_same_for_equal_seeds_and_another_for_others():
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("bert", {"width": 16, "heads": 2, "head_size": 8}), ("qwen3", {})])
+@pytest.mark.parametrize(("name", "shape"), [("bert", {"width": 16, "heads": 2, "head_size": 8}), ("gpt2", {})])
 @torch.no_grad()
-def test_a_model_too_narrow_or_without_a_table_of_positions_stays_as_it_was(name, shape):
+def test_a_model_too_narrow_or_causal_stays_as_it_was(name, shape):
     family = FAMILIES[name]
     config = replace(family.sizes["mini"], vocab_size=50, max_length=32, **shape)
     model, fresh = (build_model(family, config, next(iter(family.architectures)), seed=0) for _ in range(2))

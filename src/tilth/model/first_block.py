@@ -1,10 +1,9 @@
 """A start for the first block in which attention already looks at neighbours.
 
-A fresh model must first find out that the words beside a gap, or before the next word, tell most about it, and until it
-has, its loss stays near that of word frequencies. Here the position table is sinusoidal (Vaswani et al. 2017, section
-3.5) in dimensions of its own, and the first block's heads turn it by a fixed offset, so that each reads the token so
-many places away; one head in four keeps its fresh, nearly even attention and so reads the whole document. What a head
-reads it passes on as it is.
+A fresh model must first find out that the words beside a gap tell most about it, and until it has, its loss stays at
+that of word frequencies. Here the position table is sinusoidal (Vaswani et al. 2017, section 3.5) in dimensions of its
+own, and the first block's heads turn it by a fixed offset, so that each reads the token so many places away; one head
+in four keeps its fresh, nearly even attention and so reads the whole document. What a head reads it passes on as it is.
 """
 
 import math
@@ -20,12 +19,9 @@ from tilth.model.trunk import Embeddings
 SCORE = 10.0
 """Attention score of the token at a head's offset; the others' scatter around 0."""
 PASSED = 0.5
-"""Size of what a head adds, as a share of what it is added to."""
+"""Size of what a head adds, beside a residual of size 1."""
 WHOLE_DOCUMENT = 0
-OFFSETS = {
-    "bidirectional": (-1, 1, WHOLE_DOCUMENT, -2, 2, -3, WHOLE_DOCUMENT, 3),
-    "causal": (-1, -2, WHOLE_DOCUMENT, -3),
-}
+OFFSETS = (-1, 1, WHOLE_DOCUMENT, -2, 2, -3, WHOLE_DOCUMENT, 3)
 """What each head reads; heads beyond these stay as they are."""
 
 
@@ -33,14 +29,16 @@ OFFSETS = {
 def start_first_block(model: Model, seed: int) -> None:
     """Set the position table and the first block's attention as above, and clear the tables' other dimensions.
 
-    Trunks without a table of positions, or too narrow, stay as they are. A pure function of the weights and the seed.
+    For bidirectional trunks that normalise after each sum, as BERT's: causal ones learnt more slowly from such a start
+    (benchmarks/NOTES.md). Others, and those too narrow, stay as they are. A pure function of the weights and the seed.
     """
     config, embeddings = model.config, model.trunk.embeddings
     attention = model.trunk.blocks[0].get_submodule("attention")
     width, head_size = config.width, config.head_size
     position_width = min(head_size, width // 4) // 2 * 2
     token_width = width - position_width
-    if config.table_width != width or position_width < 8 or token_width < head_size:
+    suits = config.attention == "bidirectional" and config.norm_placement == "after"
+    if not suits or config.table_width != width or position_width < 8 or token_width < head_size:
         return
     if not isinstance(embeddings, Embeddings) or embeddings.positions is None:
         return
@@ -58,9 +56,7 @@ def start_first_block(model: Model, seed: int) -> None:
     out = attention.get_parameter("out.weight")
     # Normalised, the position's part of a vector has squared length position_width: key times turned query gives SCORE.
     gain = math.sqrt(SCORE * math.sqrt(head_size) / position_width)
-    # What heads read has been normalised, and so has what they add to where norms come after sums.
-    passed = PASSED * (1 if config.norm_placement == "after" else INITIAL_DEVIATION)
-    for head, offset in zip(range(config.heads), OFFSETS[config.attention], strict=False):
+    for head, offset in zip(range(config.heads), OFFSETS, strict=False):
         rows = slice(head * head_size, (head + 1) * head_size)
         if offset != WHOLE_DOCUMENT:
             for part, turned_by in ((query, offset), (key, 0)):
@@ -71,7 +67,7 @@ def start_first_block(model: Model, seed: int) -> None:
         value[rows] = 0
         value[rows][:, :token_width] = directions.T
         out[:, rows] = 0
-        out[:token_width, rows] = passed * directions
+        out[:token_width, rows] = PASSED * directions
 
 
 def _turn(frequencies: np.ndarray, offset: int) -> Tensor:
