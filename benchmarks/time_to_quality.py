@@ -12,9 +12,8 @@ What a run reaches depends on its number of steps, and how long these take on wh
 measured first, on a quiet machine: steps by turns of a few seconds, all systems under way at once, and what else a run
 takes by whole runs of few steps. M minutes are then the steps that they give at that speed, in however long. The
 minutes at which ours reach the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of
-minutes. The plateau
-of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1 nat below the entropy
-of the held-out text's words.
+minutes. The plateau of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1
+nat below the entropy of the held-out text's words.
 
     python benchmarks/time_to_quality.py ../shared/data/text/english_novels/corpus.tar.zst --objective masked
         [--work FOLDER] [--only speed search peer ours table] [--minutes 60] [--budgets 4 6 8] [--seeds 0 1 2]

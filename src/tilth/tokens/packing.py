@@ -12,7 +12,7 @@ from tilth.tokens.shards import ShardSplit
 _CHUNK_DOCUMENTS = 1 << 16
 """Documents that are measured and sorted at once: they stay in the processor's cache, and 16 bits number them."""
 _BLOCK_DOCUMENTS = 64
-"""Documents that are measured again to find a piece."""
+"""Documents that are measured again to find a piece; chunks hold whole blocks."""
 
 
 @dataclass(frozen=True)
