@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tilth.model.config import TrunkConfig
+from tilth.model.cpu_bfloat16 import has_onednn_linear
 from tilth.model.heads import VocabularyHead
 from tilth.model.layers import Block, Cache, Rotation, rotate, rotation
 from tilth.model.model import Model
@@ -118,18 +119,11 @@ def _block_step(
 def _linear(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype) -> Map:
     """A linear map with its weights cast once."""
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if weight.device.type == "cpu" and dtype == torch.bfloat16 and _packs_bfloat16():
+    if weight.device.type == "cpu" and dtype == torch.bfloat16 and has_onednn_linear():
         # In the order in which oneDNN multiplies, to which each call would bring them anew (as torch.compile does).
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda values: torch.ops.mkldnn._linear_pointwise(values, packed, bias, "none", [], "")
     return lambda values: F.linear(values, weight, bias)
-
-
-def _packs_bfloat16() -> bool:
-    # Private to torch, which makes its compiler's code of them: another version may lack them.
-    names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
-    there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Map:
