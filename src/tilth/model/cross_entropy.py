@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tilth.model import cpu_bfloat16
 from tilth.model.compiled import compile_apart
 
 CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
@@ -30,7 +31,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, compiled: bool
     ) -> Tensor:
         bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
-        ctx.gradients = (torch.empty_like(features_ND), torch.zeros_like(weight_VD), bias_gradient)
+        make_weight_gradient = torch.empty_like if len(features_ND) else torch.zeros_like
+        ctx.gradients = (torch.empty_like(features_ND), make_weight_gradient(weight_VD), bias_gradient)
         return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, compiled)
 
     @staticmethod
@@ -77,7 +79,7 @@ def _chunked_loss(
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
         features, targets = features_ND[chunk], targets_N[chunk]
-        padded = F.linear(features, weight, bias)
+        padded = cpu_bfloat16.product(features, weight, bias)
         if gradients is None:
             loss += _loss_and_gradient(padded[:, :words], targets, into_gradient=False)[0]
             continue
@@ -91,13 +93,21 @@ def _chunked_loss(
             if bias_gradient is not None:
                 bias_gradient += padded.sum(0, dtype=torch.float32)[:words]
             features_gradient[chunk] = padded @ weight
-            weight_gradient += (padded.T @ features)[:words].float()
+            _accumulate(weight_gradient, (padded.T @ features)[:words], start)
             continue
         chunk_loss, scale_N1 = _loss_and_gradient(padded[:, :words], targets, bias_gradient)
         loss += chunk_loss
         features_gradient[chunk] = (padded @ weight).float() * scale_N1
-        weight_gradient += (padded.T @ (features * scale_N1).to(features.dtype))[:words].float()
+        _accumulate(weight_gradient, (padded.T @ (features * scale_N1).to(features.dtype))[:words], start)
     return loss
+
+
+def _accumulate(total: Tensor, part: Tensor, parts_before: int) -> None:
+    """Often one chunk is all, and its part needs no zeros to be added to."""
+    if parts_before:
+        total += part
+    else:
+        total.copy_(part)
 
 
 def _loss_and_gradient(
