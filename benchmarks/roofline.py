@@ -161,9 +161,9 @@ def part_of(event: Any, config: TrunkConfig, tokens: int, length: int) -> str:
         return "embedding"
     if "gelu" in name:
         return "GELU"
-    if "layer_norm" in name:
-        return "norms"
-    is_product = name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm")
+    is_product = name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
+    if "layer_norm" in name or "LayerNorm" in name or (is_product and [1, tokens] in shapes):
+        return "norms"  # the product sums the gradients of a norm's weight
     if is_product and any(len(shape) == 3 for shape in shapes):
         return "attention"
     if is_product and (config.vocab_size in sides or tokens not in sides):

@@ -66,6 +66,17 @@ def test_values_and_gradients_are_those_of_float64(name: str, outputs: int, shap
             assert mean_error(found, true) < ROUNDING
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_product_has_its_bias_where_onednn_is_there_and_where_it_is_not(there, monkeypatch):
+    if not there:
+        monkeypatch.setattr(cpu_bfloat16, "has_onednn_linear", lambda: False)
+    generator = torch.Generator().manual_seed(0)
+    values, weight, bias = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((9, 16), (5, 16), (5,)))
+    for added in (bias, None):
+        true = F.linear(values.double(), weight.double(), None if added is None else added.double())
+        assert mean_error(cpu_bfloat16.product(values, weight, added), true) < ROUNDING
+
+
 def test_gradients_of_a_transposed_view():
     """Attention hands on heads that are not contiguous."""
     values = torch.randn(3, 5, 4, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
