@@ -119,7 +119,8 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _rotated(gradients[0], *ctx.saved_tensors, -1), None, None
+        cosines, sines = ctx.saved_tensors
+        return _rotated(gradients[0], cosines, sines, -1), None, None
 
 
 def linear(values: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
