@@ -12,8 +12,9 @@ What a run reaches depends on its number of steps, and how long these take on wh
 measured first, on a quiet machine: steps by turns of a few seconds, all systems under way at once, and what else a run
 takes by whole runs of few steps. M minutes are then the steps that they give at that speed, in however long. The
 minutes at which ours reach the Trainer's loss lie between two of its budgets, by a straight line over the logarithm of
-minutes. The plateau of a young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1
-nat below the entropy of the held-out text's words.
+minutes; and how many times as fast a run of ours is follows from the Trainer's runs in the same way. The plateau of a
+young masked model is left when its held-out loss, as the run evaluates it on schedule, is 1 nat below the entropy of
+the held-out text's words.
 
     python benchmarks/time_to_quality.py ../shared/data/text/english_novels/corpus.tar.zst --objective masked
         [--work FOLDER] [--only speed search peer ours table] [--minutes 60] [--budgets 4 6 8] [--seeds 0 1 2]
@@ -245,6 +246,19 @@ def reached(budgets: list[tuple[float, float]], loss: float) -> tuple[float, str
     return math.inf, ""
 
 
+def times_as_fast(trainer: list[tuple[float, float]], minutes: float, loss: float) -> str:
+    """How much longer the Trainer takes to a run's loss, by (minutes, loss) of its own runs, in words.
+
+    Empty where the loss is above all of these.
+    """
+    trainer = sorted(trainer)
+    if loss > trainer[0][1]:
+        return ""
+    if loss < trainer[-1][1]:
+        return f"more than {trainer[-1][0] / minutes:.1f}"
+    return f"{reached(trainer, loss)[0] / minutes:.1f}"
+
+
 def unigram_entropy(work: Work) -> float:
     """Of the held-out text, in nats a token."""
     split = open_shards(work.made / "shards").split("validation")
@@ -267,17 +281,18 @@ def table(work: Work, minutes: float) -> None:
         sys.exit(f"the Trainer has not run for {minutes:g} minutes: --only peer")
     goal = statistics.mean(figure[measure] for figure in peers.values())
     took = statistics.mean(work.minutes(TRAINER, figure["steps"]) for figure in peers.values())
-    lines = [f"| run | seed | steps | minutes | {measure} |", "|---|--:|--:|--:|--:|"]
+    by_steps: dict[int, list[float]] = {}
+    for figure in work.scored(TRAINER):
+        by_steps.setdefault(figure["steps"], []).append(figure[measure])
+    trainer_runs = [(work.minutes(TRAINER, steps), statistics.mean(found)) for steps, found in by_steps.items()]
+    lines = [f"| run | seed | steps | minutes | {measure} | times as fast |", "|---|--:|--:|--:|--:|--:|"]
     rows = [("search", TRAINER), *(("run", system) for system in (TRAINER, *work.setting.recipes))]
     for kind, system in rows:
         for figure in work.scored(system, kind):
             name = f"Trainer, rate {figure['rate']:g}" if system == TRAINER else f"ours, {system}"
-            cells = (
-                figure["seed"],
-                f"{figure['steps']:,}",
-                f"{work.minutes(system, figure['steps']):.1f}",
-                f"{figure[measure]:.4f}",
-            )
+            taken = work.minutes(system, figure["steps"])
+            faster = "" if system == TRAINER else times_as_fast(trainer_runs, taken, figure[measure])
+            cells = (figure["seed"], f"{figure['steps']:,}", f"{taken:.1f}", f"{figure[measure]:.4f}", faster)
             lines.append(f"| {name}{', search' * (kind == 'search')} | {' | '.join(map(str, cells))} |")
     says = [f"The Trainer reaches {goal:.4f} in {took:.1f} minutes, on average over seeds {sorted(peers)}."]
     for recipe in work.setting.recipes:
@@ -285,7 +300,8 @@ def table(work: Work, minutes: float) -> None:
         for seed in sorted({figure["seed"] for figure in work.scored(recipe)}):
             budgets = [(work.minutes(recipe, f["steps"]), f[measure]) for f in work.scored(recipe) if f["seed"] == seed]
             value, words = reached(budgets, goal)
-            ratios.append(took / value)
+            if words:
+                ratios.append(took / value)
             fast = f"{words}, {took / value:.1f} times as fast" if words else "not with these budgets"
             says.append(f"{recipe}, seed {seed}: {fast}.")
         if ratios:

@@ -123,3 +123,13 @@ def test_a_causal_model_of_the_peer_can_be_scored(monkeypatch, tmp_path, small_f
     (tmp_path / "held_out.txt").write_text("the cat and the dog ran")
     scored = tilth.evaluate(tmp_path / "model", tmp_path / "held_out.txt", lm=True, progress=False)
     assert scored["loss"] == pytest.approx(np.log(len(tokenizer)), rel=0.05)  # it has learnt nothing
+
+
+def test_times_as_fast_follow_from_the_trainers_runs(monkeypatch):
+    """Its loss falls from 2 to 1 while its minutes double: half way they are the square root of 2 times as many."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    times_as_fast = importlib.import_module("time_to_quality").times_as_fast
+    trainer = [(60.0, 1.0), (30.0, 2.0)]
+    assert [times_as_fast(trainer, 10, loss) for loss in (2.1, 2.0, 1.5, 1.0, 0.9)] == [
+        "", "3.0", f"{3 * 2**0.5:.1f}", "6.0", "more than 6.0",
+    ]  # fmt: skip
