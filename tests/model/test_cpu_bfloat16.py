@@ -17,24 +17,26 @@ ROUNDING = 2**-8
 """Bound of one number's relative error where it is rounded to bfloat16 once."""
 
 Operation = Callable[..., Tensor]
-OPERATIONS: dict[str, tuple[Operation, Operation, int]] = {
-    "linear": (cpu_bfloat16.linear, F.linear, 2),
+OPERATIONS: dict[str, tuple[Operation, Operation, tuple[int, ...]]] = {
+    "linear to more columns": (cpu_bfloat16.linear, F.linear, (96, WIDTH)),
+    "linear to fewer columns": (cpu_bfloat16.linear, F.linear, (32, WIDTH)),
     "layer_norm": (
         lambda values, weight, bias: cpu_bfloat16.layer_norm(values, weight, bias, EPS),
         lambda values, weight, bias: F.layer_norm(values, weight.shape, weight, bias, EPS),
-        1,
+        (WIDTH,),
     ),
     "layer_norm without a bias": (
         lambda values, weight, _: cpu_bfloat16.layer_norm(values, weight, None, EPS),
         lambda values, weight, _: F.layer_norm(values, weight.shape, weight, None, EPS),
-        1,
+        (WIDTH,),
     ),
     "rms_norm": (
         lambda values, weight, _: cpu_bfloat16.rms_norm(values, weight, EPS),
         lambda values, weight, _: F.rms_norm(values, weight.shape, weight, EPS),
-        1,
+        (WIDTH,),
     ),
 }
+"""(ours, torch's, shape of the weight)."""
 
 
 def mean_error(found: Tensor, true: Tensor) -> float:
@@ -43,14 +45,13 @@ def mean_error(found: Tensor, true: Tensor) -> float:
 
 
 @pytest.mark.parametrize("shape", [(ROWS, WIDTH), (16, 256, WIDTH), (16, 2, 128, WIDTH)])
-@pytest.mark.parametrize("outputs", [32, 96])
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_values_and_gradients_are_those_of_float64(name: str, outputs: int, shape: tuple[int, ...]):
-    ours, theirs, dimensions = OPERATIONS[name]
+def test_values_and_gradients_are_those_of_float64(name: str, shape: tuple[int, ...]):
+    ours, theirs, weight_shape = OPERATIONS[name]
     generator = torch.Generator().manual_seed(len(shape))
     draw = lambda *size: torch.randn(size, generator=generator)  # noqa: E731
     values = (2 * draw(*shape) + 0.3).bfloat16()
-    weight = draw(outputs, WIDTH) if dimensions == 2 else 1 + draw(WIDTH) / 4
+    weight = draw(*weight_shape)
     bias = draw(len(weight))
     of_values = (draw(*shape[:-1], len(weight)) + 0.5).bfloat16()
     results = []
@@ -64,6 +65,20 @@ def test_values_and_gradients_are_those_of_float64(name: str, outputs: int, shap
             assert found is None
         else:
             assert mean_error(found, true) < ROUNDING
+
+
+@pytest.mark.parametrize("shape", [(0, WIDTH), (0, 4, WIDTH)])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_no_rows_give_no_values_and_gradients_of_zero(name: str, shape: tuple[int, ...]):
+    """A micro-batch of which nothing is predicted."""
+    ours, _, weight_shape = OPERATIONS[name]
+    values = torch.empty(shape, dtype=torch.bfloat16, requires_grad=True)
+    weight, bias = (torch.ones(size, requires_grad=True) for size in (weight_shape, weight_shape[:1]))
+    result = ours(values, weight, bias)
+    result.sum().backward()
+    assert result.shape == (*shape[:-1], weight_shape[0])
+    assert values.grad is not None and values.grad.shape == shape
+    assert weight.grad is not None and not weight.grad.any()
 
 
 @pytest.mark.parametrize("there", [True, False])

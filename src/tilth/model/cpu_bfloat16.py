@@ -40,21 +40,21 @@ def product(rows_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
-        rows_ND, weight = values.reshape(-1, values.shape[-1]), weight_FD.to(values.dtype)
+        rows_ND, weight = _as_rows(values), weight_FD.to(values.dtype)
         bias = None if bias_F is None else bias_F.to(values.dtype)
         ctx.save_for_backward(rows_ND, weight)
         ctx.has_bias = bias is not None
-        return product(rows_ND, weight, bias).view(*values.shape[:-1], -1)
+        return product(rows_ND, weight, bias).view(*values.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         rows_ND, weight_FD = ctx.saved_tensors
         (gradient,) = gradients
-        gradient_NF = gradient.reshape(-1, gradient.shape[-1])
+        gradient_NF = _as_rows(gradient)
         of_values = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_values = (gradient_NF @ weight_FD).view(*gradient.shape[:-1], -1)
+            of_values = (gradient_NF @ weight_FD).view(*gradient.shape[:-1], weight_FD.shape[1])
         if ctx.needs_input_grad[1]:
             # oneDNN is faster where the narrower of the two is the one to be transposed.
             is_wide = weight_FD.shape[0] > weight_FD.shape[1]
@@ -80,7 +80,7 @@ class _LayerNorm(torch.autograd.Function):
         of_values = _layer_norm_input_gradient(gradient, values, weight_D, means, scales)
         # Torch's kernel sums the parameters' gradients in bfloat16, which stops growing at 256 times what is added: it
         # lost half of a bias's gradient over 4,096 rows. Sums and products add up in float32.
-        gradient_ND = gradient.reshape(-1, len(weight_D))
+        gradient_ND = _as_rows(gradient)
         of_bias_D = gradient_ND.sum(0).float() if ctx.has_bias else None
         centred_ND = (values - means.to(values.dtype)).reshape(gradient_ND.shape)
         return of_values, _column_sums(centred_ND.mul_(gradient_ND), scales.view(1, -1)), of_bias_D, None
@@ -89,7 +89,7 @@ class _LayerNorm(torch.autograd.Function):
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-        values_ND = values.reshape(-1, values.shape[-1])
+        values_ND = _as_rows(values)
         squares_N = torch.linalg.vector_norm(values_ND, dim=-1, dtype=torch.float32).square_().div_(len(weight_D))
         # Normalises each row as if it were a channel: one pass, with the scale in float32.
         normed_ND = F.batch_norm(values_ND[None], torch.zeros_like(squares_N), squares_N, eps=eps)[0]
@@ -101,7 +101,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
         values_ND, weight_D, scales_N = ctx.saved_tensors
         (gradient,) = gradients
-        gradient_ND, scales_N1 = gradient.reshape(-1, len(weight_D)), scales_N[:, None]
+        gradient_ND, scales_N1 = _as_rows(gradient), scales_N[:, None]
         # Layer normalisation's with a mean of zero, but for the term that the mean would have brought.
         means_N1 = torch.zeros_like(scales_N1)
         of_values = _layer_norm_input_gradient(gradient_ND, values_ND, weight_D, means_N1, scales_N1)
@@ -141,6 +141,10 @@ def rms_norm(values: Tensor, weight_D: Tensor, eps: float) -> Tensor:
 def rotate(values: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     """Turn each pair of one number of the first half of the last dimension and one of the second."""
     return _Rotation.apply(values, cosines, sines)
+
+
+def _as_rows(values: Tensor) -> Tensor:
+    return values.reshape(-1, values.shape[-1])
 
 
 def _layer_norm_input_gradient(

@@ -102,9 +102,9 @@ def _chunked_loss(
     return loss
 
 
-def _accumulate(total: Tensor, part: Tensor, parts_before: int) -> None:
-    """Often one chunk is all, and its part needs no zeros to be added to."""
-    if parts_before:
+def _accumulate(total: Tensor, part: Tensor, rows_before: int) -> None:
+    """Add a chunk's part. The first one, often the only, needs no zeros to be added to."""
+    if rows_before:
         total += part
     else:
         total.copy_(part)
