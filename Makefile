@@ -37,6 +37,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/extraction.py $(TEXTS)/../web/ground_truth
 	$(BIN)/python benchmarks/generation.py
 	$(BIN)/python benchmarks/attention.py
+	$(BIN)/python benchmarks/cpu_bfloat16.py
 	$(BIN)/python benchmarks/filters.py $(TEXTS)/..
 	$(BIN)/python benchmarks/muon.py
 	$(BIN)/python benchmarks/planted_faults.py

@@ -27,7 +27,8 @@ if not BENCHMARKS.is_dir():
 
 
 @pytest.mark.parametrize(
-    "name", ["damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall", "throughput"]
+    "name",
+    ["cpu_bfloat16", "damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall", "throughput"],
 )
 def test_the_page_of_results_can_be_named(name):
     done = subprocess.run(
