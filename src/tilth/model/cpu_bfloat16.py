@@ -29,8 +29,7 @@ def has_onednn_linear() -> bool:
 def product(rows_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
     """`torch.nn.functional.linear` in one type, without gradients. Returns (N, F).
 
-    Adds the bias while the product is in the cache. F.linear fills the result with it first and multiplies then, which
-    takes up to twice the time.
+    Adds the bias while the product is in the cache; F.linear fills the result with it first and multiplies then.
     """
     if bias_F is not None and applies_to(rows_ND) and has_onednn_linear():
         return torch.ops.mkldnn._linear_pointwise(rows_ND, weight_FD, bias_F, "none", [], "")
