@@ -19,18 +19,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from machine import add_results, describe, write_table
+from peers import trainer as peer
 from throughput import Shape, make
 
 STEP_TOKENS, MICRO_BATCH_TOKENS, WARM_UP_STEPS = 524_288, 65_536, 3
 _MASKED = ("objective.name=masked", "objective.masks=fresh")
 SHAPES = {
-    "gpt2": (Shape("gpt2-mini", (), 50_257, 12, 768, 12, (2, 1)), 1024),
-    "bert": (Shape("bert-mini", _MASKED, 30_522, 12, 768, 12, (2, 1)), 512),
+    "gpt2": (Shape("gpt2-mini", (), peer.Shape(False, 50_257, 12, 768, 12), (2, 1)), 1024),
+    "bert": (Shape("bert-mini", _MASKED, peer.Shape(True, 30_522, 12, 768, 12), (2, 1)), 512),
 }
 SIZES = {"gpt2": "124m", "bert": "base"}
 SYSTEMS = ("ours", "trainer", "trainer compiled", "plain loop")
@@ -63,60 +64,25 @@ def ours(name: str, made: Path, steps: int) -> list[float]:
     return [(b - a) * share for a, b, share in zip(times, times[1:], shares, strict=False)][WARM_UP_STEPS - 1 :]
 
 
-def blocks(made: Path, length: int) -> np.ndarray:
-    """The training tokens as rows of one length, int64."""
-    ids = np.memmap(next(made.glob("shards/train-*.ids")), dtype="<u2", mode="r")
-    return ids[: len(ids) // length * length].astype(np.int64).reshape(-1, length)
-
-
-def peer_model(name: str, vocab_size: int, length: int) -> torch.nn.Module:
-    """transformers' model without dropout."""
-    import transformers
-
-    shape, _ = SHAPES[name]
-    if name == "gpt2":
-        return transformers.GPT2LMHeadModel(
-            transformers.GPT2Config(
-                vocab_size=vocab_size, n_positions=length, n_embd=shape.width, n_layer=shape.layers, n_head=shape.heads,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
-            )
-        )  # fmt: skip
-    return transformers.BertForMaskedLM(
-        transformers.BertConfig(
-            vocab_size=vocab_size, hidden_size=shape.width, num_hidden_layers=shape.layers,
-            num_attention_heads=shape.heads, intermediate_size=4 * shape.width, max_position_embeddings=length,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        )
-    )  # fmt: skip
-
-
 def trainer(name: str, made: Path, steps: int, compiled: bool) -> list[float]:
     """Seconds of each step of `Trainer.train()`."""
-    import transformers
-
     shape, length = SHAPES[name]
-    rows = [{"input_ids": row} for row in blocks(made, length)]
-    special = {"pad_token": "<pad>"} if name == "gpt2" else {"mask_token": "[MASK]", "pad_token": "[PAD]"}
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_file=str(made / "tokenizer.json"), **special)
     times: list[float] = []
 
-    class Clock(transformers.TrainerCallback):
-        def on_step_end(self, args, state, control, **_):
-            torch.cuda.synchronize()
-            times.append(time.perf_counter())
+    def note_time() -> bool:
+        torch.cuda.synchronize()
+        times.append(time.perf_counter())
+        return False
 
+    tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
+    blocks = peer.full_blocks(made / "shards", length, tokenizer)
+    model = peer.make_model(shape.peer, length, tokenizer, dropout=0.0)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = transformers.TrainingArguments(
-            folder, per_device_train_batch_size=MICRO_BATCH_TOKENS // length,
-            gradient_accumulation_steps=STEP_TOKENS // MICRO_BATCH_TOKENS, max_steps=WARM_UP_STEPS + steps, bf16=True,
-            tf32=True, optim="adamw_torch_fused", logging_strategy="no", save_strategy="no", report_to="none",
-            disable_tqdm=True, torch_compile=compiled, dataloader_num_workers=4, dataloader_pin_memory=True,
+        peer.train(
+            model, tokenizer, blocks, Path(folder), MICRO_BATCH_TOKENS // length, note_time, use_cpu=False,
+            gradient_accumulation_steps=STEP_TOKENS // MICRO_BATCH_TOKENS, max_steps=WARM_UP_STEPS + steps, tf32=True,
+            torch_compile=compiled, dataloader_num_workers=4, **peer.TUNED,
         )  # fmt: skip
-        collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=name == "bert", mlm_probability=0.15)
-        model = peer_model(name, shape.vocab_size, length)
-        transformers.Trainer(
-            model=model, args=arguments, train_dataset=rows, data_collator=collator, callbacks=[Clock()]
-        ).train()
     return [b - a for a, b in itertools.pairwise(times)][WARM_UP_STEPS - 1 :]
 
 
@@ -124,19 +90,22 @@ def plain_loop(name: str, made: Path, steps: int) -> list[float]:
     """Seconds of each step of a loop as nanoGPT's."""
     torch.set_float32_matmul_precision("high")
     shape, length = SHAPES[name]
-    vocab_size = -(-shape.vocab_size // 64) * 64
-    model = torch.compile(peer_model(name, vocab_size, length).to("cuda").train())
+    vocab_size = -(-shape.peer.vocab_size // 64) * 64
+    tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
+    padded = replace(shape.peer, vocab_size=vocab_size)
+    model = torch.compile(peer.make_model(padded, length, tokenizer, dropout=0.0).to("cuda").train())
     matrices = [parameter for parameter in model.parameters() if parameter.dim() >= 2]
     others = [parameter for parameter in model.parameters() if parameter.dim() < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=6e-4, betas=(0.9, 0.95), fused=True)
-    data = torch.from_numpy(blocks(made, length))
+    rows = peer.full_blocks(made / "shards", length, tokenizer)
+    data = torch.stack([torch.from_numpy(row["input_ids"]) for row in rows])
     generator = torch.Generator().manual_seed(0)
 
     def batches() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         while True:
             tokens = data[torch.randint(len(data), (MICRO_BATCH_TOKENS // length,), generator=generator)]
-            if name == "gpt2":
+            if not shape.peer.is_masked:
                 inputs, labels = tokens, torch.cat([tokens[:, 1:], tokens[:, :1]], dim=1)
             else:
                 chosen = torch.rand(tokens.shape, generator=generator) < 0.15

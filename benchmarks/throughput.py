@@ -88,7 +88,7 @@ def make(shape: Shape, text: Path, corpus: Path, folder: Path) -> None:
         "train.evaluate_tokens=1000",
     ]
     tilth.pretrain(shape.recipe, corpus, run, overrides=settings, progress=False)
-    (folder / "corpus").symlink_to(corpus)
+    (folder / "corpus").symlink_to(corpus.resolve())
     for name in ("tokenizer.json", "shards"):
         (run / name).rename(folder / name)
 

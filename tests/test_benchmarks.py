@@ -28,7 +28,17 @@ if not BENCHMARKS.is_dir():
 
 @pytest.mark.parametrize(
     "name",
-    ["cpu_bfloat16", "damage", "kill_anywhere", "loading", "planted_faults", "roofline", "save_stall", "throughput"],
+    [
+        "cpu_bfloat16",
+        "damage",
+        "gpu_throughput",
+        "kill_anywhere",
+        "loading",
+        "planted_faults",
+        "roofline",
+        "save_stall",
+        "throughput",
+    ],
 )
 def test_the_page_of_results_can_be_named(name):
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""transformers' Trainer on the CPU as its users run it: once at its defaults, once tuned."""
+"""transformers' Trainer as its users run it: once at its defaults, once tuned."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,7 +82,8 @@ def train(
     on_step: Callable[[], bool] = lambda: False,
     **chosen: Any,
 ) -> None:
-    """Train by 15 % masks or the next token, `rows` blocks a step. chosen: of TrainingArguments.
+    """Train by 15 % masks or the next token, `rows` blocks a step, on the CPU unless told. chosen: of
+    TrainingArguments.
 
     on_step: called after each step; True ends the training.
     """
@@ -92,7 +93,7 @@ def train(
             control.should_training_stop = on_step() or control.should_training_stop
 
     arguments = transformers.TrainingArguments(
-        str(out), per_device_train_batch_size=rows, use_cpu=True, save_strategy="no", report_to="none", **chosen
+        str(out), per_device_train_batch_size=rows, save_strategy="no", report_to="none", **{"use_cpu": True, **chosen}
     )
     is_masked = tokenizer.mask_token is not None
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=is_masked, mlm_probability=0.15)
