@@ -11,13 +11,16 @@ from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
 from tilth.objectives.objective import Batch
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
 
-def tensors(bias: bool, rows: int = 11, dtype: torch.dtype = torch.float32):
+
+def tensors(bias: bool, rows: int = 11, dtype: torch.dtype = torch.float32, device: str = "cpu"):
     generator = torch.Generator().manual_seed(0)
-    features = torch.randn(rows, 6, generator=generator).to(dtype).requires_grad_()
-    weight = torch.randn(9, 6, generator=generator).requires_grad_()
-    biases = torch.randn(9, generator=generator).requires_grad_() if bias else None
-    targets = torch.randint(9, (rows,), generator=generator)
+    features = torch.randn(rows, 6, generator=generator).to(device, dtype).requires_grad_()
+    weight = torch.randn(9, 6, generator=generator).to(device).requires_grad_()
+    biases = torch.randn(9, generator=generator).to(device).requires_grad_() if bias else None
+    targets = torch.randint(9, (rows,), generator=generator).to(device)
     return [features, weight, biases], targets
 
 
@@ -37,8 +40,9 @@ def test_linear_cross_entropy_is_that_of_torch(chunk, cached, bias, monkeypatch)
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
-def test_linear_cross_entropy_in_bfloat16_has_the_gradients_of_float32_within_rounding():
-    inputs, targets = tensors(True, rows=500, dtype=torch.bfloat16)
+@pytest.mark.parametrize("device", DEVICES)
+def test_linear_cross_entropy_in_bfloat16_has_the_gradients_of_float32_within_rounding(device):
+    inputs, targets = tensors(True, rows=500, dtype=torch.bfloat16, device=device)
     scale = 1 / 499  # not a bfloat16 number: rounding it would shrink every gradient of the features alike
     got = torch.autograd.grad(linear_cross_entropy(*inputs, targets) * scale, inputs)
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
@@ -50,12 +54,14 @@ def test_linear_cross_entropy_in_bfloat16_has_the_gradients_of_float32_within_ro
     assert ((ours * theirs).sum() / (theirs**2).sum()).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_gradients_in_bfloat16_keep_their_size_where_the_model_is_sure():
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_in_bfloat16_keep_their_size_where_the_model_is_sure(device):
     """One less a probability near one is small: rounded apart, the two would leave mostly rounding."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(1000, 64, generator=generator)
     targets = torch.randint(1000, (40,), generator=generator)
     features = (0.21 * weight[targets] + 0.02 * torch.randn(40, 64, generator=generator)).bfloat16()
+    features, weight, targets = features.to(device), weight.to(device), targets.to(device)
     exact = [features.double().requires_grad_(), weight.bfloat16().double().requires_grad_()]
     logits = F.linear(*exact)
     assert 0.95 < logits.softmax(-1).gather(1, targets[:, None]).median() < 0.999
@@ -77,17 +83,40 @@ def test_gradients_are_given_once():
         torch.autograd.grad(loss, inputs)
 
 
-def test_linear_cross_entropy_of_nothing_is_zero():
-    inputs, targets = tensors(True, rows=0)
+@pytest.mark.parametrize("device", DEVICES)
+def test_linear_cross_entropy_of_nothing_is_zero(device):
+    inputs, targets = tensors(True, rows=0, device=device)
     loss = linear_cross_entropy(*inputs, targets)
     assert loss.item() == 0
     assert all(gradient.abs().sum() == 0 for gradient in torch.autograd.grad(loss, inputs))
 
 
-def test_linear_cross_entropy_survives_large_logits():
-    features, weight = torch.tensor([[1e4]]), torch.tensor([[1.0], [-1.0]])
-    assert linear_cross_entropy(features, weight, None, torch.tensor([1])).item() == pytest.approx(2e4)
-    assert linear_cross_entropy(features, weight, None, torch.tensor([0])).item() == 0
+@pytest.mark.parametrize("device", DEVICES)
+def test_linear_cross_entropy_survives_large_logits(device):
+    features, weight = torch.tensor([[1e4]], device=device), torch.tensor([[1.0], [-1.0]], device=device)
+    for target, loss in ((1, 2e4), (0, 0.0)):
+        targets = torch.tensor([target], device=device)
+        assert linear_cross_entropy(features, weight, None, targets).item() == pytest.approx(loss)
+
+
+@needs_gpu
+@pytest.mark.parametrize(("dtype", "within"), [(torch.bfloat16, 4e-3), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("words", [7, 4096, 9001])
+def test_the_kernel_gives_the_loss_and_the_gradient_of_each_row(words, dtype, within):
+    from tilth.model.softmax_kernel import softmax_losses
+
+    generator = torch.Generator().manual_seed(0)
+    logits = (3 * torch.randn(5, words + 5, generator=generator)).to("cuda", dtype)
+    targets = torch.tensor([0, words - 1, 1, 2, 3], device="cuda")
+    exact = logits[:, :words].double().requires_grad_()
+    losses = F.cross_entropy(exact, targets, reduction="none")
+    (gradient,) = torch.autograd.grad(losses.sum(), exact)
+    before = logits.clone()
+    torch.testing.assert_close(softmax_losses(logits, words, targets, False).double(), losses, rtol=1e-5, atol=1e-5)
+    assert torch.equal(logits, before)
+    torch.testing.assert_close(softmax_losses(logits, words, targets, True).double(), losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits[:, :words].double(), gradient, rtol=0, atol=within)
+    assert torch.equal(logits[:, words:], before[:, words:])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
-"""Compiled functions that do not use up one another's room."""
+"""Compiled functions that do not use up one another's room, and what they are compiled with."""
 
+import importlib.util
 from collections.abc import Callable
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -17,3 +19,9 @@ def compile_apart(function: Callable[..., Any]) -> Callable[..., Any]:
     code = function.__code__.replace()
     copy = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     return torch.compile(copy)
+
+
+@cache
+def has_triton(device: torch.device) -> bool:
+    """Whether GPU kernels can be written in Triton; torch brings it along on Linux."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None

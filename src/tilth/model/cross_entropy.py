@@ -1,7 +1,5 @@
 """Cross-entropy over a large vocabulary without holding all logits."""
 
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -9,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tilth.model import cpu_bfloat16
-from tilth.model.compiled import compile_apart
+from tilth.model.compiled import has_triton
 
 CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
 """Logits held at once, in the compute type, by device: a GPU needs more to be kept busy. Each chunk costs a pass over
@@ -27,13 +25,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, where the logits are at hand; the backward pass only scales them."""
 
     @staticmethod
-    def forward(
-        ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, compiled: bool
-    ) -> Tensor:
+    def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
         bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
         make_weight_gradient = torch.empty_like if len(features_ND) else torch.zeros_like
         ctx.gradients = (torch.empty_like(features_ND), make_weight_gradient(weight_VD), bias_gradient)
-        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, compiled)
+        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -42,22 +38,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
             raise RuntimeError("the gradients were given away: run the forward pass again")
         gradients, ctx.gradients = ctx.gradients, None
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
 
 
-def linear_cross_entropy(
-    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, compiled: bool = False
-) -> Tensor:
+def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
     """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
 
-    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. compiled: fuse what
-    happens to the logits (torch.compile). Returns a float32 scalar.
+    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32
+    scalar.
     The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
     Models").
     """
     if torch.is_grad_enabled():
-        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N, compiled)
-    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None, False)
+        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)
+    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None)
 
 
 def _chunked_loss(
@@ -66,7 +60,6 @@ def _chunked_loss(
     bias_V: Tensor | None,
     targets_N: Tensor,
     gradients: Gradients | None,
-    compiled: bool,
 ) -> Tensor:
     """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
     device, words = features_ND.device, len(weight_VD)
@@ -80,25 +73,21 @@ def _chunked_loss(
         chunk = slice(start, start + rows)
         features, targets = features_ND[chunk], targets_N[chunk]
         padded = cpu_bfloat16.product(features, weight, bias)
-        if gradients is None:
-            loss += _loss_and_gradient(padded[:, :words], targets, into_gradient=False)[0]
-            continue
-        features_gradient, weight_gradient, bias_gradient = gradients
-        if compiled:
-            # One kernel for any number of rows: a second one that is made when the number changes would make a run's
-            # bits depend on where it was resumed.
-            for tensor in (padded, targets):
-                torch._dynamo.maybe_mark_dynamic(tensor, 0)
-            loss += _compiled_softmax_losses(words, padded.dtype)(padded, words, targets).sum()
-            if bias_gradient is not None:
-                bias_gradient += padded.sum(0, dtype=torch.float32)[:words]
-            features_gradient[chunk] = padded @ weight
-            _accumulate(weight_gradient, (padded.T @ features)[:words], start)
-            continue
-        chunk_loss, scale_N1 = _loss_and_gradient(padded[:, :words], targets, bias_gradient)
+        bias_gradient = None if gradients is None else gradients[2]
+        if has_triton(device):
+            chunk_loss, scale_N1 = _fused_loss_and_gradient(
+                padded, words, targets, bias_gradient, gradients is not None
+            )
+        else:
+            logits = padded[:, :words]
+            chunk_loss, scale_N1 = _loss_and_gradient(logits, targets, bias_gradient, gradients is not None)
         loss += chunk_loss
-        features_gradient[chunk] = (padded @ weight).float() * scale_N1
-        _accumulate(weight_gradient, (padded.T @ (features * scale_N1).to(features.dtype))[:words], start)
+        if gradients is None:
+            continue
+        features_gradient, weight_gradient, _ = gradients
+        features_gradient[chunk] = padded @ weight if scale_N1 is None else (padded @ weight).float() * scale_N1
+        scaled = features if scale_N1 is None else (features * scale_N1).to(features.dtype)
+        _accumulate(weight_gradient, (padded.T @ scaled)[:words], start)
     return loss
 
 
@@ -138,20 +127,13 @@ def _loss_and_gradient(
     return (largest + sums.log() - of_targets).sum(), sums.reciprocal()
 
 
-def _softmax_losses_in_place(logits_NC: Tensor, words: int, targets_N: Tensor) -> Tensor:
-    """The loss of each row (N,), whose logits become its gradient, in terms that the compiler fuses without a float32
-    copy.
+def _fused_loss_and_gradient(
+    logits_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None, into_gradient: bool
+) -> tuple[Tensor, None]:
+    """The same by a GPU kernel, on logits after which come columns of no word; no factor is left out."""
+    from tilth.model.softmax_kernel import softmax_losses
 
-    logits (N, C): of the words, and of columns after them that belong to none. To leave those out by a slice would make
-    every row begin at another alignment, and took longer.
-    """
-    columns_C = torch.arange(logits_NC.shape[1], device=logits_NC.device)
-    log_probabilities = F.log_softmax(torch.where(columns_C < words, logits_NC.float(), -torch.inf), dim=-1)
-    logits_NC.copy_(log_probabilities.exp() - (columns_C == targets_N[:, None]).float())
-    return -log_probabilities.gather(1, targets_N[:, None])[:, 0]
-
-
-@cache
-def _compiled_softmax_losses(*kind: object) -> Callable[[Tensor, int, Tensor], Tensor]:
-    """Compiled once for each number of words and type."""
-    return compile_apart(_softmax_losses_in_place)
+    losses_N = softmax_losses(logits_NC, words, targets_N, into_gradient)
+    if into_gradient and bias_gradient_V is not None:
+        bias_gradient_V += logits_NC.sum(0, dtype=torch.float32)[:words]
+    return losses_N.sum(), None

@@ -1,6 +1,6 @@
 """What a trunk reads: rows of tokens in which several documents may be packed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -27,11 +27,20 @@ class Inputs:
 
     def to(self, device: torch.device) -> "Inputs":
         """The same batch on another device; the copy does not wait when the memory is pinned."""
-        moved = {name: value.to(device, non_blocking=True) for name, value in vars(self).items() if value is not None}
-        if runs_on_segments(device) and self.documents.device.type == "cpu":
-            # Found before the move: a GPU would have to be waited for.
-            moved["bounds"] = piece_bounds(self.documents).to(device, non_blocking=True)
-        return replace(self, **moved)
+        return self._bounded(device)._moved(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self, device: torch.device) -> "Inputs":
+        """The same batch in memory from which a GPU copies by itself, with the bounds that it needs."""
+        return self._bounded(device)._moved(Tensor.pin_memory)
+
+    def _bounded(self, device: torch.device) -> "Inputs":
+        """With bounds where a device needs them, which are found on the CPU: a GPU would have to be waited for."""
+        if self.bounds is not None or not runs_on_segments(device) or self.documents.device.type != "cpu":
+            return self
+        return replace(self, bounds=piece_bounds(self.documents))
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> "Inputs":
+        return replace(self, **{name: move(value) for name, value in vars(self).items() if value is not None})
 
     @classmethod
     def of_rows(cls, tokens: Tensor, lengths: Tensor | None = None) -> "Inputs":

@@ -1,6 +1,6 @@
 """What an objective is, and what it makes of packed rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
@@ -53,12 +53,19 @@ class Batch:
         return {head: len(predictions.targets) for head, predictions in self.predictions.items()}
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device."""
+        """The same batch on another device; the copy does not wait when the memory is pinned."""
+        return self._moved(self.inputs.to(device), lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self, device: torch.device) -> "Batch":
+        """The same batch in memory from which a GPU copies by itself."""
+        return self._moved(self.inputs.pinned(device), torch.Tensor.pin_memory)
+
+    def _moved(self, inputs: Inputs, move: Callable[[Tensor], Tensor]) -> "Batch":
         moved = {
-            head: Predictions(predictions.places.to(device), predictions.targets.to(device))
+            head: Predictions(move(predictions.places), move(predictions.targets))
             for head, predictions in self.predictions.items()
         }
-        return replace(self, inputs=self.inputs.to(device), predictions=moved)
+        return replace(self, inputs=inputs, predictions=moved)
 
     def without_predictions(self) -> "Batch":
         """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""
@@ -122,7 +129,7 @@ def cross_entropy_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Ten
     head = model.heads[name]
     if isinstance(head, VocabularyHead):
         features_ND = head.features(hidden_ND)
-        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N, model.trunk.compiled)
+        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N)
     return F.cross_entropy(head(hidden_ND).float(), targets_N, reduction="sum")
 
 

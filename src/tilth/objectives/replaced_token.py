@@ -4,7 +4,7 @@ A small generator learns to fill in masked tokens. What it draws for them is put
 tell at every token whether it is the original one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tilth.key import Key
 from tilth.model.heads import VocabularyHead
+from tilth.model.inputs import Inputs
 from tilth.model.model import Model
 from tilth.objectives.masked import Masked, Masking
 from tilth.objectives.objective import Batch, Predictions, blank_predictions, cross_entropy_sum
@@ -77,8 +78,8 @@ class ReplacedTokenBatch(Batch):
 
     draws: Tensor
 
-    def to(self, device: torch.device) -> "Batch":
-        return replace(super().to(device), draws=self.draws.to(device))
+    def _moved(self, inputs: Inputs, move: Callable[[Tensor], Tensor]) -> "Batch":
+        return replace(super()._moved(inputs, move), draws=move(self.draws))
 
     def without_predictions(self) -> "Batch":
         return replace(super().without_predictions(), draws=self.draws[:0])

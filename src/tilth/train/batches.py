@@ -1,8 +1,7 @@
 """The batches of a run: each a pure function of (shards, seed, step), made one step ahead of the device."""
 
 import time
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -36,16 +35,16 @@ class Batches:
         rows_per_micro_batch: int,
         rank: int = 0,
         processes: int = 1,
+        device: torch.device | None = None,
     ) -> None:
-        """rank: which of the `processes` takes its share here."""
+        """rank: which of the `processes` takes its share here. device: where they go; by default the CPU."""
         self.objective = objective
         self.packing = packing
         self.seed = seed
         self.rows_per_step = rows_per_step
         self.rows_per_micro_batch = rows_per_micro_batch
-        self.waited = 0.0
-        """Seconds that the newest step of `from_step` had to be waited for."""
         self.rank, self.processes = rank, processes
+        self.device = device or torch.device("cpu")
 
     def at(self, step: int) -> list[Batch]:
         """This process's micro-batches of a step; every process has as many."""
@@ -57,16 +56,14 @@ class Batches:
         indexes, _ = row_indexes(step, self.rows_per_step, self.packing.num_rows, self.seed)
         return np.unique(self.packing.rows(indexes).documents).tolist()
 
-    def from_step(self, step: int) -> Generator[list[Batch]]:
-        """The steps from `step` on, without end, each made in a thread while the one before is in use."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-            upcoming = pool.submit(self.at, step)
-            while True:
-                step += 1
-                started = time.perf_counter()
-                current, upcoming = upcoming.result(), pool.submit(self.at, step)
-                self.waited = time.perf_counter() - started
-                yield current
+    def from_step(self, step: int) -> "Upcoming":
+        """The steps from `step` on, without end."""
+        return Upcoming(self, step)
+
+    def ready(self, step: int) -> list[Batch]:
+        """As `at`, in memory that the device can copy from by itself."""
+        batches = self.at(step)
+        return [batch.pinned(self.device) for batch in batches] if self.device.type == "cuda" else batches
 
     def first_rows(self, tokens: int) -> list[Batch]:
         """This process's share of a fixed sample of about `tokens` places for evaluation, as of epoch 0."""
@@ -82,6 +79,41 @@ class Batches:
             else self.objective.make_batch(self.packing, indexes[:1], epochs[:1], self.seed).without_predictions()
             for part in parts
         ]
+
+
+class Upcoming:
+    """The steps of a run from one on, each made in a thread while the one before is in use.
+
+    A GPU computes what it was given before, while Python is busy with making a step; so on a GPU that begins when
+    `make_next` is called, once there is enough to compute.
+    """
+
+    def __init__(self, batches: Batches, step: int) -> None:
+        self.waited = 0.0
+        """Seconds that the newest step had to be waited for."""
+        self._batches, self._step = batches, step
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._next: Future[list[Batch]] | None = None
+        self.make_next()
+
+    def __next__(self) -> list[Batch]:
+        started = time.perf_counter()
+        current, self._next = self.make_next().result(), None
+        if self._batches.device.type == "cpu":
+            self.make_next()
+        self.waited = time.perf_counter() - started
+        return current
+
+    def make_next(self) -> "Future[list[Batch]]":
+        """Begin to make the step that comes next, unless that was begun before."""
+        if self._next is None:
+            self._next = self._pool.submit(self._batches.ready, self._step)
+            self._step += 1
+        return self._next
+
+    def close(self) -> None:
+        """Wait for what was begun, and make no more."""
+        self._pool.shutdown()
 
 
 def micro_batches(num_rows: int, rows_per_micro_batch: int, rank: int, processes: int) -> list[np.ndarray]:

@@ -118,7 +118,7 @@ class Run:
         self.recipe, self.settings, self.prepared, self.out = recipe, recipe.train, prepared, out
         self.device, self.dtype = device, compute_dtype(recipe.train.precision, device)
         self.rows_per_step, rows_per_micro_batch = batch_rows(recipe, device)
-        sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch, self.world.rank, self.world.size)
+        sizes = (recipe.seed, self.rows_per_step, rows_per_micro_batch, self.world.rank, self.world.size, device)
         self.batches = Batches(prepared.objective, prepared.train, *sizes)
         self.validation = Batches(prepared.objective, prepared.validation, *sizes)
         self.held_out = self.validation.first_rows(self.settings.evaluate_tokens)
@@ -277,7 +277,7 @@ class Run:
             "step", self.position.step, **figures, loss=value, lr=lr, grad_norm=norm_value,
             tokens_per_second=round(speed), seconds=round(self.position.clock.seconds, 3),
         )  # fmt: skip
-        starved = self.starvation.take_step(self.batches.waited, time.perf_counter() - step_started)
+        starved = self.starvation.take_step(self.upcoming.waited, time.perf_counter() - step_started)
         if starved is not None:  # each process waits for its own batches, so that nothing is done about it
             respond(self, starved, batches)
         held_out = {} if self.last_held_out is None else {"held-out": f"{self.last_held_out.loss:.3f}"}
@@ -306,6 +306,7 @@ class Run:
                 part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
+            self.upcoming.make_next()
         (value,) = self.world.sum([float(loss)])
         return value, int(tokens)
 

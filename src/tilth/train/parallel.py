@@ -5,13 +5,13 @@ loss is multiplied by their number: the sum over all processes of a loss that is
 """
 
 import contextlib
-import importlib.util
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from tilth.model.compiled import has_triton
 from tilth.model.model import Model
 from tilth.objectives.objective import Batch
 from tilth.recipe import TrainSettings
@@ -27,7 +27,7 @@ def compiles(settings: TrainSettings, device: torch.device, processes: int) -> b
     if processes > 1 and settings.parallel == "fsdp":
         return False
     if settings.compile == "auto":
-        return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+        return has_triton(device)
     return settings.compile
 
 
