@@ -198,6 +198,7 @@ def main() -> None:
         for _ in range(arguments.repeats):
             for system in arguments.systems:
                 seconds[system] += measure(system, name, arguments.made, arguments.steps)
+                print(f"{name}, {system}: {[round(value, 3) for value in seconds[system]]} s a step", flush=True)
         rates = {system: [STEP_TOKENS / value for value in times] for system, times in seconds.items() if times}
         for system, found in rates.items():
             rate = statistics.median(found)

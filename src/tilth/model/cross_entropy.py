@@ -37,7 +37,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.gradients is None:
             raise RuntimeError("the gradients were given away: run the forward pass again")
         gradients, ctx.gradients = ctx.gradients, None
-        # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike.
+        # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike. On a GPU
+        # it needs a dimension for that.
+        scale = scale if scale.device.type == "cpu" else scale.view(1)
         return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
 
 
