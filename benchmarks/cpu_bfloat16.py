@@ -56,6 +56,10 @@ OPERATIONS: dict[str, tuple[tuple[int, ...], tuple[tuple[int, ...], ...], Operat
     "rotation of 4 heads": (
         HEADED, (), lambda values: cpu_bfloat16.rotate(values, *TURN), lambda values: rotated(values, *TURN),
     ),
+    "4 heads of keys from 2": (
+        (ROWS, HEADS // 2, LENGTH, WIDTH // HEADS), (), lambda values: cpu_bfloat16.repeat_heads(values, 2),
+        lambda values: values.repeat_interleave(2, 1),
+    ),
     "GELU by tanh of 1,024 columns": (INNER, (), F.gelu, lambda values: F.gelu(values, approximate="tanh")),
 }  # fmt: skip
 """(shape of the values, shapes of the weights, ours, torch's); the last as `tilth.model.layers.MLP.activate` has it."""

@@ -10,7 +10,7 @@ from transformers.activations import NewGELUActivation
 
 from tilth.model import cpu_bfloat16
 from tilth.model.families import FAMILIES
-from tilth.model.layers import MLP, rotate
+from tilth.model.layers import MLP, repeat_heads, rotate
 
 ROWS, WIDTH, EPS = 4096, 64, 1e-5
 ROUNDING = 2**-8
@@ -121,6 +121,21 @@ def test_a_rotation_and_its_gradient_are_those_of_float64():
         results.append((turned.detach(), leaf.grad))
     for found, true in zip(*results, strict=True):
         assert mean_error(found, true) < ROUNDING
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_repeated_heads_and_their_gradient_are_those_of_float64(times):
+    values = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    of_heads = torch.randn(2, 3 * times, 5, 8, generator=torch.Generator().manual_seed(1)).bfloat16()
+    results = []
+    for kind in (torch.bfloat16, torch.float64):
+        leaf = values.to(kind, copy=True).requires_grad_()
+        repeated = repeat_heads(leaf, times)
+        repeated.backward(of_heads.to(kind))
+        results.append((repeated.detach(), leaf.grad))
+    (found, gradient), (true, true_gradient) = results
+    assert torch.equal(found.double(), true)
+    assert true_gradient is not None and torch.equal(gradient, true_gradient.bfloat16())
 
 
 def test_the_approximate_gelu_is_nearer_to_its_formula_than_transformers_is():

@@ -72,3 +72,18 @@ def plain(recipe, corpus, outcome, tmp_path_factory):
     out = tmp_path_factory.mktemp("plain") / "run"
     pretrain(recipe("roberta-mini", "train.budget=6 steps"), corpus, out, progress=False)
     return outcome(out)
+
+
+@pytest.mark.parametrize("largest", [0.01, 1e6])
+def test_gradients_are_scaled_down_to_the_largest_norm_and_left_alone_below_it(opened, largest):
+    run = opened("gpt2-mini")
+    generator = torch.Generator().manual_seed(0)
+    parameters = list(run.model.parameters())[:-1]  # the last one without a gradient
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    before = [parameter.grad.clone() for parameter in parameters]
+    norm = torch.stack([gradient.double().square().sum() for gradient in before]).sum().sqrt().item()
+    assert run.replica.clip(largest) == pytest.approx(norm, rel=1e-6)
+    scale = min(1.0, largest / norm)
+    for parameter, gradient in zip(parameters, before, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient * scale, rtol=1e-5 if scale < 1 else 0, atol=0)

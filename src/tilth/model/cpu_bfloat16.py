@@ -165,3 +165,27 @@ def _rotated(values: Tensor, cosines: Tensor, sines: Tensor, direction: int) -> 
     torch.mul(first, cosines, out=first_result).addcmul_(second, sines, value=-direction)
     torch.mul(second, cosines, out=second_result).addcmul_(first, sines, value=direction)
     return result
+
+
+class _RepeatHeads(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values_BHSK: Tensor, times: int) -> Tensor:
+        ctx.times = times
+        return values_BHSK.repeat_interleave(times, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        first, *others = gradient.unflatten(1, (-1, ctx.times)).unbind(2)
+        if len(others) == 1:
+            return first + others[0], None
+        total = first.float()
+        for other in others:
+            total += other
+        return total.to(gradient.dtype), None
+
+
+def repeat_heads(values_BHSK: Tensor, times: int) -> Tensor:
+    """`repeat_interleave` of dimension 1; torch sums the gradients several times as slowly."""
+    return _RepeatHeads.apply(values_BHSK, times)

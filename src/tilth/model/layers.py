@@ -92,6 +92,13 @@ def rotate(values_BHSK: Tensor, turn: Rotation) -> Tensor:
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
+def repeat_heads(values_BHSK: Tensor, times: int) -> Tensor:
+    """Each head some times in a row."""
+    if cpu_bfloat16.applies_to(values_BHSK):
+        return cpu_bfloat16.repeat_heads(values_BHSK, times)
+    return values_BHSK.repeat_interleave(times, 1)
+
+
 class Cache:
     """Keys and values (B, H, capacity, K) of the tokens a causal model has read, per layer, so that each new token
     costs one step (`tilth.model.decoding`).
@@ -178,7 +185,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache.start(k_BHTK, v_BHTK)
         if self.kv_heads < self.heads:
-            k_BHTK, v_BHTK = (part.repeat_interleave(self.heads // self.kv_heads, 1) for part in (k_BHTK, v_BHTK))
+            k_BHTK, v_BHTK = (repeat_heads(part, self.heads // self.kv_heads) for part in (k_BHTK, v_BHTK))
         mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
         return self.out(mixed_BHSK.transpose(1, 2).reshape(rows, length, -1))
 

@@ -251,7 +251,7 @@ class Run:
         value, tokens = self._backward(batches, probe)
         if probe is not None:
             probe.before_update()  # before clipping, which would hide a gradient that explodes
-        norm_value = float(self.replica.clip(self.settings.clip))
+        norm_value = self.replica.clip(self.settings.clip)
         finding = self.monitor.take_step(value, norm_value)
         action = respond(self, finding, batches) if finding is not None else "continue"
         self.has_updated = True

@@ -85,11 +85,15 @@ class Replica:
         else:
             yield
 
-    def clip(self, largest: float) -> Tensor:
+    def clip(self, largest: float) -> float:
         """Scale the gradients so that their norm, over all parameters and processes, is at most `largest`; returns the
         norm before."""
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), largest)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        parameters = list(self.model.parameters())
+        norm = torch.nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
+        found = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if found > largest:  # otherwise a pass over all gradients would multiply them by one
+            torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+        return found
 
     def whole_model(self) -> Model | None:
         """An ordinary model with the whole weights, on the first process; None on the others. All must call it."""
