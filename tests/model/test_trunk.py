@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tilth.errors import TilthError
-from tilth.model import layers
+from tilth.model import layers, trunk
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
-from tilth.model.layers import dropout
+from tilth.model.layers import attention_bias, dropout
 from tilth.model.model import Model, build_model
 
 VOCAB = 50
@@ -221,3 +221,28 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate: float, dtype: torch.dt
     # No place of a draw is favoured: each of the four parts of 64 bits drops alike.
     parts = (dropped.detach().flatten()[: values.numel() // 4 * 4].view(-1, 4) == 0).float().mean(0)
     assert parts == pytest.approx(torch.full((4,), rate), abs=8 * (rate * (1 - rate) / values.numel()) ** 0.5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@torch.no_grad()
+def test_rows_of_one_document_share_a_mask_and_need_none_where_all_is_seen(name, monkeypatch):
+    model = small(name)
+    pieces = tokens_of(24, 24, 9, 15)
+    packed, row, _, _ = Inputs.from_pieces(pieces, 24, pad=0)  # the last two share a row
+    assert row[2] == row[3]
+    alike = [int(row[0]), int(row[1])]
+    shapes = []
+
+    def counted(documents_BS: torch.Tensor, *rest) -> torch.Tensor:
+        shapes.append(documents_BS.shape)
+        return attention_bias(documents_BS, *rest)
+
+    monkeypatch.setattr(trunk, "attention_bias", counted)
+    expected = model.encode(packed)[alike]
+    assert set(shapes) == {packed.tokens.shape}
+    shapes.clear()
+    got = model.encode(Inputs.of_rows(packed.tokens[alike]))
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+    config = model.config
+    masks = set(config.windows) - ({None} if config.attention == "bidirectional" else set())
+    assert shapes == [(1, 24)] * len(masks)

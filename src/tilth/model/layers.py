@@ -123,7 +123,7 @@ def attention_bias(documents_BS: Tensor, causal: bool, window: int | None, dtype
     """What to add to attention scores so that a token sees only its own document, its past, and its window.
 
     Padding (document -1) sees padding, so that no row is empty. Returns (B, 1, S, S) of `dtype`, 0 where allowed and a
-    large negative number elsewhere.
+    large negative number elsewhere; one row of documents serves all rows that are like it.
     """
     allowed_BSS = documents_BS[:, :, None] == documents_BS[:, None, :]
     places_S = torch.arange(documents_BS.shape[1], device=documents_BS.device)
@@ -136,8 +136,8 @@ def attention_bias(documents_BS: Tensor, causal: bool, window: int | None, dtype
     return bias.masked_fill_(~allowed_BSS, torch.finfo(dtype).min)[:, None]
 
 
-Mask = Tensor | Segments
-"""What limits attention: a bias (B, 1, S, S) to add to the scores (`attention_bias`), or pieces that each attend to
+Mask = Tensor | Segments | None
+"""What limits attention, if anything: a bias to add to the scores (`attention_bias`), or pieces that each attend to
 themselves."""
 
 
@@ -151,7 +151,9 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
         return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
     if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
-        weights_BHST = torch.softmax(scores_BHST + mask, dim=-1)
+        if mask is not None:
+            scores_BHST += mask
+        weights_BHST = torch.softmax(scores_BHST, dim=-1)
         return torch.matmul(dropout(weights_BHST, rate, training=True), v_BHTK)
     return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, dropout_p=rate)
 

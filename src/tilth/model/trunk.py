@@ -137,7 +137,16 @@ class Trunk(nn.Module):
             return {
                 window: Segments(inputs.bounds, inputs.tokens.shape[1], _sides(window, causal)) for window in windows
             }
-        return {window: attention_bias(inputs.documents, causal, window, dtype) for window in windows}
+        documents_BS = inputs.documents
+        # A GPU would have to be waited for, and a compiled block be compiled for each kind of mask.
+        all_alike = documents_BS.device.type == "cpu" and not self.compiled and _each_row_is_one(documents_BS)
+        if all_alike:
+            documents_BS = documents_BS[:1]
+        return {
+            window: None if all_alike and not causal and window is None
+            else attention_bias(documents_BS, causal, window, dtype)
+            for window in windows
+        }  # fmt: skip
 
     def _rotations(self, positions_BS: Tensor, dtype: torch.dtype) -> dict[float | None, Rotation | None]:
         """The rotation for each base there is; None for learned positions."""
@@ -145,6 +154,11 @@ class Trunk(nn.Module):
             return {None: None}
         size = self.config.head_size
         return {theta: rotation(positions_BS, size, theta, dtype) for theta in set(self.config.rope_thetas)}
+
+
+def _each_row_is_one(documents_BS: Tensor) -> bool:
+    """Whether each row is one document, so that the same tokens see each other in all of them."""
+    return bool((documents_BS == documents_BS[:, :1]).all())
 
 
 def _sides(window: int | None, causal: bool) -> tuple[int, int]:
