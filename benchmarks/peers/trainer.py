@@ -40,7 +40,7 @@ def make_model(
         transformers.GPT2Config(
             vocab_size=shape.vocab_size, n_positions=length, n_embd=shape.width, n_layer=shape.layers,
             n_head=shape.heads, resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout,
-            bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id, use_cache=False,
         )
     )  # fmt: skip
 
@@ -80,10 +80,10 @@ def train(
     out: Path,
     rows: int,
     on_step: Callable[[], bool] = lambda: False,
+    use_cpu: bool = True,
     **chosen: Any,
 ) -> None:
-    """Train by 15 % masks or the next token, `rows` blocks a step, on the CPU unless told. chosen: of
-    TrainingArguments.
+    """Train by 15 % masks or the next token, `rows` blocks a step. chosen: of TrainingArguments.
 
     on_step: called after each step; True ends the training.
     """
@@ -93,7 +93,7 @@ def train(
             control.should_training_stop = on_step() or control.should_training_stop
 
     arguments = transformers.TrainingArguments(
-        str(out), per_device_train_batch_size=rows, save_strategy="no", report_to="none", **{"use_cpu": True, **chosen}
+        str(out), per_device_train_batch_size=rows, save_strategy="no", report_to="none", use_cpu=use_cpu, **chosen
     )
     is_masked = tokenizer.mask_token is not None
     collator = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=is_masked, mlm_probability=0.15)

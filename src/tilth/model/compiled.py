@@ -23,5 +23,5 @@ def compile_apart(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @cache
 def has_triton(device: torch.device) -> bool:
-    """Whether GPU kernels can be written in Triton; torch brings it along on Linux."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    """Whether GPU kernels can be written in Triton, which torch brings along on Linux, for an NVIDIA device."""
+    return device.type == "cuda" and torch.version.hip is None and importlib.util.find_spec("triton") is not None

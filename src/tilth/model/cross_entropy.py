@@ -25,11 +25,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, where the logits are at hand; the backward pass only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, fused: bool
+    ) -> Tensor:
         bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
         make_weight_gradient = torch.empty_like if len(features_ND) else torch.zeros_like
         ctx.gradients = (torch.empty_like(features_ND), make_weight_gradient(weight_VD), bias_gradient)
-        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients)
+        return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, fused)
 
     @staticmethod
     def backward(ctx: Any, *output_gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -40,20 +42,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike. On a GPU
         # it needs a dimension for that.
         scale = scale if scale.device.type == "cpu" else scale.view(1)
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
 
 
-def linear_cross_entropy(features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor) -> Tensor:
+def linear_cross_entropy(
+    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, fused: bool = False
+) -> Tensor:
     """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
 
-    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64. Returns a float32
-    scalar.
+    features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64, each below V. fused:
+    on a GPU, do what happens to the logits in one kernel, where Triton is there. Returns a float32 scalar.
     The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
     Models").
     """
+    fused = fused and has_triton(features_ND.device)
     if torch.is_grad_enabled():
-        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N)
-    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None)
+        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N, fused)
+    return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None, fused)
 
 
 def _chunked_loss(
@@ -62,34 +67,33 @@ def _chunked_loss(
     bias_V: Tensor | None,
     targets_N: Tensor,
     gradients: Gradients | None,
+    fused: bool,
 ) -> Tensor:
     """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
     device, words = features_ND.device, len(weight_VD)
-    # On a GPU the last columns belong to no word. They are never read but in products with rows of zeros.
+    # On a GPU the last columns belong to no word: their weights are zero, and their sums are cut off.
     padding = -words % ALIGNMENT if device.type == "cuda" else 0
     weight = F.pad(weight_VD.to(features_ND.dtype), (0, 0, 0, padding)) if padding else weight_VD.to(features_ND.dtype)
     bias = None if bias_V is None else F.pad(bias_V.to(features_ND.dtype), (0, padding))
     loss = torch.zeros((), dtype=torch.float32, device=device)
     rows = max(1, CHUNK_LOGITS[device.type] // words)
+    of_logits = _fused_loss_and_gradient if fused else _loss_and_gradient
     for start in range(0, len(features_ND), rows):
         chunk = slice(start, start + rows)
         features, targets = features_ND[chunk], targets_N[chunk]
         padded = cpu_bfloat16.product(features, weight, bias)
-        bias_gradient = None if gradients is None else gradients[2]
-        if has_triton(device):
-            chunk_loss, scale_N1 = _fused_loss_and_gradient(
-                padded, words, targets, bias_gradient, gradients is not None
-            )
-        else:
-            logits = padded[:, :words]
-            chunk_loss, scale_N1 = _loss_and_gradient(logits, targets, bias_gradient, gradients is not None)
-        loss += chunk_loss
         if gradients is None:
+            loss += of_logits(padded, words, targets, None, False)[0]
             continue
-        features_gradient, weight_gradient, _ = gradients
-        features_gradient[chunk] = padded @ weight if scale_N1 is None else (padded @ weight).float() * scale_N1
-        scaled = features if scale_N1 is None else (features * scale_N1).to(features.dtype)
-        _accumulate(weight_gradient, (padded.T @ scaled)[:words], start)
+        features_gradient, weight_gradient, bias_gradient = gradients
+        chunk_loss, scale_N1 = of_logits(padded, words, targets, bias_gradient, True)
+        loss += chunk_loss
+        if scale_N1 is None:
+            features_gradient[chunk] = padded @ weight
+            _accumulate(weight_gradient, (padded.T @ features)[:words], start)
+        else:
+            features_gradient[chunk] = (padded @ weight).float() * scale_N1
+            _accumulate(weight_gradient, (padded.T @ (features * scale_N1).to(features.dtype))[:words], start)
     return loss
 
 
@@ -102,15 +106,15 @@ def _accumulate(total: Tensor, part: Tensor, rows_before: int) -> None:
 
 
 def _loss_and_gradient(
-    logits_NV: Tensor, targets_N: Tensor, bias_gradient_V: Tensor | None = None, into_gradient: bool = True
-) -> tuple[Tensor, Tensor]:
-    """The loss of some rows, in float32. into_gradient: the logits become its gradient but for a factor of each row,
-    which is returned (N, 1); the gradient is also added to the bias's.
+    padded_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None, into_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The loss of some rows of logits, after which come columns of no word, in float32. into_gradient: the logits
+    become its gradient but for a factor of each row, which is returned (N, 1); it is also added to the bias's.
 
     A few rows at a time, so that little is held in float32. One is taken from the target's probability before the
     gradient is rounded: afterwards it would leave nothing but rounding where the probability is near one.
     """
-    targets_N1 = targets_N[:, None]
+    logits_NV, targets_N1 = padded_NC[:, :words], targets_N[:, None]
     of_targets = logits_NV.gather(1, targets_N1).float()
     largest, sums = torch.empty_like(of_targets), torch.empty_like(of_targets)
     rows = max(1, FLOAT_LOGITS[logits_NV.device.type] // logits_NV.shape[1])
@@ -130,12 +134,12 @@ def _loss_and_gradient(
 
 
 def _fused_loss_and_gradient(
-    logits_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None, into_gradient: bool
+    padded_NC: Tensor, words: int, targets_N: Tensor, bias_gradient_V: Tensor | None, into_gradient: bool
 ) -> tuple[Tensor, None]:
-    """The same by a GPU kernel, on logits after which come columns of no word; no factor is left out."""
+    """The same by a GPU kernel; no factor is left out."""
     from tilth.model.softmax_kernel import softmax_losses
 
-    losses_N = softmax_losses(logits_NC, words, targets_N, into_gradient)
+    losses_N = softmax_losses(padded_NC, words, targets_N, into_gradient)
     if into_gradient and bias_gradient_V is not None:
-        bias_gradient_V += logits_NC.sum(0, dtype=torch.float32)[:words]
+        bias_gradient_V += padded_NC.sum(0, dtype=torch.float32)[:words]
     return losses_N.sum(), None

@@ -15,13 +15,15 @@ BLOCK, WARPS = 4096, 32
 def softmax_losses(logits_NC: Tensor, words: int, targets_N: Tensor, into_gradient: bool) -> Tensor:
     """The cross-entropy of each row (N,), float32. into_gradient: the row's first columns become its gradient.
 
-    logits (N, C): of the words, and of columns after them that belong to none and are left as they are.
+    logits (N, C): of the words, and of columns after them that belong to none and are left as they are. targets (N,):
+    each below `words`, which is not checked.
     """
     losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=logits_NC.device)
     if len(targets_N):
-        _kernel[(len(targets_N),)](  # pyright: ignore[reportIndexIssue] - Triton's way to say how many run
-            logits_NC, logits_NC.stride(0), targets_N, losses_N, words, into_gradient, BLOCK, num_warps=WARPS
-        )
+        with torch.cuda.device_of(logits_NC):  # Triton starts kernels on the current device
+            _kernel[(len(targets_N),)](  # pyright: ignore[reportIndexIssue] - Triton's way to say how many run
+                logits_NC, logits_NC.stride(0), targets_N, losses_N, words, into_gradient, BLOCK, num_warps=WARPS
+            )
     return losses_N
 
 

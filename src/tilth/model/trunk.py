@@ -157,8 +157,11 @@ class Trunk(nn.Module):
 
 
 def _each_row_is_one(documents_BS: Tensor) -> bool:
-    """Whether each row is one document, so that the same tokens see each other in all of them."""
-    return bool((documents_BS == documents_BS[:, :1]).all())
+    """Whether each row is one document, so that the same tokens see each other in all of them.
+
+    Not so for what is no plain tensor, such as the empty ones with which a step's memory is foretold.
+    """
+    return type(documents_BS) is Tensor and bool((documents_BS == documents_BS[:, :1]).all())
 
 
 def _sides(window: int | None, causal: bool) -> tuple[int, int]:

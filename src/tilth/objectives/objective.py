@@ -129,13 +129,14 @@ def cross_entropy_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Ten
     head = model.heads[name]
     if isinstance(head, VocabularyHead):
         features_ND = head.features(hidden_ND)
-        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N)
+        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N, model.trunk.compiled)
     return F.cross_entropy(head(hidden_ND).float(), targets_N, reduction="sum")
 
 
 def blank_inputs(recipe: Recipe, rows: int, device: torch.device) -> Inputs:
-    """Full rows of id 0, each one document."""
+    """Full rows of id 0, each of two documents: rows of one each may need less."""
     tokens, positions, documents = (blank((rows, recipe.data.length), device) for _ in range(3))
+    documents[:, recipe.data.length // 2 :] = 1
     bounds = torch.empty(0, dtype=torch.int32, device=device) if runs_on_segments(device) else None
     return Inputs(tokens, positions, documents, bounds=bounds)
 

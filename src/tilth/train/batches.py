@@ -1,6 +1,7 @@
 """The batches of a run: each a pure function of (shards, seed, step), made one step ahead of the device."""
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -61,9 +62,14 @@ class Batches:
         return Upcoming(self, step)
 
     def ready(self, step: int) -> list[Batch]:
-        """As `at`, in memory that the device can copy from by itself."""
+        """As `at`; for a GPU in memory that it copies from by itself, where the system has that."""
         batches = self.at(step)
-        return [batch.pinned(self.device) for batch in batches] if self.device.type == "cuda" else batches
+        if self.device.type != "cuda":
+            return batches
+        try:
+            return [batch.pinned(self.device) for batch in batches]
+        except RuntimeError:  # too little of it; an ordinary copy is slower, no more
+            return batches
 
     def first_rows(self, tokens: int) -> list[Batch]:
         """This process's share of a fixed sample of about `tokens` places for evaluation, as of epoch 0."""
@@ -81,11 +87,11 @@ class Batches:
         ]
 
 
-class Upcoming:
+class Upcoming(Iterator[list[Batch]]):
     """The steps of a run from one on, each made in a thread while the one before is in use.
 
     A GPU computes what it was given before, while Python is busy with making a step; so on a GPU that begins when
-    `make_next` is called, once there is enough to compute.
+    `begin_next` is called, once there is enough to compute.
     """
 
     def __init__(self, batches: Batches, step: int) -> None:
@@ -94,18 +100,20 @@ class Upcoming:
         self._batches, self._step = batches, step
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next: Future[list[Batch]] | None = None
-        self.make_next()
 
     def __next__(self) -> list[Batch]:
         started = time.perf_counter()
-        current, self._next = self.make_next().result(), None
+        current, self._next = self._begun().result(), None
         if self._batches.device.type == "cpu":
-            self.make_next()
+            self.begin_next()
         self.waited = time.perf_counter() - started
         return current
 
-    def make_next(self) -> "Future[list[Batch]]":
+    def begin_next(self) -> None:
         """Begin to make the step that comes next, unless that was begun before."""
+        self._begun()
+
+    def _begun(self) -> "Future[list[Batch]]":
         if self._next is None:
             self._next = self._pool.submit(self._batches.ready, self._step)
             self._step += 1

@@ -306,7 +306,7 @@ class Run:
                 part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
-            self.upcoming.make_next()
+            self.upcoming.begin_next()
         (value,) = self.world.sum([float(loss)])
         return value, int(tokens)
 
