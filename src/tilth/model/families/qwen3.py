@@ -88,8 +88,7 @@ QWEN3 = Family(
     model_type="qwen3",
     architectures={("causal",): "Qwen3ForCausalLM", ("classify",): "Qwen3ForSequenceClassification"},
     sizes={
-        # RoFormer's base: rows are short, and the larger ones' leaves many dimensions that hardly turn within them.
-        "mini": _size(4, 256, 4, 2, 640, head_size=64, rope_thetas=(10_000.0,)),
+        "mini": _size(4, 256, 4, 2, 640, head_size=64),
         "0.6b": _size(28, 1024, 16, 8, 3072),
         "1.7b": _size(28, 2048, 16, 8, 6144),
         "4b": _size(36, 2560, 32, 8, 9728),
