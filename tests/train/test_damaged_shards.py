@@ -1,13 +1,14 @@
 """Shards that no longer match their hashes end a run before anything made of them is kept."""
 
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tilth.errors import TilthError
-from tilth.tokens import verification
+from tilth.tokens import shards, verification
 from tilth.tokens.verification import Verification
 from tilth.train.checkpoint import checkpoint_paths
 from tilth.train.loop import pretrain
@@ -21,9 +22,9 @@ def size(request, monkeypatch) -> str:
     return request.param
 
 
-def flip(shards: Path) -> None:
+def flip(folder: Path) -> None:
     """Another token in every place, all of the vocabulary."""
-    path = shards / "train-00000.ids"
+    path = folder / "train-00000.ids"
     (np.fromfile(path, "<u2") ^ 1).tofile(path)
 
 
@@ -74,6 +75,28 @@ def test_a_damaged_copy_of_remote_shards_is_downloaded_again(recipe, corpus, tmp
     pretrain(given, corpus, tmp_path / "run", progress=False)
     assert (cached / "train-00000.ids").read_bytes() == whole
     assert outcome(tmp_path / "run")["weights"] == outcome(tmp_path / "straight")["weights"]
+
+
+def test_a_damaged_copy_may_be_removed_before_it_is_opened(recipe, corpus, tmp_path, monkeypatch):
+    pretrain(recipe(), corpus, tmp_path / "first", progress=False)
+    given = recipe(
+        "gpt2-mini", f"data.shards=file://{tmp_path / 'first' / 'shards'}", f"data.cache={tmp_path / 'cache'}",
+        f"tokenizer.path={tmp_path / 'first'}", "train.budget=1 steps",
+    )  # fmt: skip
+    pretrain(given, corpus, tmp_path / "straight", progress=False)
+    (cached,) = (tmp_path / "cache").iterdir()
+    flip(cached)
+    monkeypatch.setattr(verification, "AT_ONCE_BYTES", -1)
+    open_file = shards._map
+
+    def open_late(path: Path, dtype: str) -> np.ndarray:
+        while path.name == "train-00000.ids" and path.exists():
+            time.sleep(0.01)
+        return open_file(path, dtype)
+
+    monkeypatch.setattr(shards, "_map", open_late)
+    with pytest.raises(TilthError, match=r"train-00000\.ids, a copy of file://.*, was damaged and is removed"):
+        pretrain(given, corpus, tmp_path / "run", progress=False)
 
 
 def test_each_file_is_compared_once_and_a_failure_stays():

@@ -211,7 +211,7 @@ class ShardSplit:
 
         Raises: TilthError when they are no such positions.
         """
-        starts = self._map("offsets", "<i8")
+        starts = self._map(f"{self.name}.offsets", "<i8")
         if starts[0] != 0 or starts[-1] != self.num_tokens or (starts[1:] < starts[:-1]).any():
             raise TilthError(f"{self.path / self.name}.offsets is damaged: make the shards again")
         return starts
@@ -219,11 +219,11 @@ class ShardSplit:
     @cached_property
     def document_bytes(self) -> np.ndarray:
         """int64 (documents,): the length of each document's raw UTF-8 text."""
-        return self._map("bytes", "<i8")
+        return self._map(f"{self.name}.bytes", "<i8")
 
     @cached_property
     def _sentences(self) -> np.ndarray:
-        return self._map("sentences", "<i8")
+        return self._map(f"{self.name}.sentences", "<i8")
 
     def tokens(self, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
         """Token ids of many ranges, end to end.
@@ -263,11 +263,16 @@ class ShardSplit:
 
     def _shard(self, number: int) -> np.ndarray:
         if number not in self._shards:
-            self._shards[number] = _map(self._verified(self._shard_names[number]), self._dtype)
+            self._shards[number] = self._map(self._shard_names[number], self._dtype)
         return self._shards[number]
 
     def _map(self, name: str, dtype: str) -> np.ndarray:
-        return _map(self._verified(f"{self.name}.{name}"), dtype)
+        path = self._verified(name)
+        try:
+            return _map(path, dtype)
+        except FileNotFoundError:
+            self._verification.wait()  # says so, where it was found damaged, and removed, in the meantime
+            raise
 
     def _verified(self, name: str) -> Path:
         """A file whose SHA-256 is compared, at once or in a thread. Raises: TilthError when it is found damaged."""
