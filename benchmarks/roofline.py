@@ -4,8 +4,8 @@ Counted from the shapes: a matrix product takes 6 operations a weight and token;
 length, half of that where it is causal. Bytes are what each kernel has to read and write once, in the compute type;
 weights and their gradients are shared by the tokens of a pass, the optimizer's by those of an update. The ceilings are
 measured: the product of two square matrices, and a copy that no cache holds. The CPU's times are the profiler's,
-medians over steps of `bert-mini` at length 128; those of the H200 were measured before (NOTES.md), when
-the softmax of words had no kernel of its own yet, for forward and backward passes of GPT-2 124M at length 1,024. Draws
+medians over steps of `bert-mini` at length 128; those of the H200 were measured before (NOTES.md), when the softmax
+of words had no kernel of its own yet, for forward and backward passes of GPT-2 124M at length 1,024. Draws
 docs/speed.svg.
 
     python benchmarks/roofline.py [--steps 8]

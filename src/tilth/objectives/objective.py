@@ -134,10 +134,12 @@ def cross_entropy_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Ten
 
 
 def blank_inputs(recipe: Recipe, rows: int, device: torch.device) -> Inputs:
-    """Full rows of id 0, each of two documents: rows of one each may need less."""
+    """Full rows of id 0: each one piece for devices that attend piece by piece, and two for others, where rows of one
+    need less memory than most do."""
     tokens, positions, documents = (blank((rows, recipe.data.length), device) for _ in range(3))
-    documents[:, recipe.data.length // 2 :] = 1
     bounds = torch.empty(0, dtype=torch.int32, device=device) if runs_on_segments(device) else None
+    if bounds is None:
+        documents[:, recipe.data.length // 2 :] = 1
     return Inputs(tokens, positions, documents, bounds=bounds)
 
 

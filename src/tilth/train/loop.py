@@ -306,7 +306,7 @@ class Run:
                 part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
-            self.upcoming.begin_next()
+            self.upcoming.begin_next()  # the device has been given enough to compute meanwhile
         (value,) = self.world.sum([float(loss)])
         return value, int(tokens)
 
