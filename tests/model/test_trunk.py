@@ -246,3 +246,19 @@ def test_rows_of_one_document_share_a_mask_and_need_none_where_all_is_seen(name,
     config = model.config
     masks = set(config.windows) - ({None} if config.attention == "bidirectional" else set())
     assert shapes == [(1, 24)] * len(masks)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_vectors_of_some_tokens_are_those_of_all_and_so_are_the_gradients(name, either_attention):
+    model = small(name, layers=3)
+    inputs, *_ = Inputs.from_pieces(tokens_of(9, 7, 5, 12), 21, pad=0)
+    assert inputs.tokens.shape == (2, 21)
+    select = torch.tensor([[0, 11, 12], [3, 3, 20]])
+    wanted = torch.randn(2, 3, model.config.width, generator=torch.Generator().manual_seed(1))
+    found = []
+    for vectors in (model.encode(inputs)[[[0], [1]], select], model.encode(inputs, select_BM=select)):
+        gradients = torch.autograd.grad((vectors * wanted).sum(), list(model.trunk.parameters()))
+        found.append((vectors, *gradients))
+    for of_all, of_some in zip(*found, strict=True):
+        assert torch.allclose(of_some, of_all, atol=1e-5)
+    assert not torch.allclose(found[1][0][0, 0], found[1][0][0, 1], atol=1e-2)

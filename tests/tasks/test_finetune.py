@@ -8,6 +8,7 @@ import torch
 from tilth.errors import TilthError, UsageError
 from tilth.model.folder import load_model, save_model
 from tilth.settings import load_settings
+from tilth.tasks.classify import Classify
 from tilth.tasks.data import Examples
 from tilth.tasks.finetune import finetune, split_for_stopping
 from tilth.tasks.fit import batch_indexes, parameter_groups
@@ -54,6 +55,16 @@ def test_it_learns_what_can_be_learned(small_folder, tmp_path: Path, family: str
     answers = predict(tmp_path / "out", unseen)
     assert sum(text.startswith(answer["label"]) for text, answer in zip(unseen, answers, strict=True)) >= 15
     assert json.loads((tmp_path / "out" / "finetune.json").read_text()) == result
+
+
+@pytest.mark.parametrize("family", ["bert", "gpt2"])
+def test_a_text_has_the_same_vector_alone_and_among_others(small_model, family: str):
+    model = small_model(family, 40, ()).eval()
+    pieces = [[2, *range(5, 5 + length), 3] for length in (3, 20, 1, 8, 8, 2)]
+    together = Classify().features(model, pieces, 0, torch.float32)
+    alone = torch.cat([Classify().features(model, [piece], 0, torch.float32) for piece in pieces])
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 0.01
 
 
 def test_the_same_seed_gives_the_same_weights(small_folder, train: Path, tmp_path: Path):

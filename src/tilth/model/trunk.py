@@ -12,7 +12,18 @@ from tilth.errors import TilthError
 from tilth.model.compiled import compile_apart
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Block, Cache, Linear, Mask, Rotation, attention_bias, dropout, make_norm, rotation
+from tilth.model.layers import (
+    Block,
+    Cache,
+    Linear,
+    Mask,
+    Rotation,
+    attention_bias,
+    dropout,
+    make_norm,
+    rotation,
+    take_tokens,
+)
 from tilth.model.segments import Segments
 
 
@@ -94,11 +105,17 @@ class Trunk(nn.Module):
         self.compiled = False
         """In training, fuse each block's small operations (torch.compile); the first step then waits for it."""
 
-    def forward(self, inputs: Inputs, dtype: torch.dtype = torch.float32, cache: Cache | None = None) -> Tensor:
-        """Contextual vectors of all tokens.
+    def forward(
+        self,
+        inputs: Inputs,
+        dtype: torch.dtype = torch.float32,
+        cache: Cache | None = None,
+        select_BM: Tensor | None = None,
+    ) -> Tensor:
+        """Contextual vectors of all tokens, or of those at the places `select_BM` of each row.
 
         dtype: the type to compute in. cache: an empty one, to be filled for causal generation.
-        Returns (B, S, D) of `dtype`.
+        Returns (B, S, D) or (B, M, D) of `dtype`.
         Raises: TilthError when a row is longer than the model.
         """
         length = inputs.tokens.shape[1]
@@ -114,6 +131,9 @@ class Trunk(nn.Module):
             hidden_BSD = self.projection(hidden_BSD)
         for layer, block in enumerate(self.blocks):
             mask, turn = masks[self.config.window(layer)], turns[self.config.rope_theta(layer)]
+            if layer == len(self.blocks) - 1 and select_BM is not None and not isinstance(mask, Segments):
+                hidden_BSD, select_BM = block(hidden_BSD, mask, turn, cache, select_BM), None
+                continue
             if cache is not None or not torch.is_grad_enabled():
                 hidden_BSD = block(hidden_BSD, mask, turn, cache)
                 continue
@@ -126,6 +146,8 @@ class Trunk(nn.Module):
                 hidden_BSD = checkpoint(step, hidden_BSD, mask, turn, use_reentrant=False)
             else:
                 hidden_BSD = step(hidden_BSD, mask, turn)
+        if select_BM is not None:
+            hidden_BSD = take_tokens(hidden_BSD, select_BM)
         return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
 
     def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tilth.errors import TilthError
 from tilth.key import Key
@@ -17,6 +17,8 @@ from tilth.progress import Update
 from tilth.tasks.inference import all_features, all_logits
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task
+from tilth.tasks.used_tokens import UsedTokens
+from tilth.train.clipping import clip_gradients
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,28 @@ def fit(
     """Train `model` in place and leave it in evaluation mode with the weights that did best on `valid`.
 
     Best is the highest held-out macro-F1, then the lowest loss; without `valid` the last weights stay. The examples and
-    the dropout of a step depend on (seed, step) alone. pad: the token id that fills rows. update: gets the share done.
-    Raises: TilthError when the loss is not finite.
+    the dropout of a step depend on (seed, step) alone. Rows of the token table that no example uses stay as they are.
+    pad: the token id that fills rows. update: gets the share done.
+    Raises: TilthError when a gradient is not finite.
     """
+    if settings.freeze:
+        return _fit(task, model, train, valid, settings, pad, update)
+    used = UsedTokens([*train.pieces, *(valid.pieces if valid else ())], pad, model.config.vocab_size)
+    train = Encoded(used.renumbered(train.pieces), train.targets)
+    valid = None if valid is None else Encoded(used.renumbered(valid.pieces), valid.targets)
+    with used.alone_in(model):
+        return _fit(task, model, train, valid, settings, int(used.places[pad]), update)
+
+
+def _fit(
+    task: Task,
+    model: Model,
+    train: Encoded,
+    valid: Encoded | None,
+    settings: FinetuneSettings,
+    pad: int,
+    update: Update,
+) -> Fit:
     began = time.monotonic()
     device = model.trunk.embeddings.tokens.weight.device
     dtype = compute_dtype(settings.precision, device)
@@ -93,8 +114,7 @@ def fit(
         loss.backward()
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * _rate((step + 0.5) / steps, settings.warmup)
-        norm = nn.utils.clip_grad_norm_(parameters, settings.clip)
-        if not torch.isfinite(norm):
+        if not math.isfinite(clip_gradients(parameters, settings.clip)):
             raise TilthError(f"the gradient is not finite at update {step + 1}; lower lr or use precision=float32")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

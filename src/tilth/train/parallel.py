@@ -15,6 +15,7 @@ from tilth.model.compiled import has_triton
 from tilth.model.model import Model
 from tilth.objectives.objective import Batch
 from tilth.recipe import TrainSettings
+from tilth.train.clipping import clip_gradients
 from tilth.train.distributed import World
 
 
@@ -88,12 +89,7 @@ class Replica:
     def clip(self, largest: float) -> float:
         """Scale the gradients so that their norm, over all parameters and processes, is at most `largest`; returns the
         norm before."""
-        parameters = list(self.model.parameters())
-        norm = torch.nn.utils.get_total_norm([value.grad for value in parameters if value.grad is not None])
-        found = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        if found > largest:  # otherwise a pass over all gradients would multiply them by one
-            torch.nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-        return found
+        return clip_gradients(self.model.parameters(), largest)
 
     def whole_model(self) -> Model | None:
         """An ordinary model with the whole weights, on the first process; None on the others. All must call it."""
