@@ -248,17 +248,44 @@ def test_rows_of_one_document_share_a_mask_and_need_none_where_all_is_seen(name,
     assert shapes == [(1, 24)] * len(masks)
 
 
+@pytest.mark.parametrize(("lengths", "places"), [((21,), [12, 3]), ((9, 7, 5, 12), [12, 3, 41, 11, 3])])
 @pytest.mark.parametrize("name", FAMILIES)
-def test_vectors_of_some_tokens_are_those_of_all_and_so_are_the_gradients(name, either_attention):
+def test_vectors_of_some_tokens_are_those_of_all_and_so_are_the_gradients(
+    name, lengths, places, either_attention, monkeypatch
+):
     model = small(name, layers=3)
-    inputs, *_ = Inputs.from_pieces(tokens_of(9, 7, 5, 12), 21, pad=0)
-    assert inputs.tokens.shape == (2, 21)
-    select = torch.tensor([[0, 11, 12], [3, 3, 20]])
-    wanted = torch.randn(2, 3, model.config.width, generator=torch.Generator().manual_seed(1))
-    found = []
-    for vectors in (model.encode(inputs)[[[0], [1]], select], model.encode(inputs, select_BM=select)):
-        gradients = torch.autograd.grad((vectors * wanted).sum(), list(model.trunk.parameters()))
-        found.append((vectors, *gradients))
-    for of_all, of_some in zip(*found, strict=True):
-        assert torch.allclose(of_some, of_all, atol=1e-5)
-    assert not torch.allclose(found[1][0][0, 0], found[1][0][0, 1], atol=1e-2)
+    inputs, *_ = Inputs.from_pieces(tokens_of(*lengths), 21, pad=0)
+    places = torch.tensor(places)
+    wanted = torch.randn(len(places), model.config.width, generator=torch.Generator().manual_seed(1))
+    computed = []
+    with monkeypatch.context() as patch:
+        patch.setattr(model.trunk.blocks[-1].mlp, "forward", spied(model.trunk.blocks[-1].mlp.forward, computed))
+        some = model.encode(inputs, places_N=places)
+    assert computed == [(len(places), 32)]
+    of_all = model.encode(inputs).flatten(0, 1)[places]
+    assert torch.allclose(some, of_all, atol=1e-5)
+    assert (some[0] - some[1]).abs().max() > 0.01
+    gradients = [
+        torch.autograd.grad((hidden * wanted).sum(), list(model.trunk.parameters())) for hidden in (some, of_all)
+    ]
+    for mine, whole in zip(*gradients, strict=True):
+        assert (mine - whole).abs().max() <= 1e-5 * whole.abs().max() + 1e-7
+
+
+@torch.no_grad()
+def test_vectors_of_most_tokens_or_none_are_taken_from_all():
+    model = small("bert")
+    inputs, *_ = Inputs.from_pieces(tokens_of(9, 7), 9, pad=0)
+    of_all = model.encode(inputs).flatten(0, 1)
+    for places in ([], list(range(10))):
+        assert torch.equal(model.encode(inputs, places_N=torch.tensor(places, dtype=torch.int64)), of_all[places])
+
+
+def spied(forward, shapes: list):
+    """`forward` that notes the shapes of what it is given."""
+
+    def call(hidden):
+        shapes.append(tuple(hidden.shape))
+        return forward(hidden)
+
+    return call

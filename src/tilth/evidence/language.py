@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -228,9 +228,9 @@ def _score_masked(
         num_rows += len(indexes)
         real = inputs.documents.numpy() >= 0
         corrupted, chosen = masking.apply(inputs.tokens.numpy(), real, indexes, np.zeros_like(indexes), _MASK_SEED)
-        hidden_BSD = model.encode(Inputs(torch.from_numpy(corrupted), inputs.positions, inputs.documents).to(device))
-        features = hidden_BSD.flatten(0, 1)[chosen.places.to(device)]
-        totals.loss += _loss_sum(model, "masked", features, chosen.targets.to(device))
+        masked = replace(inputs, tokens=torch.from_numpy(corrupted)).to(device)
+        hidden_ND = model.encode(masked, places_N=chosen.places.to(device))
+        totals.loss += _loss_sum(model, "masked", hidden_ND, chosen.targets.to(device))
         totals.scored += len(chosen.targets)
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tilth.model import cpu_bfloat16
+from tilth.model.chosen import Chosen
 from tilth.model.config import TrunkConfig
 from tilth.model.segments import Segments, attend_segments
 
@@ -158,12 +159,6 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
     return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, attn_mask=mask, dropout_p=rate)
 
 
-def take_tokens(values: Tensor, select_BM: Tensor) -> Tensor:
-    """Of each row the tokens at some places: values (B, S, D) or (B, H, S, K). Returns (B, M, D) or (B, H, M, K)."""
-    index = select_BM[..., None] if values.dim() == 3 else select_BM[:, None, :, None]
-    return values.gather(-2, index.expand(*values.shape[:-2], -1, values.shape[-1]))
-
-
 class Attention(nn.Module):
     """Multi-head self-attention with one projection for queries, keys and values (Vaswani et al. 2017, section 3.2).
 
@@ -187,9 +182,9 @@ class Attention(nn.Module):
         mask: Mask,
         turn: Rotation | None = None,
         cache: Cache | None = None,
-        select_BM: Tensor | None = None,
+        chosen: Chosen | None = None,
     ) -> Tensor:
-        """What all tokens, or those at the places `select_BM`, gather. Returns (B, S, D) or (B, M, D)."""
+        """What all tokens gather (B, S, D), or the chosen ones (N, D)."""
         q_BHSK, k_BHTK, v_BHTK = self._project(hidden_BSD)
         if self.query_norm is not None and self.key_norm is not None:
             q_BHSK, k_BHTK = self.query_norm(q_BHSK), self.key_norm(k_BHTK)
@@ -197,15 +192,13 @@ class Attention(nn.Module):
             q_BHSK, k_BHTK = rotate(q_BHSK, turn), rotate(k_BHTK, turn)
         if cache is not None:
             cache.start(k_BHTK, v_BHTK)
-        if select_BM is not None:
-            q_BHSK = take_tokens(q_BHSK, select_BM)
-            if mask is not None:
-                assert not isinstance(mask, Segments)
-                mask = take_tokens(mask.expand(len(select_BM), -1, -1, -1), select_BM)
+        if chosen is not None:
+            assert not isinstance(mask, Segments)
+            q_BHSK, mask = chosen.queries(q_BHSK), None if mask is None else chosen.queries(mask)
         if self.kv_heads < self.heads:
             k_BHTK, v_BHTK = (repeat_heads(part, self.heads // self.kv_heads) for part in (k_BHTK, v_BHTK))
         mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
-        return self.out(mixed_BHSK.transpose(1, 2).flatten(2))
+        return self.out(mixed_BHSK.transpose(1, 2).flatten(2) if chosen is None else chosen.gathered(mixed_BHSK))
 
     def _project(self, hidden_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, S, K), and keys and values with as many heads as those have."""
@@ -261,18 +254,16 @@ class Block(nn.Module):
         mask: Mask,
         turn: Rotation | None = None,
         cache: Cache | None = None,
-        select_BM: Tensor | None = None,
+        chosen: Chosen | None = None,
     ) -> Tensor:
-        """New vectors of all tokens, or of those at the places `select_BM`. Returns (B, S, D) or (B, M, D)."""
+        """New vectors of all tokens (B, S, D), or of the chosen ones (N, D)."""
         read_BSD = self.attention_norm(hidden_BSD) if self.norm_before else hidden_BSD
-        gathered = self._drop(self.attention(read_BSD, mask, turn, cache, select_BM))
-        if select_BM is not None:
-            hidden_BSD = take_tokens(hidden_BSD, select_BM)
+        gathered = self._drop(self.attention(read_BSD, mask, turn, cache, chosen))
+        hidden = (hidden_BSD if chosen is None else chosen.take(hidden_BSD)) + gathered
         if self.norm_before:
-            hidden_BSD = hidden_BSD + gathered
-            return hidden_BSD + self._drop(self.mlp(self.mlp_norm(hidden_BSD)))
-        hidden_BSD = self.attention_norm(hidden_BSD + gathered)
-        return self.mlp_norm(hidden_BSD + self._drop(self.mlp(hidden_BSD)))
+            return hidden + self._drop(self.mlp(self.mlp_norm(hidden)))
+        hidden = self.attention_norm(hidden)
+        return self.mlp_norm(hidden + self._drop(self.mlp(hidden)))
 
-    def _drop(self, hidden_BSD: Tensor) -> Tensor:
-        return dropout(hidden_BSD, self.dropout, self.training)
+    def _drop(self, hidden: Tensor) -> Tensor:
+        return dropout(hidden, self.dropout, self.training)

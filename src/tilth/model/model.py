@@ -51,10 +51,10 @@ class Model(nn.Module):
             assert isinstance(self.trunk.embeddings, Embeddings)
             self.generator = Model(family, config.generator(), ("masked",), embeddings=self.trunk.embeddings)
 
-    def encode(self, inputs: Inputs, dtype: torch.dtype = torch.float32, select_BM: Tensor | None = None) -> Tensor:
-        """Contextual vectors (B, S, D), or those (B, M, D) at the places `select_BM` of each row, which cost less than
-        all. Computed and returned in `dtype`."""
-        return self.trunk(inputs, dtype, select_BM=select_BM)
+    def encode(self, inputs: Inputs, dtype: torch.dtype = torch.float32, places_N: Tensor | None = None) -> Tensor:
+        """Contextual vectors (B, S, D), or (N, D) those at some places of the flattened (B * S) batch, which costs
+        less where they are few. Computed and returned in `dtype`."""
+        return self.trunk(inputs, dtype, places_N=places_N)
 
     def add_head(self, name: str, labels: Sequence[str] = (), seed: int = 0) -> None:
         """Add or replace a head with fresh weights.

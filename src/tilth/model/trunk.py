@@ -9,21 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tilth.errors import TilthError
+from tilth.model.chosen import MOST_CHOSEN, Chosen
 from tilth.model.compiled import compile_apart
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import (
-    Block,
-    Cache,
-    Linear,
-    Mask,
-    Rotation,
-    attention_bias,
-    dropout,
-    make_norm,
-    rotation,
-    take_tokens,
-)
+from tilth.model.layers import Block, Cache, Linear, Mask, Rotation, attention_bias, dropout, make_norm, rotation
 from tilth.model.segments import Segments
 
 
@@ -110,12 +100,12 @@ class Trunk(nn.Module):
         inputs: Inputs,
         dtype: torch.dtype = torch.float32,
         cache: Cache | None = None,
-        select_BM: Tensor | None = None,
+        places_N: Tensor | None = None,
     ) -> Tensor:
-        """Contextual vectors of all tokens, or of those at the places `select_BM` of each row.
+        """Contextual vectors of all tokens, or of those at some places of the flattened (B * S) batch.
 
         dtype: the type to compute in. cache: an empty one, to be filled for causal generation.
-        Returns (B, S, D) or (B, M, D) of `dtype`.
+        Returns (B, S, D) or (N, D) of `dtype`.
         Raises: TilthError when a row is longer than the model.
         """
         length = inputs.tokens.shape[1]
@@ -129,13 +119,12 @@ class Trunk(nn.Module):
         hidden_BSD = self.embeddings(inputs, dtype)
         if self.projection is not None:
             hidden_BSD = self.projection(hidden_BSD)
+        chosen = None if places_N is None else self._chosen(places_N, inputs, masks)
         for layer, block in enumerate(self.blocks):
+            some = chosen if layer == len(self.blocks) - 1 else None
             mask, turn = masks[self.config.window(layer)], turns[self.config.rope_theta(layer)]
-            if layer == len(self.blocks) - 1 and select_BM is not None and not isinstance(mask, Segments):
-                hidden_BSD, select_BM = block(hidden_BSD, mask, turn, cache, select_BM), None
-                continue
             if cache is not None or not torch.is_grad_enabled():
-                hidden_BSD = block(hidden_BSD, mask, turn, cache)
+                hidden_BSD = block(hidden_BSD, mask, turn, cache, some)
                 continue
             step: Callable[..., Tensor] = block
             if self.compiled:
@@ -143,12 +132,22 @@ class Trunk(nn.Module):
                 kind = (self.config, layer == 0, self.config.window(layer), self.config.rope_theta(layer))
                 step = partial(compiled_block(*kind), block)
             if self.recompute_blocks:
-                hidden_BSD = checkpoint(step, hidden_BSD, mask, turn, use_reentrant=False)
+                hidden_BSD = checkpoint(step, hidden_BSD, mask, turn, None, some, use_reentrant=False)
             else:
-                hidden_BSD = step(hidden_BSD, mask, turn)
-        if select_BM is not None:
-            hidden_BSD = take_tokens(hidden_BSD, select_BM)
-        return hidden_BSD if self.final_norm is None else self.final_norm(hidden_BSD)
+                hidden_BSD = step(hidden_BSD, mask, turn, None, some)
+        hidden = hidden_BSD if places_N is None or chosen is not None else hidden_BSD.flatten(0, 1)[places_N]
+        return hidden if self.final_norm is None else self.final_norm(hidden)
+
+    def _chosen(self, places_N: Tensor, inputs: Inputs, masks: dict[int | None, Mask]) -> Chosen | None:
+        """The tokens for which alone to compute the last block.
+
+        None, for all of them, where that is no slower; for the kernel that attends piece by piece, which takes a piece
+        whole; in compiled blocks, which would be compiled for each number of them; and for what is no plain tensor.
+        """
+        if self.compiled or type(places_N) is not Tensor or any(isinstance(mask, Segments) for mask in masks.values()):
+            return None
+        is_worth_it = 0 < len(places_N) <= MOST_CHOSEN * inputs.tokens.numel()
+        return Chosen.of(places_N, *inputs.tokens.shape) if is_worth_it else None
 
     def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:
         """The mask for each window there is."""

@@ -79,12 +79,13 @@ class Batch:
         """The sum of the loss of each head's predictions, in nats, as float32 scalars.
 
         Sums, not means, so that accumulation over micro-batches and averaging over processes are exact: divide by the
-        count of the whole step. The vocabulary projection is computed only at the places to predict.
+        count of the whole step. The last block, if it can, and the heads are computed only at the places to predict.
         """
-        hidden_ND = model.encode(self.inputs, dtype).flatten(0, 1)
+        places = torch.cat([predictions.places for predictions in self.predictions.values()])
+        hidden = model.encode(self.inputs, dtype, places).split(list(self.counts.values()))
         return {
-            name: cross_entropy_sum(model, name, hidden_ND[predictions.places], predictions.targets)
-            for name, predictions in self.predictions.items()
+            name: cross_entropy_sum(model, name, hidden_ND, predictions.targets)
+            for (name, predictions), hidden_ND in zip(self.predictions.items(), hidden, strict=True)
         }
 
     def loss(self, sums: Mapping[str, Tensor], counts: Mapping[str, float]) -> Tensor:

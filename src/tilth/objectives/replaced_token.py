@@ -90,13 +90,13 @@ class ReplacedTokenBatch(Batch):
         assert generator is not None
         head, masked, detection = generator.heads["masked"], *self.predictions.values()
         assert isinstance(head, VocabularyHead)
-        chosen_ND = generator.encode(self.inputs, dtype).flatten(0, 1)[masked.places]
+        chosen_ND = generator.encode(self.inputs, dtype, masked.places)
         replacements_N = draw_tokens(head, chosen_ND, self.draws)
         tokens_BS, replaced_BS = self.inputs.tokens.clone(), torch.zeros_like(self.inputs.tokens)
         tokens_BS.view(-1)[masked.places] = replacements_N
         # A draw of the original token is an original token.
         replaced_BS.view(-1)[masked.places] = (replacements_N != masked.targets).long()
-        hidden_ND = model.encode(replace(self.inputs, tokens=tokens_BS), dtype).flatten(0, 1)[detection.places]
+        hidden_ND = model.encode(replace(self.inputs, tokens=tokens_BS), dtype, detection.places)
         logits_N = model.heads["replaced_token"](hidden_ND).float()
         labels_N = replaced_BS.view(-1)[detection.places].float()
         return {

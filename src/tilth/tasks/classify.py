@@ -69,14 +69,7 @@ class Classify:
         longest = max(map(len, pieces))
         inputs, row, first, last = Inputs.from_pieces(pieces, max(longest, ROW_TOKENS), pad)
         place = first if model.family.summary == "first" else last
-        # Which of a row's texts each is, so that the vectors of all are asked for by row.
-        order = torch.argsort(row, stable=True)
-        number = torch.empty_like(row)
-        number[order] = torch.arange(len(row)) - torch.searchsorted(row[order], row[order])
-        select_BM = torch.zeros(len(inputs.tokens), int(number.max()) + 1, dtype=torch.int64)
-        select_BM[row, number] = place
-        summaries_BMD = model.encode(inputs.to(device), dtype, select_BM.to(device))
-        return summaries_BMD[row.to(device), number.to(device)]
+        return model.encode(inputs.to(device), dtype, (row * inputs.tokens.shape[1] + place).to(device))
 
     def logits(self, model: Model, features_ND: Tensor) -> Tensor:
         """Scores of the labels (N, C), float32."""
