@@ -26,6 +26,7 @@ from machine import add_results, describe, write_table
 from torch.profiler import ProfilerActivity, profile
 
 from tilth.evidence.svg import FONT_SIZE, HAIRLINE, INK, MUTED, SERIES, to_svg
+from tilth.model.chosen import Chosen
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
@@ -59,6 +60,10 @@ class Work:
     def __add__(self, other: "Work") -> "Work":
         return Work(self.operations + other.operations, self.bytes + other.bytes)
 
+    def times(self, number: float) -> "Work":
+        """Of so many layers."""
+        return Work(self.operations * number, self.bytes * number)
+
     @property
     def intensity(self) -> float:
         """Operations for each byte."""
@@ -80,11 +85,16 @@ def elementwise(values: float, operations: float, passes: float) -> Work:
 
 
 def parts(config: TrunkConfig, length: int, predicted: float, tokens_per_pass: int, is_fused: bool) -> dict[str, Work]:
-    """The work of each part of a forward and a backward pass. is_fused: attention keeps no scores in memory."""
+    """The work of each part of a forward and a backward pass: the last block passes on the predicted tokens alone.
+
+    is_fused: attention keeps no scores in memory.
+    """
     width, layers, tables = config.width, config.layers, 2 + bool(config.token_types)
     scores = config.heads * length
-    needed = 0.5 if config.attention == "causal" else 1.0
-    norms = 2 * layers + 1
+    is_causal = config.attention == "causal"
+    needed = 0.5 if is_causal else 1.0
+    blocks = layers - 1 + predicted
+    norms = 2 * blocks + 1
     inner, words = config.mlp_width, config.vocab_size
     table_bytes = 12 * tables + 2 * VALUE + 4 * words / tokens_per_pass
     attention = elementwise(width, 12 * length * needed, 12)
@@ -92,21 +102,20 @@ def parts(config: TrunkConfig, length: int, predicted: float, tokens_per_pass: i
     qkv, out = product(width, 3 * width, tokens_per_pass), product(width, width, tokens_per_pass)
     found = {
         "embedding": Work(2 * tables * width, table_bytes * width),
-        "projections": qkv + out,
-        "feed-forward": product(width, inner, tokens_per_pass) + product(inner, width, tokens_per_pass),
-        "GELU": elementwise(inner, 20, 5),
-        "attention": attention + scores_kept,
-        "norms": elementwise(width * norms / layers, 20, 5),
+        "projections": qkv.times(layers) + out.times(blocks),
+        "feed-forward": (product(width, inner, tokens_per_pass) + product(inner, width, tokens_per_pass)).times(blocks),
+        "GELU": elementwise(inner, 20, 5).times(blocks),
+        "attention": (attention + scores_kept).times(blocks),
+        "norms": elementwise(width, 20, 5).times(norms),
         "vocabulary": product(width, words, tokens_per_pass, predicted),
         "softmax of words": elementwise(words * predicted, 10, 3),
     }
+    if not is_causal:  # the head's dense layer and norm
+        found["projections"] += product(width, width, tokens_per_pass, predicted)
+        found["norms"] += elementwise(width * predicted, 20, 5)
     if not is_fused:
-        found["softmax of scores"] = elementwise(scores * needed, 10, 7)
-    once = ("embedding", "vocabulary", "softmax of words")
-    return {
-        name: work if name in once else Work(work.operations * layers, work.bytes * layers)
-        for name, work in found.items()
-    }
+        found["softmax of scores"] = elementwise(scores * needed, 10, 7).times(blocks)
+    return found
 
 
 def optimizer(model: Model, tokens_per_update: int) -> Work:
@@ -154,8 +163,11 @@ def batch(vocab_size: int, rows: int, length: int) -> Batch:
     )
 
 
-def part_of(event: Any, config: TrunkConfig, tokens: int, length: int) -> str:
-    """Which part an operation of the profiler belongs to, by its name and the shapes it is given."""
+def part_of(event: Any, config: TrunkConfig, length: int, counts: tuple[int, int], queries: tuple[int, int]) -> str:
+    """Which part an operation of the profiler belongs to, by its name and the shapes it is given.
+
+    counts: of all tokens and of those predicted. queries: of a row, in other blocks and in the last.
+    """
     name, shapes = event.key, [shape for shape in event.input_shapes if shape]
     sides = {side for shape in shapes for side in shape}
     if "embedding" in name:
@@ -163,17 +175,17 @@ def part_of(event: Any, config: TrunkConfig, tokens: int, length: int) -> str:
     if "gelu" in name:
         return "GELU"
     is_product = name in ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::_linear_pointwise")
-    if "layer_norm" in name or "LayerNorm" in name or (is_product and [1, tokens] in shapes):
+    if "layer_norm" in name or "LayerNorm" in name or (is_product and any([1, count] in shapes for count in counts)):
         return "norms"  # the product sums the gradients of a norm's weight
     if is_product and any(len(shape) == 3 for shape in shapes):
         return "attention"
-    if is_product and (config.vocab_size in sides or tokens not in sides):
+    if is_product and config.vocab_size in sides:
         return "vocabulary"
     if is_product:
         return "feed-forward" if config.mlp_width in sides else "projections"
     if config.vocab_size in sides:
         return "softmax of words"
-    if any(len(shape) == 4 and list(shape[-2:]) == [length, length] for shape in shapes):
+    if any(len(shape) == 4 and shape[-1] == length and shape[-2] in queries for shape in shapes):
         return "softmax of scores"
     return "sums, casts and the rest"
 
@@ -187,6 +199,9 @@ def measure(steps: int) -> tuple[TrunkConfig, int, dict[str, Work], dict[str, fl
     dtype = compute_dtype("auto", torch.device("cpu"))
     optimizers = Optimizers(model, recipe.train, World())
     made = batch(config.vocab_size, tokens // length, length)
+    places = made.predictions["masked"].places
+    counts = (tokens, len(places))
+    queries = (length, Chosen.of(places, tokens // length, length).by_row.shape[1])
     seconds: dict[str, list[float]] = defaultdict(list)
     for step in range(steps + 2):
         with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
@@ -197,7 +212,7 @@ def measure(steps: int) -> tuple[TrunkConfig, int, dict[str, Work], dict[str, fl
             continue
         taken: dict[str, float] = defaultdict(float)
         for event in seen.key_averages(group_by_input_shape=True):
-            taken[part_of(event, config, tokens, length)] += event.self_cpu_time_total / 1e6
+            taken[part_of(event, config, length, counts, queries)] += event.self_cpu_time_total / 1e6
         taken["optimizer"] = update
         for name, value in taken.items():
             seconds[name].append(value / tokens)

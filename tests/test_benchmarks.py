@@ -71,11 +71,11 @@ def test_the_roofline_counts_the_operations_of_the_model(monkeypatch):
             model = Model(FAMILIES[name], config, (head,))
         work = roofline.parts(config, 256, share, 4096, is_fused=False)
         attention = 12 * config.layers * config.width * 256
-        # Of causal attention half is needed; the dense layer of the masked head is not counted.
-        expected = model.flops_per_token(256, share) - (1 - needed) * attention
-        expected -= 6 * share * config.width**2 if head == "masked" else 0
+        # Of causal attention half is needed; of the last block what belongs to a query, for the predicted tokens.
+        last = 6 * (config.width**2 + 2 * config.width * config.mlp_width) + needed * attention / config.layers
+        expected = model.flops_per_token(256, share) - (1 - needed) * attention - (1 - share) * last
         assert sum(work[part].operations for part in products) == pytest.approx(expected, rel=1e-12)
-        assert work["attention"].operations == needed * attention
+        assert work["attention"].operations == pytest.approx(needed * attention * (1 - (1 - share) / config.layers))
 
 
 def test_the_roofline_is_drawn_the_same_each_time(monkeypatch):

@@ -25,7 +25,7 @@ def fresh(small_model):
 def test_learning_with_the_tokens_that_occur_is_learning_with_all(small_model):
     model, settings = fresh(small_model)
     before, with_all = copy.deepcopy(model), copy.deepcopy(model)
-    table, head_table = model.trunk.embeddings.tokens, model.heads["masked"].token_weight
+    table = model.trunk.embeddings.tokens
     fit(Classify(), model, TRAIN, VALID, settings, pad=0)
     fitting._fit(Classify(), with_all, TRAIN, VALID, settings, 0, lambda done, **figures: None)
     for (name, mine), whole in zip(model.named_parameters(), with_all.parameters(), strict=True):
@@ -35,7 +35,7 @@ def test_learning_with_the_tokens_that_occur_is_learning_with_all(small_model):
     assert torch.equal(now[others], then[others])
     assert all((now[[2, 3, 7, 9, 30, 41]] - then[[2, 3, 7, 9, 30, 41]]).abs().amax(1) > 1e-3)
     assert model.trunk.embeddings.tokens is table
-    assert head_table is table.weight
+    assert model.heads["masked"].token_weight is table.weight
 
 
 def test_the_rows_go_back_to_the_table_whatever_happens(small_model):

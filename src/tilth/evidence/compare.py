@@ -24,7 +24,7 @@ from tilth.tasks import metrics
 from tilth.tasks.data import Examples, hold_out, stratified_sample, tell_rejected, without
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task, find_task
-from tilth.version import __version__
+from tilth.version import RESULT_VERSION, __version__
 
 METRIC = "macro_f1"
 TEST_SHARE = 0.2
@@ -171,7 +171,7 @@ def _run_all(
 
     repeats: the point is the training of an earlier one, which any seed would give.
     """
-    data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, __version__])
+    data_key = fingerprint([pool.texts, pool.labels, held_out.texts, held_out.labels, __version__, RESULT_VERSION])
     known, used = _read_points(path), set[str]()
     points = []
     identities = {system.name: system.identity for system in systems}

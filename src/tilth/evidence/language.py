@@ -203,8 +203,9 @@ def _score_causal(model: Model, documents: Iterable[list[int]], start_token: int
         # The predictions of a window are made at its last `scored` positions.
         offsets = torch.cat([torch.arange(1 - int(length), 1) for length in lengths])
         rows, columns = row.repeat_interleave(lengths), last.repeat_interleave(lengths) + offsets
-        hidden_BSD = model.encode(inputs.to(device))
-        totals.loss += _loss_sum(model, "causal", hidden_BSD[rows.to(device), columns.to(device)], targets.to(device))
+        places = rows * inputs.tokens.shape[1] + columns
+        hidden_ND = model.encode(inputs.to(device), places_N=places.to(device))
+        totals.loss += _loss_sum(model, "causal", hidden_ND, targets.to(device))
         totals.scored += len(targets)
 
 

@@ -194,11 +194,11 @@ class Attention(nn.Module):
             cache.start(k_BHTK, v_BHTK)
         if chosen is not None:
             assert not isinstance(mask, Segments)
-            q_BHSK, mask = chosen.queries(q_BHSK), None if mask is None else chosen.queries(mask)
+            q_BHSK, mask = chosen.take_by_row(q_BHSK), None if mask is None else chosen.take_by_row(mask)
         if self.kv_heads < self.heads:
             k_BHTK, v_BHTK = (repeat_heads(part, self.heads // self.kv_heads) for part in (k_BHTK, v_BHTK))
         mixed_BHSK = attend(q_BHSK, k_BHTK, v_BHTK, mask, self.dropout if self.training else 0.0)
-        return self.out(mixed_BHSK.transpose(1, 2).flatten(2) if chosen is None else chosen.gathered(mixed_BHSK))
+        return self.out(mixed_BHSK.transpose(1, 2).flatten(2) if chosen is None else chosen.in_order(mixed_BHSK))
 
     def _project(self, hidden_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, S, K), and keys and values with as many heads as those have."""

@@ -88,7 +88,7 @@ class Model(nn.Module):
 
     def flops_per_token(self, length: int, predicted: float = 0.0) -> float:
         """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12
-        layers x inner x length.
+        layers x inner x length, as if each block computed all tokens.
 
         predicted: share of the tokens that are projected to the vocabulary.
         Kaplan et al. 2020 (section 2.1) with the attention term of Chowdhery et al. 2022 (appendix B).

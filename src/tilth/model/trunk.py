@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tilth.errors import TilthError
-from tilth.model.chosen import MOST_CHOSEN, Chosen
+from tilth.model.chosen import MOST_CHOSEN_SHARE, Chosen
 from tilth.model.compiled import compile_apart
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
@@ -119,7 +119,7 @@ class Trunk(nn.Module):
         hidden_BSD = self.embeddings(inputs, dtype)
         if self.projection is not None:
             hidden_BSD = self.projection(hidden_BSD)
-        chosen = None if places_N is None else self._chosen(places_N, inputs, masks)
+        chosen = None if places_N is None else self._chosen(places_N, inputs)
         for layer, block in enumerate(self.blocks):
             some = chosen if layer == len(self.blocks) - 1 else None
             mask, turn = masks[self.config.window(layer)], turns[self.config.rope_theta(layer)]
@@ -138,15 +138,15 @@ class Trunk(nn.Module):
         hidden = hidden_BSD if places_N is None or chosen is not None else hidden_BSD.flatten(0, 1)[places_N]
         return hidden if self.final_norm is None else self.final_norm(hidden)
 
-    def _chosen(self, places_N: Tensor, inputs: Inputs, masks: dict[int | None, Mask]) -> Chosen | None:
-        """The tokens for which alone to compute the last block.
+    def _chosen(self, places_N: Tensor, inputs: Inputs) -> Chosen | None:
+        """The tokens for which alone to compute the last block; None for all of them.
 
-        None, for all of them, where that is no slower; for the kernel that attends piece by piece, which takes a piece
-        whole; in compiled blocks, which would be compiled for each number of them; and for what is no plain tensor.
+        On a CPU only: a GPU would have to be waited for, its kernel for pieces takes them whole, and a compiled block
+        would be compiled for each number of tokens.
         """
-        if self.compiled or type(places_N) is not Tensor or any(isinstance(mask, Segments) for mask in masks.values()):
+        if self.compiled or places_N.device.type != "cpu":
             return None
-        is_worth_it = 0 < len(places_N) <= MOST_CHOSEN * inputs.tokens.numel()
+        is_worth_it = 0 < len(places_N) <= MOST_CHOSEN_SHARE * inputs.tokens.numel()
         return Chosen.of(places_N, *inputs.tokens.shape) if is_worth_it else None
 
     def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:

@@ -56,4 +56,4 @@ class Causal:
     def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
         inputs = blank_inputs(recipe, rows, device)
         count = inputs.tokens.numel()
-        return Batch(inputs, {"causal": blank_predictions(count, device)}, count, np.zeros(0, np.int64))
+        return Batch(inputs, {"causal": blank_predictions(count, inputs)}, count, np.zeros(0, np.int64))

@@ -105,4 +105,4 @@ class Masked:
     def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
         count = max(1, round(recipe.objective.rate * rows * recipe.data.length))
         inputs = blank_inputs(recipe, rows, device)
-        return Batch(inputs, {"masked": blank_predictions(count, device)}, inputs.tokens.numel(), np.zeros(0, np.int64))
+        return Batch(inputs, {"masked": blank_predictions(count, inputs)}, inputs.tokens.numel(), np.zeros(0, np.int64))

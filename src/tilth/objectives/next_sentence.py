@@ -56,7 +56,7 @@ class NextSentence(Masked):
     def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
         batch = super().blank_batch(recipe, rows, device)
         inputs = replace(batch.inputs, token_types=torch.zeros_like(batch.inputs.tokens))
-        openings = {"next_sentence": blank_predictions(rows, device)}
+        openings = {"next_sentence": blank_predictions(rows, inputs)}
         return replace(batch, inputs=inputs, predictions=batch.predictions | openings)
 
     def _pair(self, packing: Packing, rows: Rows, indexes: np.ndarray, epochs: np.ndarray, seed: int) -> "_Pairs":

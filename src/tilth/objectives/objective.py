@@ -149,9 +149,10 @@ def blank(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.zeros(shape, dtype=torch.int64, device=device)
 
 
-def blank_predictions(count: int, device: torch.device) -> Predictions:
-    """As many predictions of 0 at place 0."""
-    return Predictions(blank((count,), device), blank((count,), device))
+def blank_predictions(count: int, inputs: Inputs) -> Predictions:
+    """As many predictions of 0, at places that are spread evenly over the rows."""
+    device, num_tokens = inputs.tokens.device, inputs.tokens.numel()
+    return Predictions(torch.arange(count, device=device) * num_tokens // count, blank((count,), device))
 
 
 def row_inputs(

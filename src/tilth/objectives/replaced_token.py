@@ -66,7 +66,7 @@ class ReplacedToken(Masked):
     def blank_batch(cls, recipe: Recipe, rows: int, device: torch.device) -> Batch:
         batch = super().blank_batch(recipe, rows, device)
         draws_N = torch.zeros(batch.counts["masked"], device=device)
-        predictions = batch.predictions | {"replaced_token": blank_predictions(batch.tokens, device)}
+        predictions = batch.predictions | {"replaced_token": blank_predictions(batch.tokens, batch.inputs)}
         return ReplacedTokenBatch(batch.inputs, predictions, batch.tokens, batch.documents, draws_N)
 
 

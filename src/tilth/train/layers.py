@@ -140,9 +140,10 @@ class LayerProbe:
     def _taker(self, name: str) -> Any:
         def take(_: nn.Module, __: Any, output: Tensor) -> None:
             tokens_ND = output.detach().flatten(0, -2)[:_TOKENS].float()
-            self._outputs[name] = torch.stack(
-                [tokens_ND.square().mean(), tokens_ND.var(dim=0, correction=0).mean()]
-            ).sqrt()
+            size = tokens_ND.square().mean()
+            # A single token, where the last block has but one to pass on, says nothing of what varies.
+            spread = tokens_ND.var(dim=0, correction=0).mean() if len(tokens_ND) > 1 else size
+            self._outputs[name] = torch.stack([size, spread]).sqrt()
 
         return take
 

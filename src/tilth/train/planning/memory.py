@@ -185,7 +185,7 @@ def _accumulate(model: Model, batch: Batch, dtype: torch.dtype) -> None:
 
 
 def _update(model: Model, optimizers: Optimizers, clip: float) -> None:
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)  # whether it is needed a tensor without values cannot say
     optimizers.step()
 
 
