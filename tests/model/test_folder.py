@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -360,3 +362,13 @@ def test_a_failed_save_leaves_the_model_that_was_there(small, tmp_path):
         save_model(model, tokenizer, tmp_path / "model")
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_model_is_loaded_without_what_only_compilers_need(small, tmp_path: Path):
+    """torch loads sympy, most of a second, to draw numbers that no device holds."""
+    save_model(*small("bert"), tmp_path / "model")
+    code = (
+        "import sys; from tilth.model.folder import load_model; load_model(sys.argv[1]); print('sympy' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -23,9 +23,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         width, rows = config.table_width, config.max_length + config.position_offset
-        self.tokens = nn.Embedding(config.vocab_size, width)
-        self.positions = None if config.rope_thetas else nn.Embedding(rows, width)
-        self.token_types = nn.Embedding(config.token_types, width) if config.token_types else None
+        self.tokens = _empty_table(config.vocab_size, width)
+        self.positions = None if config.rope_thetas else _empty_table(rows, width)
+        self.token_types = _empty_table(config.token_types, width) if config.token_types else None
         is_normed = config.norm_placement == "after" or config.embedding_norm
         self.norm = make_norm(config, width) if is_normed else None
         self.position_offset = config.position_offset
@@ -44,6 +44,11 @@ class Embeddings(nn.Module):
         if self.norm is not None:
             hidden_BSD = self.norm(hidden_BSD)
         return dropout(hidden_BSD, self.dropout, self.training)
+
+
+def _empty_table(rows: int, width: int) -> nn.Embedding:
+    """A table whose values come later: torch would draw some, for which, on no device, it loads sympy in 0.8 s."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width), freeze=False)
 
 
 class SharedEmbeddings(nn.Module):
