@@ -13,13 +13,13 @@ def run(opened):
 
 
 def flip_a_bit(model, call):
-    """The given call of the last block's feed-forward layer, dropout off, errs in one bit."""
+    """The given call of the last block's feed-forward layer, dropout off, errs in one bit, of the exponent."""
     calls = []
 
     def flip(_, __, output):
         calls.append(0 if model.training else 1)
         if calls[-1] and sum(calls) == call:
-            output.detach().view(-1)[3:4].view(torch.int32).bitwise_xor_(1 << 22)
+            output.detach().view(-1)[3:4].view(torch.int32).bitwise_xor_(1 << 26)
 
     return model.trunk.blocks[1].mlp.register_forward_hook(flip)
 
