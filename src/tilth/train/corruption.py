@@ -3,6 +3,7 @@
 import hashlib
 
 import torch
+from torch import Tensor
 
 from tilth.objectives.objective import Batch
 from tilth.train.monitor import Finding
@@ -15,8 +16,9 @@ _CHUNK = 1 << 16
 
 @torch.no_grad()
 def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
-    """Compute the loss of the same small batch twice, dropout off, and compare the bits; and, where several processes
-    hold copies of the model, compare their parameters. Every process must call it, and gets as many findings.
+    """Compute the same small batch twice, dropout off, and compare the bits of the losses and of the vectors that they
+    come from, as a sum over predictions can round a wrong one away; and, where several processes hold copies of the
+    model, compare their parameters. Every process must call it, and gets as many findings.
 
     corruption: they differ. The same program on the same numbers and the same device gives the same bits, so either
     the processor or its memory erred (Dixit et al. 2021, "Silent Data Corruptions at Scale").
@@ -24,17 +26,16 @@ def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
     model, world = replica.model, replica.world
     was_training = model.training
     model.eval()
-    first, second = (
-        torch.stack([total for batch in batches for total in replica.loss_sums(batch).values()]) for _ in range(2)
-    )
+    (first, first_vectors), (second, second_vectors) = (_computed(replica, batches) for _ in range(2))
     model.train(was_training)
-    differs = not torch.equal(first.view(torch.int32), second.view(torch.int32))
+    pairs = zip([first, *first_vectors], [second, *second_vectors], strict=True)
+    differs = not all(torch.equal(one.view(torch.uint8), other.view(torch.uint8)) for one, other in pairs)
     erring = world.sum([float(differs and rank == world.rank) for rank in range(world.size)])
     findings = [
         Finding(
             "corruption",
-            f"the same batch gave process {rank} one loss and then another ({float(first.sum())!r}, "
-            f"{float(second.sum())!r} in process {world.rank}): its machine computes wrongly. Go on from the last "
+            f"process {rank} computed the same batch twice, and the numbers differ (losses of {float(first.sum())!r} "
+            f"and {float(second.sum())!r} in process {world.rank}): its machine computes wrongly. Go on from the last "
             "checkpoint on another one",
         )
         for rank, number in enumerate(erring)
@@ -49,6 +50,19 @@ def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
                 Finding("corruption", "the processes' copies of the parameters differ. Go on from the last checkpoint")
             )
     return findings
+
+
+def _computed(replica: Replica, batches: list[Batch]) -> tuple[Tensor, list[Tensor]]:
+    """The batches' losses, and what each trunk gave for them."""
+    vectors: list[Tensor] = []
+    hooks = [
+        trunk.register_forward_hook(lambda trunk, inputs, output: vectors.append(output))
+        for trunk in replica.model.trunks()
+    ]
+    losses = torch.stack([total for batch in batches for total in replica.loss_sums(batch).values()])
+    for hook in hooks:
+        hook.remove()
+    return losses, vectors
 
 
 @torch.no_grad()
