@@ -25,7 +25,10 @@ def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
     parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
-    return kind(parameters, lr=1e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    settings = {"lr": 1e-3, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    if kind is torch.optim.Muon:
+        return torch.optim.Muon(parameters, **settings)
+    return BatchedMuon(parameters, [(rows,) for rows, _ in shapes], **settings)
 
 
 def main() -> None:

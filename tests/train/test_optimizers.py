@@ -139,28 +139,57 @@ def test_clearing_drops_the_gradients_and_moves_nothing():
     assert optimizers.state() == {}
 
 
+def test_the_maps_that_a_matrix_joins_do_not_share_an_update():
+    """However large the gradient of the values, or of what a gate passes, queries, keys and the gate move as before."""
+    shape = {"vocab_size": 50, "layers": 1, "width": 32, "heads": 4, "kv_heads": 2, "head_size": 8, "mlp_width": 48}
+    config = replace(FAMILIES["qwen3"].sizes["mini"], **shape, max_length=16)
+    last = {"trunk.blocks.0.attention.qkv.weight": slice(48, 64), "trunk.blocks.0.mlp.up.weight": slice(48, 96)}
+    moved = []
+    for scale in (1.0, 1000.0):
+        model = build_model(FAMILIES["qwen3"], config, ("causal",), seed=0)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        gradients(model)
+        for name, rows in last.items():
+            model.get_parameter(name).grad[rows] *= scale
+        Optimizers(model, TrainSettings(lr=0.01, weight_decay=0.0)).step()
+        moved.append({name: model.state_dict()[name] - before[name] for name in last})
+    for name, rows in last.items():
+        one, other = moved[0][name], moved[1][name]
+        assert torch.equal(one[: rows.start], other[: rows.start]), name
+        assert one[rows] == pytest.approx(other[rows], abs=0.002) and one[rows].abs().mean() > 0.001, name
+
+
+TORCHS = ((3.4445, -4.7750, 2.0315),) * 5
+
+
 @pytest.mark.parametrize("widest", [0, 256])
-def test_muon_in_batches_makes_the_updates_of_torchs(widest, monkeypatch):
+def test_muon_in_batches_makes_the_updates_of_torchs_for_each_map(widest, monkeypatch):
+    """But for its iterations: a matrix that joins maps moves as these would, each a matrix of its own."""
     monkeypatch.setattr("tilth.train.batched_muon.WIDEST", {"cpu": widest})
+    monkeypatch.setattr("tilth.train.batched_muon.ITERATIONS", TORCHS)
     generator = torch.Generator().manual_seed(0)
-    shapes = [(16, 16), (16, 48), (48, 16)] * 2 + [(8, 8)] * (MOST + 1)
-    starts = [torch.randn(shape, generator=generator) for shape in shapes]
-    ours, theirs = ([torch.nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+    columns = [16, 48, 16] * 2 + [8] * (MOST + 1)
+    parts = [(16,), (16,), (32, 8, 8)] * 2 + [(8,)] * (MOST + 1)
+    starts = [torch.randn(sum(rows), width, generator=generator) for rows, width in zip(parts, columns, strict=True)]
+    joined = [torch.nn.Parameter(start.clone()) for start in starts]
+    split = [
+        [torch.nn.Parameter(part.clone()) for part in start.split(rows)]
+        for start, rows in zip(starts, parts, strict=True)
+    ]
+    apart = [part for each in split for part in each]
     settings = {"lr": 0.1, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
-    pairs = [(ours, BatchedMuon(ours, **settings)), (theirs, torch.optim.Muon(theirs, **settings))]
+    ours, theirs = BatchedMuon(joined, parts, **settings), torch.optim.Muon(apart, **settings)
     for step in range(4):
-        gradients = [
-            torch.randn(shape, generator=generator) * 10.0 ** (index % 3) for index, shape in enumerate(shapes)
-        ]
-        for parameters, optimizer in pairs:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = None if step == 2 and parameter.shape == (16, 48) else gradient.clone()
-            optimizer.step()
-    for mine, other, start in zip(ours, theirs, starts, strict=True):
+        for index, matrix in enumerate(joined):
+            gradient = torch.randn(matrix.shape, generator=generator) * 10.0 ** (index % 3)
+            matrix.grad = None if step == 2 and matrix.shape == (16, 48) else gradient
+            for part, rows in zip(split[index], gradient.split(parts[index]), strict=True):
+                part.grad = None if matrix.grad is None else rows.clone()
+        ours.step()
+        theirs.step()
+    for start, matrix, each in zip(starts, joined, split, strict=True):
+        other = torch.cat(each)
         moved = (other - start).norm()
-        assert moved > 0.1 and (mine - other).norm() < 0.01 * moved
-        momenta = [
-            optimizer.state[parameter]["momentum_buffer"]
-            for (_, optimizer), parameter in zip(pairs, (mine, other), strict=True)
-        ]
-        torch.testing.assert_close(*momenta)
+        assert moved > 0.1 and (matrix - other).norm() < 0.01 * moved
+        momentum = torch.cat([theirs.state[part]["momentum_buffer"] for part in each])
+        torch.testing.assert_close(ours.state[matrix]["momentum_buffer"], momentum)

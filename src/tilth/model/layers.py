@@ -34,7 +34,12 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear map that computes in the type of its input."""
+    """A linear map that computes in the type of its input; or several maps of one input, joined into one product."""
+
+    def __init__(self, inputs: int, *outputs: int, bias: bool = True) -> None:
+        """outputs: the width of what each map gives, in their order."""
+        super().__init__(inputs, sum(outputs), bias=bias)
+        self.outputs = outputs
 
     def forward(self, input: Tensor) -> Tensor:
         if cpu_bfloat16.applies_to(input):
@@ -170,7 +175,7 @@ class Attention(nn.Module):
         inner, kv_inner = config.heads * config.head_size, config.num_kv_heads * config.head_size
         self.heads, self.head_size = config.heads, config.head_size
         self.kv_heads = config.num_kv_heads
-        self.qkv = Linear(config.width, inner + 2 * kv_inner, bias=config.qkv_bias)
+        self.qkv = Linear(config.width, inner, kv_inner, kv_inner, bias=config.qkv_bias)
         self.query_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.out = Linear(inner, config.width, bias=config.bias)
@@ -217,7 +222,7 @@ class MLP(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.gate = _GATES.get(config.activation)
-        self.up = Linear(config.width, (2 if self.gate else 1) * config.mlp_width, bias=config.bias)
+        self.up = Linear(config.width, *[config.mlp_width] * (2 if self.gate else 1), bias=config.bias)
         self.down = Linear(config.mlp_width, config.width, bias=config.bias)
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 

@@ -1,8 +1,8 @@
-"""Muon that orthogonalises matrices of one shape together."""
+"""Muon that orthogonalises maps of one shape together."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,63 +11,85 @@ WIDEST = {"cpu": 256, "cuda": 4096, "mps": 256}
 """Rows and columns beyond which a matrix alone keeps the device busy, and a batched product is the slower one."""
 MOST = 32
 """Matrices in a stack, so that the memory for it stays small beside the model."""
+ITERATIONS = ((3.4445, -4.7750, 2.0315),) * 5
+"""TODO"""
+SMALLEST_NORM = 1e-7
 
 
 class BatchedMuon(torch.optim.Muon):
-    """torch's Muon: the same update, but for rounding, and the same state.
+    """torch's Muon, but that maps which one matrix joins are orthogonalised each by itself, that the iterations differ
+    (`ITERATIONS`), and that maps of one shape are updated together.
 
-    On small matrices its time goes to starting many small products, and each keeps one core busy; one batched product
-    for all matrices of a shape took 43 % of it at width 128, 59 % at 256 (benchmarks/muon.py).
+    As one matrix, the queries, keys and values of a block would share singular vectors, and the values, whose gradients
+    are the largest, would take most of the update (Jordan et al. 2024 keep them apart, too). On small matrices the time
+    goes to starting many small products, and each keeps one core busy (benchmarks/muon.py).
     """
+
+    def __init__(self, matrices: Sequence[Tensor], parts: Sequence[Sequence[int]], **settings: Any) -> None:
+        """parts: for each matrix, the rows of each of the maps that it joins."""
+        super().__init__(list(matrices), **settings)
+        # Liu et al. 2025 ("Muon is Scalable"), section 2.2: updates of the size of AdamW's.
+        assert settings["adjust_lr_fn"] == "match_rms_adamw"
+        self._parts = dict(zip(matrices, parts, strict=True))
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         """Update the parameters from their gradients."""
         assert closure is None, "a closure is never needed here"
         for group in self.param_groups:
-            for parameters in _stacks([parameter for parameter in group["params"] if parameter.grad is not None]):
-                self._update(parameters, group)
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        looked_ahead = []
-        for parameter in parameters:
-            assert parameter.grad is not None
-            if "momentum_buffer" not in self.state[parameter]:
-                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            momentum = self.state[parameter]["momentum_buffer"].lerp_(parameter.grad, 1 - group["momentum"])
-            looked_ahead.append(parameter.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum)
-        together = torch.stack(looked_ahead) if len(looked_ahead) > 1 else looked_ahead[0]
-        updates = orthogonalised(together, group["ns_coefficients"], group["ns_steps"], group["eps"])
-        # Liu et al. 2025 ("Muon is Scalable"), section 2.2: updates of the size of AdamW's.
-        assert group["adjust_lr_fn"] == "match_rms_adamw"
-        rate = group["lr"] * 0.2 * max(parameters[0].shape) ** 0.5
-        for parameter, update in zip(parameters, updates.view(-1, *parameters[0].shape), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+            assert group["nesterov"]
+            maps: list[_Map] = []
+            for matrix in group["params"]:
+                if matrix.grad is None:
+                    continue
+                if "momentum_buffer" not in self.state[matrix]:
+                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
+                momentum = self.state[matrix]["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                rows = list(self._parts[matrix])
+                maps += map(_Map, matrix.split(rows), matrix.grad.split(rows), momentum.split(rows))
+            for alike in _stacks(maps):
+                _update(alike, group)
 
 
-def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], iterations: int, eps: float) -> Tensor:
+class _Map(NamedTuple):
+    weight: Tensor
+    gradient: Tensor
+    momentum: Tensor
+
+
+def _update(maps: list[_Map], group: dict[str, Any]) -> None:
+    shape = maps[0].weight.shape
+    together = maps[0].weight.new_empty(len(maps), *shape)
+    for ahead, (_, gradient, momentum) in zip(together, maps, strict=True):
+        torch.lerp(gradient, momentum, group["momentum"], out=ahead)
+    updates = orthogonalised(together if len(maps) > 1 else together[0]).view(-1, *shape)
+    rate = group["lr"] * 0.2 * max(shape) ** 0.5
+    for (weight, _, _), update in zip(maps, updates, strict=True):
+        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
     """A matrix, or a stack of them, with the singular values moved towards 1, in bfloat16.
 
-    The quintic Newton-Schulz iteration of Jordan et al. 2024 ("Muon"), in the order that torch's has it.
+    Newton-Schulz iterations of degree 5, as Jordan et al. 2024 ("Muon") have them; see `ITERATIONS`.
     """
-    a, b, c = coefficients
     is_tall = matrices.size(-2) > matrices.size(-1)
     values = matrices.bfloat16()
     if is_tall:
         values = values.mT
-    values = values / values.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # no singular value above 1
+    values = values / values.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)  # no singular value above 1
     add_product = torch.addmm if values.dim() == 2 else torch.baddbmm
-    for _ in range(iterations):
+    for a, b, c in ITERATIONS:
         gram = values @ values.mT
         values = add_product(values, add_product(gram, gram, gram, beta=b, alpha=c), values, beta=a)
     return (values.mT if is_tall else values).contiguous()
 
 
-def _stacks(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Parameters that are updated together, in an order that depends on their shapes and places only."""
-    shaped = sorted(enumerate(parameters), key=lambda item: (tuple(item[1].shape), item[0]))
-    for shape, group in groupby(shaped, key=lambda item: item[1].shape):
-        alike = [parameter for _, parameter in group]
-        most = MOST if min(shape) <= WIDEST[alike[0].device.type] else 1
+def _stacks(maps: list[_Map]) -> Iterator[list[_Map]]:
+    """Maps that are updated together, in an order that depends on their shapes and places only."""
+    shaped = sorted(enumerate(maps), key=lambda item: (tuple(item[1].weight.shape), item[0]))
+    for shape, group in groupby(shaped, key=lambda item: item[1].weight.shape):
+        alike = [each for _, each in group]
+        most = MOST if min(shape) <= WIDEST[alike[0].weight.device.type] else 1
         for first in range(0, len(alike), most):
             yield alike[first : first + most]

@@ -3,7 +3,7 @@
 import hashlib
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tilth.objectives.objective import Batch
 from tilth.train.monitor import Finding
@@ -55,10 +55,11 @@ def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
 def _computed(replica: Replica, batches: list[Batch]) -> tuple[Tensor, list[Tensor]]:
     """The batches' losses, and what each trunk gave for them."""
     vectors: list[Tensor] = []
-    hooks = [
-        trunk.register_forward_hook(lambda trunk, inputs, output: vectors.append(output))
-        for trunk in replica.model.trunks()
-    ]
+
+    def keep(trunk: nn.Module, inputs: tuple, output: Tensor) -> None:
+        vectors.append(output)
+
+    hooks = [trunk.register_forward_hook(keep) for trunk in replica.model.trunks()]
     losses = torch.stack([total for batch in batches for total in replica.loss_sums(batch).values()])
     for hook in hooks:
         hook.remove()

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from tilth.model.layers import Linear
 from tilth.model.model import Model
 from tilth.recipe import TrainSettings
 from tilth.train.batched_muon import BatchedMuon
@@ -37,10 +38,12 @@ class Optimizers:
         ]
         self.sharded_muon: WholeMatrixMuon | None = None
         if matrices:
+            outputs = {layer.weight: layer.outputs for layer in model.modules() if isinstance(layer, Linear)}
+            maps = [outputs[matrix] for matrix in matrices]
             muon = {"lr": settings.lr, "weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
             if isinstance(matrices[0], DTensor):
-                self.sharded_muon = WholeMatrixMuon(matrices, self.world, **muon)
-            self.parts.append(self.sharded_muon or BatchedMuon(matrices, **muon))
+                self.sharded_muon = WholeMatrixMuon(matrices, maps, self.world, **muon)
+            self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, **muon))
         self.peak = settings.lr
 
     def set_rate(self, share: float) -> float:

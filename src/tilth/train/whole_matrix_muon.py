@@ -1,5 +1,6 @@
 """Muon for sharded matrices: it orthogonalises whole ones."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,10 +18,12 @@ class WholeMatrixMuon(BatchedMuon):
     Its parameters are stand-ins, which hold a matrix during `step` only; `sharded` are the model's own.
     """
 
-    def __init__(self, sharded: list[nn.Parameter], world: World, **settings: Any) -> None:
+    def __init__(
+        self, sharded: list[nn.Parameter], parts: Sequence[Sequence[int]], world: World, **settings: Any
+    ) -> None:
         self.sharded, self.world = sharded, world
         self.whole = [nn.Parameter(torch.empty(0, 0, device=matrix.device)) for matrix in sharded]
-        super().__init__(self.whole, **settings)
+        super().__init__(self.whole, parts, **settings)
         for index in self._own():
             shape, device = sharded[index].shape, sharded[index].device
             self.state[self.whole[index]]["momentum_buffer"] = torch.zeros(shape, device=device)
