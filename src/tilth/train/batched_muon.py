@@ -44,9 +44,8 @@ class BatchedMuon(torch.optim.Muon):
                     continue
                 if "momentum_buffer" not in self.state[matrix]:
                     self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
-                momentum = self.state[matrix]["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
-                rows = list(self._parts[matrix])
-                maps += map(_Map, matrix.split(rows), matrix.grad.split(rows), momentum.split(rows))
+                whole = (matrix, matrix.grad, self.state[matrix]["momentum_buffer"])
+                maps += map(_Map, *(tensor.split(list(self._parts[matrix])) for tensor in whole))
             for alike in _stacks(maps):
                 _update(alike, group)
 
@@ -61,6 +60,7 @@ def _update(maps: list[_Map], group: dict[str, Any]) -> None:
     shape = maps[0].weight.shape
     together = maps[0].weight.new_empty(len(maps), *shape)
     for ahead, (_, gradient, momentum) in zip(together, maps, strict=True):
+        momentum.lerp_(gradient, 1 - group["momentum"])
         torch.lerp(gradient, momentum, group["momentum"], out=ahead)
     updates = orthogonalised(together if len(maps) > 1 else together[0]).view(-1, *shape)
     rate = group["lr"] * 0.2 * max(shape) ** 0.5
