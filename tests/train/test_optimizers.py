@@ -159,14 +159,10 @@ def test_the_maps_that_a_matrix_joins_do_not_share_an_update():
         assert one[rows] == pytest.approx(other[rows], abs=0.002) and one[rows].abs().mean() > 0.001, name
 
 
-TORCHS = ((3.4445, -4.7750, 2.0315),) * 5
-
-
 @pytest.mark.parametrize("widest", [0, 256])
 def test_muon_in_batches_makes_the_updates_of_torchs_for_each_map(widest, monkeypatch):
-    """But for its iterations: a matrix that joins maps moves as these would, each a matrix of its own."""
+    """A matrix that joins maps moves as these would, each a matrix of its own."""
     monkeypatch.setattr("tilth.train.batched_muon.WIDEST", {"cpu": widest})
-    monkeypatch.setattr("tilth.train.batched_muon.ITERATIONS", TORCHS)
     generator = torch.Generator().manual_seed(0)
     columns = [16, 48, 16] * 2 + [8] * (MOST + 1)
     parts = [(16,), (16,), (32, 8, 8)] * 2 + [(8,)] * (MOST + 1)

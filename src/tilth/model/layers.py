@@ -165,20 +165,20 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention with one projection for queries, keys and values (Vaswani et al. 2017, section 3.2).
+    """Multi-head self-attention with one product for queries, keys and values (Vaswani et al. 2017, section 3.2).
 
     With fewer heads of keys and values than of queries, consecutive query heads share one.
     """
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
-        inner, kv_inner = config.heads * config.head_size, config.num_kv_heads * config.head_size
+        of_each_head = [config.head_size] * (config.heads + 2 * config.num_kv_heads)
         self.heads, self.head_size = config.heads, config.head_size
         self.kv_heads = config.num_kv_heads
-        self.qkv = Linear(config.width, inner, kv_inner, kv_inner, bias=config.qkv_bias)
+        self.qkv = Linear(config.width, *of_each_head, bias=config.qkv_bias)
         self.query_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
-        self.out = Linear(inner, config.width, bias=config.bias)
+        self.out = Linear(config.heads * config.head_size, config.width, bias=config.bias)
         self.dropout = 0.0
 
     def forward(

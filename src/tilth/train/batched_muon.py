@@ -11,18 +11,15 @@ WIDEST = {"cpu": 256, "cuda": 4096, "mps": 256}
 """Rows and columns beyond which a matrix alone keeps the device busy, and a batched product is the slower one."""
 MOST = 32
 """Matrices in a stack, so that the memory for it stays small beside the model."""
-ITERATIONS = ((3.4445, -4.7750, 2.0315),) * 5
-"""TODO"""
-SMALLEST_NORM = 1e-7
 
 
 class BatchedMuon(torch.optim.Muon):
-    """torch's Muon, but that maps which one matrix joins are orthogonalised each by itself, that the iterations differ
-    (`ITERATIONS`), and that maps of one shape are updated together.
+    """torch's Muon, but that it orthogonalises the maps that one matrix joins each by itself, and maps of one shape
+    together.
 
-    As one matrix, the queries, keys and values of a block would share singular vectors, and the values, whose gradients
-    are the largest, would take most of the update (Jordan et al. 2024 keep them apart, too). On small matrices the time
-    goes to starting many small products, and each keeps one core busy (benchmarks/muon.py).
+    Jordan et al. 2024 ("Muon") keep queries, keys and values apart; by heads a model learns faster still
+    (benchmarks/NOTES.md). On small matrices the time goes to starting many small products, and each keeps one core
+    busy: one batched product for all maps of a shape takes less (benchmarks/muon.py).
     """
 
     def __init__(self, matrices: Sequence[Tensor], parts: Sequence[Sequence[int]], **settings: Any) -> None:
@@ -62,24 +59,26 @@ def _update(maps: list[_Map], group: dict[str, Any]) -> None:
     for ahead, (_, gradient, momentum) in zip(together, maps, strict=True):
         momentum.lerp_(gradient, 1 - group["momentum"])
         torch.lerp(gradient, momentum, group["momentum"], out=ahead)
-    updates = orthogonalised(together if len(maps) > 1 else together[0]).view(-1, *shape)
+    directions = together if len(maps) > 1 else together[0]
+    updates = orthogonalised(directions, group["ns_coefficients"], group["ns_steps"], group["eps"]).view(-1, *shape)
     rate = group["lr"] * 0.2 * max(shape) ** 0.5
     for (weight, _, _), update in zip(maps, updates, strict=True):
         weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
+def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], iterations: int, eps: float) -> Tensor:
     """A matrix, or a stack of them, with the singular values moved towards 1, in bfloat16.
 
-    Newton-Schulz iterations of degree 5, as Jordan et al. 2024 ("Muon") have them; see `ITERATIONS`.
+    The quintic Newton-Schulz iteration of Jordan et al. 2024 ("Muon"), in the order that torch's has it.
     """
+    a, b, c = coefficients
     is_tall = matrices.size(-2) > matrices.size(-1)
     values = matrices.bfloat16()
     if is_tall:
         values = values.mT
-    values = values / values.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)  # no singular value above 1
+    values = values / values.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # no singular value above 1
     add_product = torch.addmm if values.dim() == 2 else torch.baddbmm
-    for a, b, c in ITERATIONS:
+    for _ in range(iterations):
         gram = values @ values.mT
         values = add_product(values, add_product(gram, gram, gram, beta=b, alpha=c), values, beta=a)
     return (values.mT if is_tall else values).contiguous()

@@ -20,7 +20,8 @@ class Optimizers:
     """One or two torch optimizers that step together, with state by parameter name.
 
     Muon (Jordan et al. 2024) has updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so that
-    one learning rate serves both. Weight decay acts on matrices and tables only.
+    one learning rate serves both; queries, keys and values of each head, and what a gate lets pass, are matrices of
+    their own to it. Weight decay acts on matrices and tables only.
     """
 
     def __init__(self, model: Model, settings: TrainSettings, world: World | None = None) -> None:
