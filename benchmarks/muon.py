@@ -1,7 +1,8 @@
-"""Muon's update on the CPU: torch's, one matrix after the other, and ours, those of one shape together.
+"""Muon's update on the CPU: torch's, one matrix after the other, and ours, the maps of one shape together.
 
-Four blocks of the given width, each with four square matrices and two four times as long. The two alternate; the table
-holds medians of `--repeats` updates with the spread between quartiles.
+Four blocks of the given width, each with a square matrix, two four times as long, and one of queries, keys and values,
+which torch's takes as a whole and ours by heads of 64. The two alternate; the table holds medians of `--repeats`
+updates with the spread between quartiles.
 
     python benchmarks/muon.py
 """
@@ -21,14 +22,15 @@ RESULTS = Path(__file__).parent / "results" / "muon.md"
 
 
 def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
-    shapes = BLOCKS * [*4 * [(width, width)], (4 * width, width), (width, 4 * width)]
-    parameters = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    parts = BLOCKS * [[64] * (3 * width // 64), [width], [4 * width], [width]]
+    columns = BLOCKS * [width, width, width, 4 * width]
+    parameters = [torch.nn.Parameter(torch.randn(sum(rows), many)) for rows, many in zip(parts, columns, strict=True)]
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
     settings = {"lr": 1e-3, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
     if kind is torch.optim.Muon:
         return torch.optim.Muon(parameters, **settings)
-    return BatchedMuon(parameters, [(rows,) for rows, _ in shapes], **settings)
+    return BatchedMuon(parameters, parts, **settings)
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from tilth.model.chosen import Chosen
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
+from tilth.model.layers import Linear
 from tilth.model.model import Model, build_model
 from tilth.model.precision import compute_dtype, keep_freed_memory
 from tilth.model.threads import choose_threads, threads_in_words
@@ -121,16 +122,18 @@ def parts(config: TrunkConfig, length: int, predicted: float, tokens_per_pass: i
 def optimizer(model: Model, tokens_per_update: int) -> Work:
     """Muon for the matrices of the blocks, AdamW for the rest."""
     operations = memory = 0.0
-    hidden = {id(weight) for weight in model.trunk.blocks.parameters() if weight.dim() == 2}
+    maps = {layer.weight: layer.outputs for layer in model.trunk.blocks.modules() if isinstance(layer, Linear)}
     for weight in model.parameters():
-        if id(weight) in hidden:
-            short, long = sorted(weight.shape)
-            # Five iterations of X X', its square, and the product of both with X.
-            operations += 5 * (4 * short**2 * long + 2 * short**3)
-            memory += 20 * weight.numel() + 5 * VALUE * (4 * short * long + 5 * short**2)
-        else:
+        if weight not in maps:
             operations += 15 * weight.numel()
             memory += 28 * weight.numel()
+            continue
+        memory += 20 * weight.numel()
+        for rows in maps[weight]:
+            short, long = sorted((rows, weight.shape[1]))
+            # Five iterations of X X', its square, and the product of both with X.
+            operations += 5 * (4 * short**2 * long + 2 * short**3)
+            memory += 5 * VALUE * (4 * short * long + 5 * short**2)
     return Work(operations / tokens_per_update, memory / tokens_per_update)
 
 

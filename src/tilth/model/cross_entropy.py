@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tilth.model import cpu_bfloat16
@@ -14,8 +13,10 @@ CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
 the gradient of the weight."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
 """Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""
-ALIGNMENT = 128
-"""GPU kernels for matrix products are several times slower where a side is no multiple of 8; tiles have 128."""
+ALIGNMENT = {"cpu": 256, "cuda": 128, "mps": 1}
+"""Of the columns of logits, in bfloat16 or on a GPU. A GPU's kernels are several times slower where a side is no
+multiple of 8, and their tiles have 128; on a CPU a product takes twice the time where its rows begin anywhere in a
+line of the cache."""
 
 
 Gradients = tuple[Tensor, Tensor, Tensor | None]
@@ -71,10 +72,11 @@ def _chunked_loss(
 ) -> Tensor:
     """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
     device, words = features_ND.device, len(weight_VD)
-    # On a GPU the last columns belong to no word: their weights are zero, and their sums are cut off.
-    padding = -words % ALIGNMENT if device.type == "cuda" else 0
-    weight = F.pad(weight_VD.to(features_ND.dtype), (0, 0, 0, padding)) if padding else weight_VD.to(features_ND.dtype)
-    bias = None if bias_V is None else F.pad(bias_V.to(features_ND.dtype), (0, padding))
+    padding = -words % ALIGNMENT[device.type]
+    if device.type == "cpu" and features_ND.dtype == weight_VD.dtype:
+        padding = 0  # which would need a copy of the weights
+    weight = _with_rows_of_no_word(weight_VD, padding, features_ND.dtype)
+    bias = None if bias_V is None else _with_rows_of_no_word(bias_V, padding, features_ND.dtype)
     loss = torch.zeros((), dtype=torch.float32, device=device)
     rows = max(1, CHUNK_LOGITS[device.type] // words)
     of_logits = _fused_loss_and_gradient if fused else _loss_and_gradient
@@ -95,6 +97,16 @@ def _chunked_loss(
             features_gradient[chunk] = (padded @ weight).float() * scale_N1
             _accumulate(weight_gradient, (padded.T @ (features * scale_N1).to(features.dtype))[:words], start)
     return loss
+
+
+def _with_rows_of_no_word(weight: Tensor, padding: int, dtype: torch.dtype) -> Tensor:
+    """In another type, with rows of zeros at the end, whose sums are cut off later."""
+    if not padding:
+        return weight.to(dtype)
+    padded = weight.new_empty((len(weight) + padding, *weight.shape[1:]), dtype=dtype)
+    padded[: len(weight)] = weight
+    padded[len(weight) :] = 0
+    return padded
 
 
 def _accumulate(total: Tensor, part: Tensor, rows_before: int) -> None:
