@@ -27,10 +27,9 @@ def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
     parameters = [torch.nn.Parameter(torch.randn(sum(rows), many)) for rows, many in zip(parts, columns, strict=True)]
     for parameter in parameters:
         parameter.grad = torch.randn_like(parameter)
-    settings = {"lr": 1e-3, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
     if kind is torch.optim.Muon:
-        return torch.optim.Muon(parameters, **settings)
-    return BatchedMuon(parameters, parts, **settings)
+        return torch.optim.Muon(parameters, lr=1e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    return BatchedMuon(parameters, parts, lr=1e-3, weight_decay=0.1)
 
 
 def main() -> None:

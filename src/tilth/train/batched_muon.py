@@ -11,22 +11,25 @@ WIDEST = {"cpu": 256, "cuda": 4096, "mps": 256}
 """Rows and columns beyond which a matrix alone keeps the device busy, and a batched product is the slower one."""
 MOST = 32
 """Matrices in a stack, so that the memory for it stays small beside the model."""
+UPDATE_SIZE = 0.2
+"""Root mean square of an update at a rate of 1: about that of AdamW's (Liu et al. 2025, "Muon is Scalable", section
+2.2), so that one rate serves both."""
 
 
 class BatchedMuon(torch.optim.Muon):
-    """torch's Muon, but that it orthogonalises the maps that one matrix joins each by itself, and maps of one shape
-    together.
+    """torch's Muon, but for three things. It orthogonalises the maps that one matrix joins each by itself, those of one
+    shape together, and then gives all rows of an update the size of AdamW's.
 
     Jordan et al. 2024 ("Muon") keep queries, keys and values apart; by heads a model learns faster still
     (benchmarks/NOTES.md). On small matrices the time goes to starting many small products, and each keeps one core
-    busy: one batched product for all maps of a shape takes less (benchmarks/muon.py).
+    busy: one batched product for all maps of a shape takes less (benchmarks/muon.py). What is orthogonal and taller
+    than wide has rows of all sizes, so that some neurons would learn faster than others; Li et al. 2025 ("NorMuon")
+    divide each row by a running mean of its size, here that of the step is enough.
     """
 
     def __init__(self, matrices: Sequence[Tensor], parts: Sequence[Sequence[int]], **settings: Any) -> None:
         """parts: for each matrix, the rows of each of the maps that it joins."""
         super().__init__(list(matrices), **settings)
-        # Liu et al. 2025 ("Muon is Scalable"), section 2.2: updates of the size of AdamW's.
-        assert settings["adjust_lr_fn"] == "match_rms_adamw"
         self._parts = dict(zip(matrices, parts, strict=True))
 
     @torch.no_grad()
@@ -61,9 +64,10 @@ def _update(maps: list[_Map], group: dict[str, Any]) -> None:
         torch.lerp(gradient, momentum, group["momentum"], out=ahead)
     directions = together if len(maps) > 1 else together[0]
     updates = orthogonalised(directions, group["ns_coefficients"], group["ns_steps"], group["eps"]).view(-1, *shape)
-    rate = group["lr"] * 0.2 * max(shape) ** 0.5
+    sizes = updates.norm(dim=-1, keepdim=True, dtype=torch.float32).clamp_(min=group["eps"])
+    updates.mul_(UPDATE_SIZE * shape[1] ** 0.5 / sizes)
     for (weight, _, _), update in zip(maps, updates, strict=True):
-        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-rate)
+        weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(update, alpha=-group["lr"])
 
 
 def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], iterations: int, eps: float) -> Tensor:

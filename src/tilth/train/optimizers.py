@@ -41,7 +41,7 @@ class Optimizers:
         if matrices:
             outputs = {layer.weight: layer.outputs for layer in model.modules() if isinstance(layer, Linear)}
             maps = [outputs[matrix] for matrix in matrices]
-            muon = {"lr": settings.lr, "weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
+            muon = {"lr": settings.lr, "weight_decay": settings.weight_decay}
             if isinstance(matrices[0], DTensor):
                 self.sharded_muon = WholeMatrixMuon(matrices, maps, self.world, **muon)
             self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, **muon))
