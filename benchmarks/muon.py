@@ -1,8 +1,8 @@
 """Muon's update on the CPU: torch's, one matrix after the other, and ours, the maps of one shape together.
 
-Four blocks of the given width, each with a square matrix, two four times as long, and one of queries, keys and values,
-which torch's takes as a whole and ours by heads of 64. The two alternate; the table holds medians of `--repeats`
-updates with the spread between quartiles.
+Four blocks of the given width: in each a square map, two four times as long, and queries, keys and values of each head
+of 64, which torch's has as parameters of their own. The two alternate; the table holds medians of `--repeats` updates
+with the spread between quartiles.
 
     python benchmarks/muon.py
 """
@@ -22,14 +22,17 @@ RESULTS = Path(__file__).parent / "results" / "muon.md"
 
 
 def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
-    parts = BLOCKS * [[64] * (3 * width // 64), [width], [4 * width], [width]]
-    columns = BLOCKS * [width, width, width, 4 * width]
-    parameters = [torch.nn.Parameter(torch.randn(sum(rows), many)) for rows, many in zip(parts, columns, strict=True)]
-    for parameter in parameters:
-        parameter.grad = torch.randn_like(parameter)
+    joined = [(3 * width // 64, 64, width), (1, width, width), (1, 4 * width, width), (1, width, 4 * width)]
+    parameters, counts = [], []
+    for maps, rows, columns in BLOCKS * joined:
+        together = 1 if kind is torch.optim.Muon else maps
+        for _ in range(maps // together):
+            parameters.append(torch.nn.Parameter(torch.randn(together * rows, columns)))
+            parameters[-1].grad = torch.randn_like(parameters[-1])
+            counts.append(together)
     if kind is torch.optim.Muon:
         return torch.optim.Muon(parameters, lr=1e-3, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    return BatchedMuon(parameters, parts, lr=1e-3, weight_decay=0.1)
+    return BatchedMuon(parameters, counts, lr=1e-3, weight_decay=0.1)
 
 
 def main() -> None:

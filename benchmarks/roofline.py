@@ -30,14 +30,13 @@ from tilth.model.chosen import Chosen
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Linear
 from tilth.model.model import Model, build_model
 from tilth.model.precision import compute_dtype, keep_freed_memory
 from tilth.model.threads import choose_threads, threads_in_words
 from tilth.objectives.objective import Batch, Predictions
 from tilth.recipe import load_recipe
 from tilth.train.distributed import World
-from tilth.train.optimizers import Optimizers
+from tilth.train.optimizers import Optimizers, joined_maps
 
 PLOT = Path(__file__).parents[1] / "docs" / "speed.svg"
 VALUE = 2  # bytes of a value in bfloat16
@@ -122,18 +121,17 @@ def parts(config: TrunkConfig, length: int, predicted: float, tokens_per_pass: i
 def optimizer(model: Model, tokens_per_update: int) -> Work:
     """Muon for the matrices of the blocks, AdamW for the rest."""
     operations = memory = 0.0
-    maps = {layer.weight: layer.outputs for layer in model.trunk.blocks.modules() if isinstance(layer, Linear)}
+    joined = joined_maps(model.trunk.blocks)
     for weight in model.parameters():
-        if weight not in maps:
+        if weight not in joined:
             operations += 15 * weight.numel()
             memory += 28 * weight.numel()
             continue
-        memory += 20 * weight.numel()
-        for rows in maps[weight]:
-            short, long = sorted((rows, weight.shape[1]))
-            # Five iterations of X X', its square, and the product of both with X.
-            operations += 5 * (4 * short**2 * long + 2 * short**3)
-            memory += 5 * VALUE * (4 * short * long + 5 * short**2)
+        maps = joined[weight]
+        short, long = sorted((weight.shape[0] // maps, weight.shape[1]))
+        # Five iterations of X X', its square, and the product of both with X.
+        operations += maps * 5 * (4 * short**2 * long + 2 * short**3)
+        memory += 20 * weight.numel() + maps * 5 * VALUE * (4 * short * long + 5 * short**2)
     return Work(operations / tokens_per_update, memory / tokens_per_update)
 
 

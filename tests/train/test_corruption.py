@@ -12,16 +12,16 @@ def run(opened):
     return opened("bert-mini", "model.dropout=0.1")
 
 
-def flip_a_bit(model, call):
+def flip_a_bit(trunk, call):
     """The given call of the last block's feed-forward layer, dropout off, errs in one bit."""
     calls = []
 
     def flip(_, __, output):
-        calls.append(0 if model.training else 1)
+        calls.append(0 if trunk.training else 1)
         if calls[-1] and sum(calls) == call:
             output.detach().view(-1)[3:4].view(torch.int32).bitwise_xor_(1 << 22)
 
-    return model.trunk.blocks[1].mlp.register_forward_hook(flip)
+    return trunk.blocks[-1].mlp.register_forward_hook(flip)
 
 
 def test_one_wrong_bit_in_one_of_two_computations_is_found(run):
@@ -29,12 +29,21 @@ def test_one_wrong_bit_in_one_of_two_computations_is_found(run):
     guard = (run.replica, run.guarded)
     assert recompute(*guard) == []
     for call in (1, 2):
-        hook = flip_a_bit(run.model, call)
+        hook = flip_a_bit(run.model.trunk, call)
         (finding,) = recompute(*guard)
         hook.remove()
         assert finding.kind == "corruption" and "process 0 computed the same batch twice" in finding.message
     assert run.model.training
     assert recompute(*guard) == []
+
+
+def test_a_wrong_bit_in_the_generator_is_found(opened):
+    run = opened("electra-mini")
+    hook = flip_a_bit(run.model.generator.trunk, 2)
+    (finding,) = recompute(run.replica, run.guarded)
+    hook.remove()
+    assert finding.kind == "corruption"
+    assert recompute(run.replica, run.guarded) == []
 
 
 def test_a_run_says_so(recipe, corpus, monkeypatch, tmp_path):
@@ -44,7 +53,7 @@ def test_a_run_says_so(recipe, corpus, monkeypatch, tmp_path):
 
     def broken(self, *arguments):
         start(self, *arguments)
-        flip_a_bit(self.model, 8)
+        flip_a_bit(self.model.trunk, 8)
 
     monkeypatch.setattr(Run, "__init__", broken)
     settings = recipe(

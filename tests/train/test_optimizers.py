@@ -140,25 +140,36 @@ def test_clearing_drops_the_gradients_and_moves_nothing():
 
 
 def test_the_maps_that_a_matrix_joins_do_not_share_an_update():
-    """However large the gradient of the values, or of what a gate passes, queries, keys and the gate move as before."""
+    """Queries, keys and values of each head, and both halves of a gate: each moves by its own gradient, however large
+    the others' are. A power of two scales without rounding."""
     shape = {"vocab_size": 50, "layers": 1, "width": 32, "heads": 4, "kv_heads": 2, "head_size": 8, "mlp_width": 48}
     config = replace(FAMILIES["qwen3"].sizes["mini"], **shape, max_length=16)
-    last = {"trunk.blocks.0.attention.qkv.weight": slice(48, 64), "trunk.blocks.0.mlp.up.weight": slice(48, 96)}
+    maps = {"trunk.blocks.0.attention.qkv.weight": 8, "trunk.blocks.0.mlp.up.weight": 2}
     moved = []
-    for scale in (1.0, 1000.0):
+    for base in (1.0, 2.0):
         model = build_model(FAMILIES["qwen3"], config, ("causal",), seed=0)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         gradients(model)
-        for name, rows in last.items():
+        for name, many in maps.items():
             gradient = model.get_parameter(name).grad
             assert gradient is not None
-            gradient[rows] *= scale
+            for index, rows in enumerate(gradient.chunk(many)):
+                rows *= base ** (3 * index)
         Optimizers(model, TrainSettings(lr=0.01, weight_decay=0.0)).step()
-        moved.append({name: model.state_dict()[name] - before[name] for name in last})
-    for name, rows in last.items():
-        one, other = moved[0][name], moved[1][name]
-        assert torch.equal(one[: rows.start], other[: rows.start]), name
-        assert one[rows] == pytest.approx(other[rows], abs=0.002) and one[rows].abs().mean() > 0.001, name
+        moved.append({name: model.state_dict()[name] - before[name] for name in maps})
+    for name in maps:
+        assert moved[0][name].abs().mean() > 0.001
+        assert torch.equal(moved[0][name], moved[1][name]), name
+
+
+def test_muon_leaves_a_row_without_a_gradient_and_moves_a_small_one_as_far_as_any():
+    matrix = torch.nn.Parameter(torch.ones(48, 16))
+    gradient = torch.randn(48, 16, generator=torch.Generator().manual_seed(0))
+    gradient[7], gradient[9] = 0.0, gradient[9] * 1e-6
+    matrix.grad = gradient
+    BatchedMuon([matrix], [1], lr=0.1, weight_decay=0.0).step()
+    sizes = (matrix.detach() - 1).square().mean(1).sqrt()
+    assert sizes[7] == 0 and sizes[sizes > 0] == pytest.approx(torch.full((47,), 0.1 * 0.2), rel=0.01)
 
 
 @pytest.mark.parametrize("widest", [0, 256])
@@ -166,21 +177,21 @@ def test_muon_moves_each_map_as_torchs_would_but_all_rows_alike(widest, monkeypa
     monkeypatch.setattr("tilth.train.batched_muon.WIDEST", {"cpu": widest})
     generator = torch.Generator().manual_seed(0)
     columns = [16, 48, 16] * 2 + [8] * (MOST + 1)
-    parts = [(16,), (16,), (32, 8, 8)] * 2 + [(8,)] * (MOST + 1)
-    starts = [torch.randn(sum(rows), width, generator=generator) for rows, width in zip(parts, columns, strict=True)]
+    maps = [1, 1, 3] * 2 + [1] * MOST + [2]
+    starts = [torch.randn(16 * many, width, generator=generator) for many, width in zip(maps, columns, strict=True)]
     joined = [torch.nn.Parameter(start.clone()) for start in starts]
     split = [
-        [torch.nn.Parameter(torch.zeros_like(part)) for part in start.split(rows)]
-        for start, rows in zip(starts, parts, strict=True)
+        [torch.nn.Parameter(torch.zeros_like(part)) for part in start.chunk(many)]
+        for start, many in zip(starts, maps, strict=True)
     ]
-    ours = BatchedMuon(joined, parts, lr=0.1, weight_decay=0.1)
+    ours = BatchedMuon(joined, maps, lr=0.1, weight_decay=0.1)
     theirs = torch.optim.Muon([part for each in split for part in each], lr=1.0, weight_decay=0.0)
     expected = [start.clone() for start in starts]
     for step in range(4):
         for index, matrix in enumerate(joined):
             gradient = torch.randn(matrix.shape, generator=generator) * 10.0 ** (index % 3)
             matrix.grad = None if step == 2 and matrix.shape == (16, 48) else gradient
-            for part, rows in zip(split[index], gradient.split(parts[index]), strict=True):
+            for part, rows in zip(split[index], gradient.chunk(maps[index]), strict=True):
                 part.data.zero_()
                 part.grad = None if matrix.grad is None else rows.clone()
         ours.step()

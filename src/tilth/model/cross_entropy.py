@@ -13,10 +13,10 @@ CHUNK_LOGITS = {"cpu": 20_000_000, "cuda": 2**29, "mps": 20_000_000}
 the gradient of the weight."""
 FLOAT_LOGITS = {"cpu": 2**18, "cuda": 2**25, "mps": 2**25}
 """Logits held in float32 at once: 1 MB on a CPU, which a core's cache holds."""
-ALIGNMENT = {"cpu": 256, "cuda": 128, "mps": 1}
+ALIGNMENT = {"cpu": 32, "cuda": 128, "mps": 1}
 """Of the columns of logits, in bfloat16 or on a GPU. A GPU's kernels are several times slower where a side is no
-multiple of 8, and their tiles have 128; on a CPU a product takes twice the time where its rows begin anywhere in a
-line of the cache."""
+multiple of 8, and their tiles have 128; on a CPU the logits take half as long again or more where their rows begin
+within a line of the cache."""
 
 
 Gradients = tuple[Tensor, Tensor, Tensor | None]

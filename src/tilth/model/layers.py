@@ -34,12 +34,13 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
 
 
 class Linear(nn.Linear):
-    """A linear map that computes in the type of its input; or several maps of one input, joined into one product."""
+    """A linear map that computes in the type of its input; or several of one shape and input, joined into a product."""
 
-    def __init__(self, inputs: int, *outputs: int, bias: bool = True) -> None:
-        """outputs: the width of what each map gives, in their order."""
-        super().__init__(inputs, sum(outputs), bias=bias)
-        self.outputs = outputs
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, maps: int = 1) -> None:
+        """outputs: of all the maps together, each of which gives an equal share in turn."""
+        assert outputs % maps == 0
+        super().__init__(inputs, outputs, bias=bias)
+        self.maps = maps
 
     def forward(self, input: Tensor) -> Tensor:
         if cpu_bfloat16.applies_to(input):
@@ -172,13 +173,13 @@ class Attention(nn.Module):
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
-        of_each_head = [config.head_size] * (config.heads + 2 * config.num_kv_heads)
+        inner, of_each_head = config.heads * config.head_size, config.heads + 2 * config.num_kv_heads
         self.heads, self.head_size = config.heads, config.head_size
         self.kv_heads = config.num_kv_heads
-        self.qkv = Linear(config.width, *of_each_head, bias=config.qkv_bias)
+        self.qkv = Linear(config.width, of_each_head * config.head_size, bias=config.qkv_bias, maps=of_each_head)
         self.query_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_size, config.norm_eps) if config.qk_norm else None
-        self.out = Linear(config.heads * config.head_size, config.width, bias=config.bias)
+        self.out = Linear(inner, config.width, bias=config.bias)
         self.dropout = 0.0
 
     def forward(
@@ -222,7 +223,8 @@ class MLP(nn.Module):
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()
         self.gate = _GATES.get(config.activation)
-        self.up = Linear(config.width, *[config.mlp_width] * (2 if self.gate else 1), bias=config.bias)
+        maps = 2 if self.gate else 1
+        self.up = Linear(config.width, maps * config.mlp_width, bias=config.bias, maps=maps)
         self.down = Linear(config.mlp_width, config.width, bias=config.bias)
         self.approximate = "tanh" if config.activation == "gelu_tanh" else "none"
 

@@ -1,5 +1,6 @@
 """Guards against silent corruption: processors and memory that give wrong numbers without an error."""
 
+import contextlib
 import hashlib
 
 import torch
@@ -26,17 +27,15 @@ def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
     model, world = replica.model, replica.world
     was_training = model.training
     model.eval()
-    (first, first_vectors), (second, second_vectors) = (_computed(replica, batches) for _ in range(2))
+    pairs = zip(_computed(replica, batches), _computed(replica, batches), strict=True)
     model.train(was_training)
-    pairs = zip([first, *first_vectors], [second, *second_vectors], strict=True)
     differs = not all(torch.equal(one.view(torch.uint8), other.view(torch.uint8)) for one, other in pairs)
     erring = world.sum([float(differs and rank == world.rank) for rank in range(world.size)])
     findings = [
         Finding(
             "corruption",
-            f"process {rank} computed the same batch twice, and the numbers differ (losses of {float(first.sum())!r} "
-            f"and {float(second.sum())!r} in process {world.rank}): its machine computes wrongly. Go on from the last "
-            "checkpoint on another one",
+            f"process {rank} computed the same batch twice, and the numbers differ: its machine computes wrongly. Go "
+            "on from the last checkpoint on another one",
         )
         for rank, number in enumerate(erring)
         if number
@@ -52,18 +51,18 @@ def recompute(replica: Replica, batches: list[Batch]) -> list[Finding]:
     return findings
 
 
-def _computed(replica: Replica, batches: list[Batch]) -> tuple[Tensor, list[Tensor]]:
-    """The batches' losses, and what each trunk gave for them."""
-    vectors: list[Tensor] = []
+def _computed(replica: Replica, batches: list[Batch]) -> list[Tensor]:
+    """What each trunk gave for the batches, and their losses."""
+    found: list[Tensor] = []
 
     def keep(trunk: nn.Module, inputs: tuple, output: Tensor) -> None:
-        vectors.append(output)
+        found.append(output)
 
-    hooks = [trunk.register_forward_hook(keep) for trunk in replica.model.trunks()]
-    losses = torch.stack([total for batch in batches for total in replica.loss_sums(batch).values()])
-    for hook in hooks:
-        hook.remove()
-    return losses, vectors
+    with contextlib.ExitStack() as hooks:
+        for trunk in replica.model.trunks():
+            hooks.callback(trunk.register_forward_hook(keep).remove)
+        losses = [total for batch in batches for total in replica.loss_sums(batch).values()]
+    return [*found, torch.stack(losses)]
 
 
 @torch.no_grad()

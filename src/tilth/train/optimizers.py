@@ -39,12 +39,12 @@ class Optimizers:
         ]
         self.sharded_muon: WholeMatrixMuon | None = None
         if matrices:
-            outputs = {layer.weight: layer.outputs for layer in model.modules() if isinstance(layer, Linear)}
-            maps = [outputs[matrix] for matrix in matrices]
-            muon = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+            joined = joined_maps(model)
+            maps = [joined[matrix] for matrix in matrices]
+            rates = (settings.lr, settings.weight_decay)
             if isinstance(matrices[0], DTensor):
-                self.sharded_muon = WholeMatrixMuon(matrices, maps, self.world, **muon)
-            self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, **muon))
+                self.sharded_muon = WholeMatrixMuon(matrices, maps, self.world, *rates)
+            self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, *rates))
         self.peak = settings.lr
 
     def set_rate(self, share: float) -> float:
@@ -105,6 +105,11 @@ class Optimizers:
             if self.sharded_muon is not None and name in names:
                 whole = torch.empty(matrix.shape, device=matrix.device)
                 self.sharded_muon.set_momentum(index, spread(tensors.get(name), whole, self.world))
+
+
+def joined_maps(module: nn.Module) -> dict[Tensor, int]:
+    """How many maps of one shape each matrix of a linear layer joins."""
+    return {layer.weight: layer.maps for layer in module.modules() if isinstance(layer, Linear)}
 
 
 def _like(name: str, parameter: Tensor) -> Tensor:

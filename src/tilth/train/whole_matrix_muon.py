@@ -19,11 +19,11 @@ class WholeMatrixMuon(BatchedMuon):
     """
 
     def __init__(
-        self, sharded: list[nn.Parameter], parts: Sequence[Sequence[int]], world: World, **settings: Any
+        self, sharded: list[nn.Parameter], maps: Sequence[int], world: World, lr: float, weight_decay: float
     ) -> None:
         self.sharded, self.world = sharded, world
         self.whole = [nn.Parameter(torch.empty(0, 0, device=matrix.device)) for matrix in sharded]
-        super().__init__(self.whole, parts, **settings)
+        super().__init__(self.whole, maps, lr, weight_decay)
         for index in self._own():
             shape, device = sharded[index].shape, sharded[index].device
             self.state[self.whole[index]]["momentum_buffer"] = torch.zeros(shape, device=device)
