@@ -51,16 +51,16 @@ class BatchedMuon(torch.optim.Muon):
             momentum = self.state[matrix]["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
             torch.lerp(matrix.grad, momentum, group["momentum"], out=ahead.view_as(matrix))
         settings = (group["ns_coefficients"], group["ns_steps"], group["eps"])
-        if len(directions) == 1:
-            updates = orthogonalised(directions[0], *settings)[None]
-        elif self._are_narrow(shape, matrices[0]):
-            updates = orthogonalised(directions, *settings)
+        if self._are_narrow(shape, matrices[0]):
+            directions.copy_(orthogonalised(directions, *settings))
         else:
-            updates = torch.stack([orthogonalised(direction, *settings) for direction in directions])
-        sizes = updates.norm(dim=-1, keepdim=True, dtype=torch.float32).clamp_(min=group["eps"])
-        updates.mul_(UPDATE_SIZE * shape[1] ** 0.5 / sizes)
-        for matrix, update in zip(matrices, updates.split(counts), strict=True):
-            matrix.mul_(1 - group["lr"] * group["weight_decay"]).add_(update.view_as(matrix), alpha=-group["lr"])
+            for direction in directions:
+                direction.copy_(orthogonalised(direction, *settings))
+        scales = directions.norm(dim=-1, keepdim=True).clamp_(min=group["eps"]).reciprocal_()
+        rate = UPDATE_SIZE * shape[1] ** 0.5 * group["lr"]
+        for matrix, direction, scale in zip(matrices, directions.split(counts), scales.split(counts), strict=True):
+            matrix.mul_(1 - group["lr"] * group["weight_decay"])
+            matrix.addcmul_(direction.view_as(matrix), scale.view(-1, 1), value=-rate)
 
     def _shape(self, matrix: Tensor) -> tuple[int, int]:
         """Of each of its maps."""
