@@ -72,9 +72,9 @@ def _chunked_loss(
 ) -> Tensor:
     """The loss; `gradients` (of features, weight and bias), where given, are filled in on the way."""
     device, words = features_ND.device, len(weight_VD)
-    padding = -words % ALIGNMENT[device.type]
-    if device.type == "cpu" and features_ND.dtype == weight_VD.dtype:
-        padding = 0  # which would need a copy of the weights
+    # In float32 on a CPU, where the weights are not cast, padding would cost a copy of them.
+    is_padded = device.type != "cpu" or features_ND.dtype != weight_VD.dtype
+    padding = -words % ALIGNMENT[device.type] if is_padded else 0
     weight = _with_rows_of_no_word(weight_VD, padding, features_ND.dtype)
     bias = None if bias_V is None else _with_rows_of_no_word(bias_V, padding, features_ND.dtype)
     loss = torch.zeros((), dtype=torch.float32, device=device)
