@@ -4,8 +4,8 @@ All start from the same folder, a bert-mini that was pre-trained for a few steps
 same epochs, 32 at a time, from a table of texts to a saved model, each in a process of its own, in turn; the start of
 Python and its imports are left out. Ours is `finetune` at its defaults, with nothing held out, as the Trainer holds
 nothing out. The Trainer runs once at its defaults (float32, AdamW; it pads a batch to its longest text), once tuned
-(bfloat16, fused AdamW, batches of texts of like length, no logging). Both have our peak rate, warm-up, weight decay and
-fall of the rate. Accuracy is that on the 872 test texts, read by transformers.
+(bfloat16 where the processor has units for it, fused AdamW, batches of texts of like length, no logging). Both have our
+peak rate, warm-up, weight decay and fall of the rate. Accuracy is that on the 872 test texts, read by transformers.
 
     python benchmarks/finetuning.py ../shared/data [--examples 8000] [--epochs 2] [--repeats 3]
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 import transformers
 from machine import add_results, describe, write_table
+from peers import trainer as peer
 
 import tilth
 from tilth.key import Key
@@ -71,10 +72,7 @@ def trainer(folder: Path, out: Path, epochs: float, tuned: bool) -> float:
     rows = [{"input_ids": ids, "labels": label} for ids, label in zip(encoded, labels, strict=True)]
     chosen = {}
     if tuned:
-        chosen = {
-            "bf16": True, "optim": "adamw_torch_fused", "train_sampling_strategy": "group_by_length",
-            "logging_strategy": "no", "disable_tqdm": True,
-        }  # fmt: skip
+        chosen = peer.tuned() | {"train_sampling_strategy": "group_by_length"}
     arguments = transformers.TrainingArguments(
         str(out / "trainer"), per_device_train_batch_size=BATCH, num_train_epochs=epochs, learning_rate=rate,
         warmup_steps=0.1, weight_decay=0.01, use_cpu=True, save_strategy="no", report_to="none", **chosen,

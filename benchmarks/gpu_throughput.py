@@ -81,7 +81,7 @@ def trainer(name: str, made: Path, steps: int, compiled: bool) -> list[float]:
         peer.train(
             model, tokenizer, blocks, Path(folder), MICRO_BATCH_TOKENS // length, note_time, use_cpu=False,
             gradient_accumulation_steps=STEP_TOKENS // MICRO_BATCH_TOKENS, max_steps=WARM_UP_STEPS + steps, tf32=True,
-            torch_compile=compiled, dataloader_num_workers=4, **peer.TUNED,
+            torch_compile=compiled, dataloader_num_workers=4, **peer.tuned("cuda"),
         )  # fmt: skip
     return [b - a for a, b in itertools.pairwise(times)][WARM_UP_STEPS - 1 :]
 

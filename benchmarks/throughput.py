@@ -2,11 +2,12 @@
 
 Both train a model of one shape on the same tokens, with the same vocabulary and the same number of tokens a step.
 Masked models learn 15 % of the tokens, masked anew each time. The Trainer runs as its users run it: once at its
-defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16, no dropout, fused AdamW, no logging), and once more
-with our setting of the C allocator as well (`tilth.model.precision.keep_freed_memory`), which a user of the Trainer
-would have to know of. Ours runs the recipe: its loop, log and monitor. Rows are packed documents for ours, and full
-blocks for the Trainer; only real tokens count. All are under way at once, each in a process of its own, and take turns
-of a few seconds, so that they meet the same machine even where others use it; ratios are medians over the rounds.
+defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16 where the processor has units for it, no dropout, fused
+AdamW, no logging), and once more with our setting of the C allocator as well
+(`tilth.model.precision.keep_freed_memory`), which a user of the Trainer would have to know of. Ours runs the recipe:
+its loop, log and monitor. Rows are packed documents for ours, and full blocks for the Trainer; only real tokens count.
+All are under way at once, each in a process of its own, and take turns of a few seconds, so that they meet the same
+machine even where others use it; ratios are medians over the rounds.
 
     python benchmarks/throughput.py ../shared/data/text/english_novels/corpus.tar.zst [--seconds 4] [--rounds 9]
 """
@@ -71,7 +72,7 @@ def train_peer(system: str, shape: Shape, length: int, made: Path, on_step: Call
     tokenizer = peer.read_tokenizer(made / "tokenizer.json", shape.peer.is_masked)
     blocks = peer.full_blocks(made / "shards", length, tokenizer)
     model = peer.make_model(shape.peer, length, tokenizer, dropout=0.1 if system == "defaults" else 0.0)
-    chosen = {} if system == "defaults" else peer.TUNED
+    chosen = {} if system == "defaults" else peer.tuned()
     out, rows = made / f"{system}-{length}", BATCH_TOKENS // length
     peer.train(model, tokenizer, blocks, out, rows, on_step, max_steps=ENDLESS, **chosen)
 

@@ -218,7 +218,7 @@ def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path, 
     trainer.train(
         model, tokenizer, blocks, out / "trainer", BATCH_TOKENS // setting.length, on_step, seed=asked["seed"],
         max_steps=asked["steps"], learning_rate=asked["rate"], warmup_steps=WARMUP, lr_scheduler_type="linear",
-        weight_decay=WEIGHT_DECAY, **trainer.TUNED,
+        weight_decay=WEIGHT_DECAY, **trainer.tuned(),
     )  # fmt: skip
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
