@@ -98,7 +98,30 @@ def orthogonalised(matrices: Tensor, coefficients: tuple[float, float, float], i
         values = values.mT
     values = values / values.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)  # no singular value above 1
     add_product = torch.addmm if values.dim() == 2 else torch.baddbmm
-    for _ in range(iterations):
-        gram = values @ values.mT
-        values = add_product(values, add_product(gram, gram, gram, beta=b, alpha=c), values, beta=a)
+    if values.dtype == torch.float32 and values.size(-1) >= 2 * values.size(-2):
+        values = _iterated(values @ values.mT, coefficients, iterations) @ values
+    else:
+        for _ in range(iterations):
+            gram = values @ values.mT
+            values = add_product(values, add_product(gram, gram, gram, beta=b, alpha=c), values, beta=a)
     return (values.mT if is_tall else values).contiguous()
+
+
+def _iterated(gram: Tensor, coefficients: tuple[float, float, float], iterations: int) -> Tensor:
+    """What all iterations together multiply a wide matrix by, from its product with its transpose.
+
+    Each multiplies by a polynomial of that product, and all such polynomials commute, so that it can be done without
+    the matrix: two fifths fewer operations for one four times as wide as high. In bfloat16 small singular values would
+    be lost, whose squares the product has.
+    """
+    a, b, c = coefficients
+    add_product = torch.addmm if gram.dim() == 2 else torch.baddbmm
+    total = None
+    for left in reversed(range(iterations)):
+        factor = add_product(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal(dim1=-2, dim2=-1).add_(a)
+        total = factor if total is None else factor @ total
+        if left:
+            gram = factor @ gram @ factor
+    assert total is not None
+    return total
