@@ -17,7 +17,7 @@ from pydoc_data.topics import topics
 
 import torch
 import transformers
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 from tilth.corpus.build import build_corpus
 from tilth.model.families import FAMILIES
@@ -27,7 +27,6 @@ from tilth.model.model import build_model
 from tilth.recipe import TokenizerSettings
 from tilth.tokens.tokenizer import train_tokenizer
 
-RESULTS = Path(__file__).parent / "results" / "generation.md"
 PROMPT = "The assignment statement is used to"
 
 
@@ -35,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
+    add_results(parser, __file__)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -87,7 +87,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     machine = f"Machine: {describe()}; transformers {transformers.__version__}."
     seen = f"Tokens a second: medians (lowest-highest) of {arguments.repeats} runs."
-    write_table(RESULTS, __doc__, f"{machine} {seen}", lines)
+    write_table(arguments.results, __doc__, f"{machine} {seen}", lines)
 
 
 if __name__ == "__main__":

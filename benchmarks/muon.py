@@ -10,15 +10,13 @@ with the spread between quartiles.
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import torch
-from machine import describe, write_table
+from machine import add_results, describe, write_table
 
 from tilth.train.batched_muon import BatchedMuon
 
 BLOCKS = 4
-RESULTS = Path(__file__).parent / "results" / "muon.md"
 
 
 def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
@@ -38,7 +36,9 @@ def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=15)
-    repeats = parser.parse_args().repeats
+    add_results(parser, __file__)
+    arguments = parser.parse_args()
+    repeats = arguments.repeats
     lines = ["| width | torch's, ms | together, ms | torch's / together |", "|---|---|---|---|"]
     for width in (128, 256, 512, 768):
         times: dict[type, list[float]] = {torch.optim.Muon: [], BatchedMuon: []}
@@ -56,7 +56,7 @@ def main() -> None:
         ratio = statistics.median(times[torch.optim.Muon]) / statistics.median(times[BatchedMuon])
         lines.append(f"| {width} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
         print(lines[-1], flush=True)
-    write_table(RESULTS, __doc__, f"Machine: {describe()}.", lines)
+    write_table(arguments.results, __doc__, f"Machine: {describe()}.", lines)
 
 
 if __name__ == "__main__":

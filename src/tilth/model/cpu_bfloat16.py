@@ -18,12 +18,12 @@ def applies_to(values: Tensor) -> bool:
 
 
 @cache
-def has_onednn_linear() -> bool:
-    """Whether oneDNN multiplies bfloat16 here, by operations that torch makes for the code of its compiler."""
+def has_onednn_linear(dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether oneDNN multiplies that type (or float32) here, by operations that torch makes for its compiler's code."""
     # Private to torch: another version may lack them.
     names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return there and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def product(rows_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:

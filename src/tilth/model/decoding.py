@@ -117,9 +117,13 @@ def _block_step(
 
 
 def _linear(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype) -> Map:
-    """A linear map with its weights cast once."""
+    """A linear map with its weights cast, and on a CPU copied in the order that suits `rows` rows, once."""
     weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if weight.device.type == "cpu" and dtype == torch.bfloat16 and has_onednn_linear():
+    if weight.device.type == "cpu" and dtype == torch.float32 and rows == 1:
+        # A processor without AVX-512 reads weights half as fast where it adds up along their rows.
+        turned = weight.T.contiguous()
+        return (lambda row: row @ turned) if bias is None else (lambda row: torch.addmm(bias, row, turned))
+    if weight.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and has_onednn_linear(dtype):
         # In the order in which oneDNN multiplies, to which each call would bring them anew (as torch.compile does).
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda values: torch.ops.mkldnn._linear_pointwise(values, packed, bias, "none", [], "")
