@@ -1,7 +1,8 @@
 """Muon's update on the CPU: torch's, one matrix after the other, and ours, the maps of one shape together.
 
 Four blocks of the given width: in each a square map, two four times as long, and queries, keys and values of each head
-of 64, which torch's has as parameters of their own. The two alternate; the table holds medians of `--repeats` updates
+of 64, which torch's has as parameters of their own. Torch's multiplies in bfloat16 everywhere, ours in float32 where
+the processor has no units for that. The two alternate; the table holds medians of `--repeats` updates
 with the spread between quartiles.
 
     python benchmarks/muon.py

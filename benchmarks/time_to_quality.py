@@ -1,12 +1,12 @@
 """Time to quality on the CPU: how soon ours is as good as a long run of transformers' Trainer.
 
 Both train a model of one shape and vocabulary on the same documents; both are scored by `tilth evaluate --lm` on the
-documents held out. The Trainer is tuned: its rate searched in short runs, warm-up, a linear fall, bfloat16, fused
-AdamW, no dropout, no logging, and our setting of the C allocator, which alone more than doubles its speed. Ours are the
-built-in recipes with that shape, but that an evaluation on schedule scores 30,000 tokens; their rates were chosen on
-these documents, too (NOTES.md). One has the Trainer's architecture; `qwen3-mini` has that of today's decoders, with as
-many layers, as wide, and somewhat fewer parameters. All that ours need counts but the tokenizer: the start of Python,
-shards, the start from the corpus, evaluations, checkpoints.
+documents held out. The Trainer is tuned: its rate searched in short runs, warm-up, a linear fall, bfloat16 where the
+processor has units for it, fused AdamW, no dropout, no logging, and our setting of the C allocator, which alone more
+than doubles its speed. Ours are the built-in recipes with that shape, but that an evaluation on schedule scores 30,000
+tokens; their rates were chosen on these documents, too (NOTES.md). One has the Trainer's architecture; `qwen3-mini` has
+that of today's decoders, with as many layers, as wide, and somewhat fewer parameters. All that ours need counts but the
+tokenizer: the start of Python, shards, the start from the corpus, evaluations, checkpoints.
 
 What a run reaches depends on its number of steps, and how long these take on who else uses the machine. So speed is
 measured first, on a quiet machine: steps by turns of a few seconds, all systems under way at once, and what else a run

@@ -31,9 +31,11 @@ if not BENCHMARKS.is_dir():
     [
         "cpu_bfloat16",
         "damage",
+        "generation",
         "gpu_throughput",
         "kill_anywhere",
         "loading",
+        "muon",
         "planted_faults",
         "roofline",
         "save_stall",

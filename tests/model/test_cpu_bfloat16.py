@@ -84,7 +84,7 @@ def test_no_rows_give_no_values_and_gradients_of_zero(name: str, shape: tuple[in
 @pytest.mark.parametrize("there", [True, False])
 def test_a_product_has_its_bias_where_onednn_is_there_and_where_it_is_not(there, monkeypatch):
     if not there:
-        monkeypatch.setattr(cpu_bfloat16, "has_onednn_linear", lambda: False)
+        monkeypatch.setattr(cpu_bfloat16, "has_onednn_linear", lambda dtype: False)
     generator = torch.Generator().manual_seed(0)
     values, weight, bias = (torch.randn(*shape, generator=generator).bfloat16() for shape in ((9, 16), (5, 16), (5,)))
     for added in (bias, None):

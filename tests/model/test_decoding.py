@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tilth.model import decoding
 from tilth.model.decoding import Decoder
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
@@ -48,10 +49,13 @@ def whole(model, row, dtype):
     return model.heads["causal"](model.encode(Inputs.of_rows(row[None]), dtype))[0, -STEPS:]
 
 
+@pytest.mark.parametrize("has_onednn", [True, False])
 @pytest.mark.parametrize("lengths", [(9, 9, 9), LENGTHS, (9,)])
 @pytest.mark.parametrize("name", CAUSAL)
 @torch.inference_mode()
-def test_logits_are_those_of_a_whole_pass(name, lengths):
+def test_logits_are_those_of_a_whole_pass(name, lengths, has_onednn, monkeypatch):
+    if not has_onednn:
+        monkeypatch.setattr(decoding, "has_onednn_linear", lambda dtype: False)
     model = make(name)
     rows = torch.randint(90, (len(lengths), 9 + STEPS), generator=torch.Generator().manual_seed(1))
     got = decoded(model, rows, lengths, torch.float32)

@@ -109,6 +109,15 @@ def test_every_text_says_why_it_ends(causal, tmp_path, monkeypatch):
     assert made == {"prompt": "the", "text": tokenizer.decode([7, 8, 9]), "stop_reason": "length"}
 
 
+def test_one_token_needs_no_copy_of_the_weights(causal, monkeypatch):
+    model, tokenizer = causal
+    monkeypatch.setattr("tilth.model.generation.Decoder", None)
+    (completion,) = complete(model, tokenizer, ["the"], temperature=0, max_tokens=1)
+    assert completion.reason == "length" and completion.text
+    with pytest.raises(TypeError):
+        complete(model, tokenizer, ["the"], temperature=0, max_tokens=2)
+
+
 def test_a_prompt_longer_than_the_model_is_an_error(causal):
     model, tokenizer = causal
     with pytest.raises(TilthError, match="reads at most 48"):

@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel
 
 from tilth.errors import UsageError
+from tilth.model.precision import compute_dtype
 from tilth.recipe import _ON_RESUME, Recipe, on_resume
 from tilth.train import identity
 from tilth.train.checkpoint import load_latest, save_checkpoint
@@ -149,6 +150,14 @@ def test_another_version_of_the_code_is_named(recipe, corpus, stopped, monkeypat
     checkpoint.identity["code"]["torch"] = "1.0"
     save_checkpoint(stopped / "checkpoints", 10, checkpoint, keep=1)
     with pytest.raises(UsageError, match=rf"code\.torch \(was 1\.0, is {re.escape(torch.__version__)}\)"):
+        pretrain(recipe(*SETTINGS), corpus, stopped, resume=True, progress=False)
+
+
+def test_units_for_bfloat16_come_and_go_with_the_processor(recipe, corpus, stopped, monkeypatch):
+    """Muon multiplies in bfloat16 where they are, whatever the recipe's precision."""
+    has_them = compute_dtype("auto", torch.device("cpu")) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": not has_them})
+    with pytest.raises(UsageError, match=r"processor \(was .*, is .*\).*--accept-changes"):
         pretrain(recipe(*SETTINGS), corpus, stopped, resume=True, progress=False)
 
 

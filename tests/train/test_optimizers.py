@@ -10,6 +10,7 @@ from tilth.recipe import TrainSettings
 from tilth.train.batched_muon import MOST, BatchedMuon, orthogonalised
 from tilth.train.optimizers import Optimizers
 
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 HEADS = {"bert": ("masked", "next_sentence"), "gpt2": ("causal",)}
 
 
@@ -140,38 +141,54 @@ def test_clearing_drops_the_gradients_and_moves_nothing():
     assert optimizers.state() == {}
 
 
+@pytest.fixture(params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
+def muon_type(request, monkeypatch):
+    """What Muon multiplies in, on a processor with units for bfloat16 and on one without."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": request.param == torch.bfloat16})
+    return request.param
+
+
 @pytest.mark.parametrize("shape", [(16, 24), (16, 64), (64, 16), (3, 16, 24), (3, 16, 64), (3, 64, 16)])
-@pytest.mark.parametrize(
-    ("capabilities", "expected", "nearness"),
-    [({"amx_bf16": True}, torch.bfloat16, 0.03), ({"avx2": True}, torch.float32, 1e-4)],
-)
-def test_muon_multiplies_in_a_type_that_the_processor_has_units_for(
-    monkeypatch, capabilities, expected, nearness, shape
-):
-    """In bfloat16 a processor without them took 50 times as long."""
-    used = set()
+def test_muon_multiplies_in_a_type_that_the_processor_has_units_for(muon_type, shape):
+    """In bfloat16 a processor without them took many times as long."""
+    aten, used = torch.ops.aten, set()
 
     class Products(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.bmm):
+            if func.overloadpacket in (aten.mm, aten.bmm, aten.addmm, aten.baddbmm):
                 used.add(args[0].dtype)
             return func(*args, **(kwargs or {}))
 
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(gradient.double(), full_matrices=False)
     strengths = 0.8 ** torch.arange(16.0).double()
     gradient = (left * strengths @ right).float()
     with Products():
-        update = orthogonalised(gradient, (3.4445, -4.7750, 2.0315), 5, 1e-7)
-    assert used == {expected}
+        update = orthogonalised(gradient, COEFFICIENTS, 5, 1e-7)
+    assert used == {muon_type}
 
     strengths /= strengths.norm()
+    a, b, c = COEFFICIENTS
     for _ in range(5):
-        strengths = 3.4445 * strengths - 4.7750 * strengths**3 + 2.0315 * strengths**5
+        strengths = a * strengths + b * strengths**3 + c * strengths**5
+    nearness = 0.03 if muon_type == torch.bfloat16 else 2e-5
     assert (update.double() - left * strengths @ right).abs().max() < nearness
 
 
+@pytest.mark.parametrize("shape", [(16, 24), (16, 64), (64, 16)])
+def test_muon_in_float32_takes_a_gradient_of_one_direction_and_of_none(monkeypatch, shape):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    left, right = torch.linspace(-1, 1, shape[0]), torch.linspace(0.5, 2, shape[1])
+    update = orthogonalised(torch.outer(left, right), COEFFICIENTS, 5, 1e-7)
+    strength, (a, b, c) = 1.0, COEFFICIENTS
+    for _ in range(5):
+        strength = a * strength + b * strength**3 + c * strength**5
+    expected = strength * torch.outer(left / left.norm(), right / right.norm())
+    assert (update - expected).norm() < 1e-3 * strength
+    assert not orthogonalised(torch.zeros(shape), COEFFICIENTS, 5, 1e-7).any()
+
+
+@pytest.mark.usefixtures("muon_type")
 def test_the_maps_that_a_matrix_joins_do_not_share_an_update():
     """Queries, keys and values of each head, and both halves of a gate: each moves by its own gradient, however large
     the others' are. A power of two scales without rounding."""
@@ -195,6 +212,7 @@ def test_the_maps_that_a_matrix_joins_do_not_share_an_update():
         assert torch.equal(moved[0][name], moved[1][name]), name
 
 
+@pytest.mark.usefixtures("muon_type")
 def test_muon_leaves_a_row_without_a_gradient_and_moves_a_small_one_as_far_as_any():
     matrix = torch.nn.Parameter(torch.ones(48, 16))
     gradient = torch.randn(48, 16, generator=torch.Generator().manual_seed(0))

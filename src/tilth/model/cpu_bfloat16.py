@@ -18,12 +18,14 @@ def applies_to(values: Tensor) -> bool:
 
 
 @cache
-def has_onednn_linear(dtype: torch.dtype = torch.bfloat16) -> bool:
-    """Whether oneDNN multiplies that type (or float32) here, by operations that torch makes for its compiler's code."""
+def has_onednn_linear(dtype: torch.dtype) -> bool:
+    """Whether oneDNN multiplies a type here, by operations that torch makes for the code of its compiler."""
     # Private to torch: another version may lack them.
     names = ("_is_mkldnn_bf16_supported", "_reorder_linear_weight", "_linear_pointwise")
     there = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)
-    return there and (dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if dtype == torch.bfloat16:
+        return there and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return there and dtype == torch.float32
 
 
 def product(rows_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor:
@@ -31,7 +33,7 @@ def product(rows_ND: Tensor, weight_FD: Tensor, bias_F: Tensor | None) -> Tensor
 
     Adds the bias while the product is in the cache; F.linear fills the result with it first and multiplies then.
     """
-    if bias_F is not None and applies_to(rows_ND) and has_onednn_linear():
+    if bias_F is not None and applies_to(rows_ND) and has_onednn_linear(rows_ND.dtype):
         return torch.ops.mkldnn._linear_pointwise(rows_ND, weight_FD, bias_F, "none", [], "")
     return F.linear(rows_ND, weight_FD, bias_F)
 

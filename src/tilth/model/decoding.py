@@ -22,7 +22,9 @@ Map = Callable[[Tensor], Tensor]
 
 
 class Decoder:
-    """Reads one token of each row at a time; for all causal families. It keeps the weights that the model had."""
+    """Reads one token of each row at a time; for all causal families. It keeps the weights that the model had, on a CPU
+    as a copy in another order.
+    """
 
     def __init__(self, model: Model, cache: Cache, padding: list[int], length: int, dtype: torch.dtype) -> None:
         """cache: of the `length` columns read so far, to be extended. padding: how many of each row's first columns are

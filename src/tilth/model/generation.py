@@ -1,7 +1,8 @@
 """Texts from a causal model, one token of each at a time, with a key/value cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -69,14 +70,16 @@ def complete(
     try:
         steps = max(text.most_new for text in texts)
         dtype = dtype or model.trunk.embeddings.tokens.weight.dtype
-        logits_BV, decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
+        logits_BV, make_decoder = _read_prompts(model, [text.prompt for text in texts], steps, dtype)
         draws = _draws(seed, len(texts), steps)
+        decoder = None
         for step in range(steps):
             tokens = _choose(logits_BV, temperature, top_k, top_p, next(draws))
             for text, token in zip(texts, tokens, strict=True):
                 text.add(token)
             if step == steps - 1 or all(text.is_done for text in texts):
                 break
+            decoder = decoder or make_decoder()  # not for one token: it copies the weights
             logits_BV = decoder.read(tokens)
     finally:
         model.train(was_training)
@@ -127,8 +130,10 @@ class _Text:
         return min((place for place in map(text.find, self._stop) if place >= 0), default=None)
 
 
-def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: torch.dtype) -> tuple[Tensor, Decoder]:
-    """The logits (B, V) of what follows the prompts, and what reads on from there, `steps` tokens at most."""
+def _read_prompts(
+    model: Model, prompts: list[list[int]], steps: int, dtype: torch.dtype
+) -> tuple[Tensor, Callable[[], Decoder]]:
+    """The logits (B, V) of what follows the prompts, and what makes a decoder that reads on, `steps` tokens at most."""
     # Prompts end in one column: shorter ones are padded on the left, where nothing looks.
     longest = max(map(len, prompts))
     padding = [longest - len(prompt) for prompt in prompts]
@@ -137,7 +142,7 @@ def _read_prompts(model: Model, prompts: list[list[int]], steps: int, dtype: tor
     inputs = Inputs(tokens_BS, positions_BS.clamp(min=0), torch.where(positions_BS < 0, -1, 0))
     cache = Cache(longest + steps)
     hidden_BSD = model.trunk(inputs.to(model.trunk.embeddings.tokens.weight.device), dtype, cache)
-    return model.heads["causal"](hidden_BSD[:, -1]), Decoder(model, cache, padding, longest, dtype)
+    return model.heads["causal"](hidden_BSD[:, -1]), partial(Decoder, model, cache, padding, longest, dtype)
 
 
 def _draws(seed: int, rows: int, steps: int) -> Iterator[np.ndarray]:

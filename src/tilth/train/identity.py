@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from tilth.errors import UsageError
+from tilth.model.precision import compute_dtype
 from tilth.recipe import Recipe, on_resume
 from tilth.train.parallel import compiles
 from tilth.train.prepare import Prepared
@@ -97,5 +98,6 @@ def _processor(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+        units = " with bfloat16" if compute_dtype("auto", device) == torch.bfloat16 else ""
+        return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}{units}"
     return platform.machine()
