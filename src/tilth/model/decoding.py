@@ -6,6 +6,7 @@ Shapes: those of `tilth.model.layers`, without S.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,13 @@ from tilth.model.trunk import Embeddings
 
 Map = Callable[[Tensor], Tensor]
 
+TRANSPOSE_FROM = 64
+"""Tokens to read from which on a transposed copy of the weights pays for itself, where it does (`_reads_columns`)."""
+
 
 class Decoder:
     """Reads one token of each row at a time; for all causal families. It keeps the weights that the model had, on a CPU
-    as a copy in another order.
+    mostly as a copy in another order.
     """
 
     def __init__(self, model: Model, cache: Cache, padding: list[int], length: int, dtype: torch.dtype) -> None:
@@ -51,11 +55,14 @@ class Decoder:
         for theta in set(config.rope_thetas):
             cosines, sines = rotation(all_positions, config.head_size, theta, dtype)
             self._turns[theta] = cosines[0, 0], sines[0, 0]
+        is_long = cache.capacity - length >= TRANSPOSE_FROM
+        linear = _transposed_linear if is_long and _reads_columns(device, rows, dtype) else partial(_linear, rows=rows)
         self._blocks = [
-            _block_step(block, config, layer, cache, bias_B11T, rows, dtype) for layer, block in enumerate(blocks)
+            _block_step(block, config, layer, cache, bias_B11T, rows, dtype, linear)
+            for layer, block in enumerate(blocks)
         ]
         self._final_norm = _norm(final_norm, dtype)
-        self._head = _linear(head.token_weight, None, rows, dtype)
+        self._head = linear(head.token_weight.to(dtype), None)
 
     def read(self, tokens: list[int]) -> Tensor:
         """The logits (B, V) of what follows a token of each row."""
@@ -77,14 +84,14 @@ class Decoder:
 
 def _block_step(
     block: nn.Module, config: TrunkConfig, layer: int, cache: Cache, bias_B11T: Tensor | None, rows: int,
-    dtype: torch.dtype,
+    dtype: torch.dtype, make_linear: Callable[[Tensor, Tensor | None], Map],
 ) -> Callable[[Tensor, int, dict[float | None, Rotation | None]], Tensor]:  # fmt: skip
     """What computes a block from hidden vectors (B, D), the new tokens' column, and the rotation for each base."""
     assert isinstance(block, Block)
     attention = block.attention
     normed, mlp_normed = _norm(block.attention_norm, dtype), _norm(block.mlp_norm, dtype)
     qkv, out, up, down = (
-        _linear(linear.weight, linear.bias, rows, dtype)
+        make_linear(linear.weight.to(dtype), None if linear.bias is None else linear.bias.to(dtype))
         for linear in (attention.qkv, attention.out, block.mlp.up, block.mlp.down)
     )
     query_norm = None if attention.query_norm is None else _norm(attention.query_norm, dtype)
@@ -118,18 +125,30 @@ def _block_step(
     return step
 
 
-def _linear(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype) -> Map:
-    """A linear map with its weights cast, and on a CPU copied in the order that suits `rows` rows, once."""
-    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
-    if weight.device.type == "cpu" and dtype == torch.float32 and rows == 1:
-        # A processor without AVX-512 reads weights half as fast where it adds up along their rows.
-        turned = weight.T.contiguous()
-        return (lambda row: row @ turned) if bias is None else (lambda row: torch.addmm(bias, row, turned))
-    if weight.device.type == "cpu" and dtype in (torch.float32, torch.bfloat16) and has_onednn_linear(dtype):
+def _linear(weight: Tensor, bias: Tensor | None, rows: int) -> Map:
+    """A linear map of some rows, on a CPU with its weights copied in the order that suits them, once."""
+    multiplies_rows = rows > 1 or weight.dtype == torch.bfloat16
+    if weight.device.type == "cpu" and multiplies_rows and has_onednn_linear(weight.dtype):
         # In the order in which oneDNN multiplies, to which each call would bring them anew (as torch.compile does).
         packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
         return lambda values: torch.ops.mkldnn._linear_pointwise(values, packed, bias, "none", [], "")
     return lambda values: F.linear(values, weight, bias)
+
+
+def _reads_columns(device: torch.device, rows: int, dtype: torch.dtype) -> bool:
+    """Whether one row is multiplied faster by transposed weights: with AVX2 these were read at half the speed where
+    sums go along their rows; with AVX-512 it makes little difference.
+    """
+    has_avx2_at_most = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    return device.type == "cpu" and rows == 1 and dtype == torch.float32 and has_avx2_at_most
+
+
+def _transposed_linear(weight: Tensor, bias: Tensor | None) -> Map:
+    """A linear map of one row, with its weights copied so that what they multiply a number by lies together."""
+    transposed = weight.T.contiguous()
+    if bias is None:
+        return lambda row: row @ transposed
+    return lambda row: torch.addmm(bias, row, transposed)
 
 
 def _norm(norm: nn.Module, dtype: torch.dtype) -> Map:
