@@ -80,3 +80,24 @@ def test_bfloat16_is_as_close_to_float32_as_a_whole_pass_in_it(name):
     deviation = (passed.float() - exact).square().mean().sqrt()
     assert 0 < (got.float() - exact).square().mean().sqrt() < 1.5 * deviation
     assert deviation < exact.std() / 10
+
+
+@pytest.mark.parametrize(
+    ("capability", "rows", "dtype", "tokens", "transposes"),
+    [
+        ("AVX2", 1, torch.float32, 64, True),
+        ("AVX2", 1, torch.float32, 63, False),
+        ("AVX2", 2, torch.float32, 64, False),
+        ("AVX2", 1, torch.bfloat16, 64, False),
+        ("AVX512", 1, torch.float32, 64, False),
+    ],
+)
+@torch.inference_mode()
+def test_weights_are_transposed_where_and_when_it_pays(capability, rows, dtype, tokens, transposes, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    transposed_linear, made = decoding._transposed_linear, []
+    monkeypatch.setattr(decoding, "_transposed_linear", lambda *each: made.append(each) or transposed_linear(*each))
+    model, cache = make("gpt2"), Cache(3 + tokens)
+    model.trunk(Inputs.of_rows(torch.ones(rows, 3, dtype=torch.int64)), dtype, cache)
+    Decoder(model, cache, [0] * rows, 3, dtype)
+    assert len(made) == (4 * model.config.layers + 1 if transposes else 0)

@@ -136,8 +136,8 @@ def _linear(weight: Tensor, bias: Tensor | None, rows: int) -> Map:
 
 
 def _reads_columns(device: torch.device, rows: int, dtype: torch.dtype) -> bool:
-    """Whether one row is multiplied faster by transposed weights: with AVX2 these were read at half the speed where
-    sums go along their rows; with AVX-512 it makes little difference.
+    """Whether one row is multiplied faster by transposed weights: with AVX2, weights whose rows are summed over were
+    read at half the speed; with AVX-512 it makes little difference.
     """
     has_avx2_at_most = torch.backends.cpu.get_cpu_capability() == "AVX2"
     return device.type == "cpu" and rows == 1 and dtype == torch.float32 and has_avx2_at_most
