@@ -3,10 +3,10 @@
 Encoding is of the same texts with the same tokenizer, trained on novels, alternating: `TextTokenizer.encode_batch`
 against `encode_batch_fast` (ids), and `encode_with_ends`, which writes shards, against `encode_batch` and its offsets
 (ids and ends). Megabytes of text a second of processor time, so per core, median of `--rounds` after one that does not
-count; ids and ends are compared in full. WordPiece remembers words, so each of its rounds begins with a tokenizer that
-has seen none: it reads its first megabyte as `tokenizers` does, and more text than these megabytes makes it faster
-still. Memory is the peak of a process that trains a tokenizer on a corpus of novels,
-cut into documents of 4,000 characters and repeated, so that a larger one has more documents but no new words.
+count; ids and ends are compared in full. Ours remember words, so each of their rounds begins with a tokenizer that has
+seen none: it makes its fast form, and learns; more text than these megabytes makes it faster still. Memory is the peak
+of a process that trains a tokenizer on a corpus of novels, cut into documents of 4,000 characters and repeated, so that
+a larger one has more documents but no new words.
 
     python benchmarks/tokenizer.py ../shared/data
 """
@@ -107,16 +107,16 @@ def encoding(tokenizer: TextTokenizer, kind: str, name: str, texts: list[str], r
     same_ends = all([a.tolist(), b.tolist()] == [c, d] for (a, b), (c, d) in zip(ends, expected, strict=True))
     size = sum(len(text.encode()) for text in texts)
 
-    def ready() -> TextTokenizer:
-        return TextTokenizer(tokenizer.backend, tokenizer.special) if kind == "wordpiece" else tokenizer
+    def fresh() -> TextTokenizer:
+        return TextTokenizer(tokenizer.backend, tokenizer.special)
 
     rows = []
     for what, same, ways in (
-        ("ids", same_ids, [lambda: ready().encode_batch(texts), lambda: theirs(tokenizer, texts)]),
+        ("ids", same_ids, [lambda: fresh().encode_batch(texts), lambda: theirs(tokenizer, texts)]),
         (
             "ids and ends",
             same_ends,
-            [lambda: ready().encode_with_ends(texts), lambda: theirs_with_ends(tokenizer, texts)],
+            [lambda: fresh().encode_with_ends(texts), lambda: theirs_with_ends(tokenizer, texts)],
         ),
     ):
         ours, others = rates(ways, size, rounds)

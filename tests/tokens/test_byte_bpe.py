@@ -12,7 +12,8 @@ from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizer
 from tilth.recipe import TokenizerSettings
 from tilth.tokens import byte_bpe as byte_bpe_module
 from tilth.tokens import text as text_module
-from tilth.tokens.byte_bpe import ByteBpe, byte_bpe, splits_alike
+from tilth.tokens.byte_bpe import byte_bpe, splits_alike
+from tilth.tokens.chunk_memory import ChunkMemory
 from tilth.tokens.shards import write_shards
 from tilth.tokens.text import TextTokenizer
 from tilth.tokens.tokenizer import load_tokenizer, train_tokenizer
@@ -36,6 +37,12 @@ PIECES = [
     "\r\n",
     "\t",
     "\u3000",
+    "\u00a0",
+    "\u2003",
+    "\u205f",
+    "да",
+    "\u201cNo,\u201d",
+    ".'",
     "\x00",
     "1",
     "12",
@@ -49,7 +56,7 @@ def trained(stories) -> TextTokenizer:
 
 
 @pytest.fixture(scope="module")
-def fast_and_slow(trained) -> list[tuple[ByteBpe, Tokenizer]]:
+def fast_and_slow(trained) -> list[tuple[ChunkMemory, Tokenizer]]:
     """Both forms of a tokenizer as Tilth trains it, and of one whose offsets leave spaces out, as RoBERTa's do."""
     roberta = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False)
     return [both_forms(trained, template) for template in (None, roberta)]
@@ -62,11 +69,11 @@ def small_bpe(merges: list[tuple[str, str]]) -> Tokenizer:
     return backend
 
 
-def fast_form(backend: Tokenizer, sample: str = "") -> ByteBpe | None:
+def fast_form(backend: Tokenizer, sample: str = "") -> ChunkMemory | None:
     return byte_bpe(backend, json.loads(backend.to_str()), sample)
 
 
-def both_forms(trained: TextTokenizer, post_processor: Any) -> tuple[ByteBpe, Tokenizer]:
+def both_forms(trained: TextTokenizer, post_processor: Any) -> tuple[ChunkMemory, Tokenizer]:
     backend = Tokenizer.from_str(trained.backend.to_str())
     backend.encode_special_tokens = True
     backend.post_processor = post_processor
@@ -79,6 +86,7 @@ def both_forms(trained: TextTokenizer, post_processor: Any) -> tuple[ByteBpe, To
 @given(st.lists(TEXTS, min_size=1, max_size=3))
 @example([""])
 @example(["\x00\x01\x1f\x7f\x85\x9f\ufeff\u200b\u2028", " \u00a0 \u3000\n \n  x "])
+@example(["p\u2003 x", "\u00a0 x", "\u3000  x \u1680\n x", "\u0440 x \u00e0 x \u0080 x", "'s'tis.'re'd 'd 1's ''s"])
 @example(["".join(SPECIAL), " ".join(SPECIAL), "\n" + "\n".join(SPECIAL) + "\n"])
 def test_ids_and_ends_are_those_of_tokenizers(assert_the_same, fast_and_slow, texts):
     for fast, slow in fast_and_slow:
@@ -190,7 +198,7 @@ class TestInUse:
         slow, fast = (load_tokenizer(tmp_path / "tokenizer.json") for _ in range(2))
         expected = slow.encode_batch(texts), slow.encode_with_ends(texts)
         assert slow._fast is None
-        monkeypatch.setattr(text_module, "_BULK_CHARACTERS", 1000)
+        monkeypatch.setattr(text_module, "_BYTE_BPE_BULK", 1000)
         monkeypatch.setattr(text_module, "SEGMENT_CHARACTERS", 60)
         monkeypatch.setattr(text_module, "_BATCH_CHARACTERS", 300)
         assert fast.encode_batch(texts) == expected[0]
@@ -202,7 +210,7 @@ class TestInUse:
         trained.save(tmp_path / "tokenizer.json")
         tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
         for bulk in (1 << 20, 1):
-            monkeypatch.setattr(text_module, "_BULK_CHARACTERS", bulk)
+            monkeypatch.setattr(text_module, "_BYTE_BPE_BULK", bulk)
             for encode in (tokenizer.encode_batch, tokenizer.encode_with_ends):
                 with pytest.raises(TypeError, match="TextEncodeInput"):
                     encode(["fine", "not \ud800 fine"])
@@ -211,7 +219,7 @@ class TestInUse:
     def test_shards_are_the_same_to_the_byte(self, trained, stories, tmp_path, monkeypatch):
         trained.save(tmp_path / "tokenizer.json")
         for name, bulk in (("slow", 1 << 40), ("fast", 1)):
-            monkeypatch.setattr(text_module, "_BULK_CHARACTERS", bulk)
+            monkeypatch.setattr(text_module, "_BYTE_BPE_BULK", bulk)
             tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
             write_shards(stories, tokenizer, tmp_path / name, progress=False)
             assert (tokenizer._fast is not None) == (name == "fast")

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from tilth.recipe import TokenizerSettings
+from tilth.tokens import chunk_memory as chunk_memory_module
 from tilth.tokens import text as text_module
-from tilth.tokens import word_piece as word_piece_module
+from tilth.tokens.chunk_memory import ChunkMemory
 from tilth.tokens.text import TextTokenizer
 from tilth.tokens.tokenizer import train_tokenizer
-from tilth.tokens.word_piece import WordPiece, word_piece
+from tilth.tokens.word_piece import word_piece
 
 # Pieces that meet in texts of hypothesis more often than by chance: words that were learnt, special tokens, blanks of
 # many kinds, and characters that BERT's normaliser strips, splits or takes apart.
@@ -37,7 +38,7 @@ def cased(stories) -> TextTokenizer:
     return train_tokenizer(TokenizerSettings(vocab_size=420, lowercase=False), stories, 0, progress=False)
 
 
-def fast_form(tokenizer: TextTokenizer) -> WordPiece:
+def fast_form(tokenizer: TextTokenizer) -> ChunkMemory:
     fast = word_piece(tokenizer.backend, json.loads(tokenizer.backend.to_str()))
     assert fast is not None
     return fast
@@ -59,7 +60,7 @@ def test_a_chunk_without_end(assert_the_same, trained, unit):
 
 
 def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypatch):
-    monkeypatch.setattr(word_piece_module, "_MOST_BYTES", 6000)
+    monkeypatch.setattr(chunk_memory_module, "_MOST_BYTES", 6000)
     fast = fast_form(trained)
     texts = [" ".join(f"{number * 7919:x} the" for number in range(start, start + 15)) for start in range(0, 90, 15)]
     for text in texts:
@@ -68,7 +69,7 @@ def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypat
 
 
 def test_threads_share_what_is_remembered(trained, monkeypatch):
-    monkeypatch.setattr(word_piece_module, "_MOST_BYTES", 9000)  # so that some forget while others look up
+    monkeypatch.setattr(chunk_memory_module, "_MOST_BYTES", 9000)  # so that some forget while others look up
     fast = fast_form(trained)
     texts = [[" ".join(f"{7919 * (number + part):x}" for number in range(40)), "the mill"] for part in range(60)]
     expected = [[encoding.ids for encoding in trained.backend.encode_batch(pair)] for pair in texts]
@@ -82,7 +83,7 @@ def test_an_interrupted_call_leaves_nothing_wrong(assert_the_same, trained, monk
         fast = fast_form(trained)
         fast.encode(["the mill"])
         with monkeypatch.context() as patch:
-            patch.setattr(getattr(fast, place), "extend", lambda rows: [][1], raising=False)
+            patch.setattr(getattr(fast, place), "extend", lambda *values: [][1], raising=False)
             with pytest.raises(IndexError):
                 fast.encode(["first second third"])
         assert_the_same(fast, trained.backend, ["fourth fifth sixth", "first second third the mill"])
@@ -98,8 +99,8 @@ def test_what_is_encoded_is_remembered(trained, monkeypatch):
     fast = fast_form(trained)
     expected = [ids.tolist() for ids in fast.encode(["the mill, the stream", "a stream"])]
     monkeypatch.setattr(fast, "_learn", lambda chunks: pytest.fail(f"{chunks} are known") if chunks else None)
-    again = fast.encode(["the  mill,\nthe stream", "a stream"])
-    assert [ids.tolist() for ids in again] == expected
+    again = fast.encode(["a stream", "the mill, the stream", "the mill"])
+    assert [ids.tolist() for ids in again] == [expected[1], expected[0], trained.encode("the mill")]
 
 
 def test_other_tokenizers_have_no_fast_form(trained):
@@ -123,12 +124,12 @@ def test_other_tokenizers_have_no_fast_form(trained):
 
 
 def test_long_texts_take_the_fast_form_and_short_ones_do_not(trained, monkeypatch):
-    monkeypatch.setattr(text_module, "_BULK_CHARACTERS", 1000)
+    monkeypatch.setattr(text_module, "_WORD_PIECE_BULK", 1000)
     tokenizer = TextTokenizer(Tokenizer.from_str(trained.backend.to_str()), trained.special)
     tokenizer.encode("the mill")
     assert tokenizer._fast is None
     text = "The miller's daughter went to the mill [MASK] naïve. " * 40
     ids, ends = tokenizer.encode_with_ends([text])[0]
-    assert isinstance(tokenizer._fast, WordPiece)
+    assert isinstance(tokenizer._fast, ChunkMemory)
     encoding = tokenizer.backend.encode(text, add_special_tokens=False)
     assert ids.tolist() == encoding.ids and ends.tolist() == [end for _, end in encoding.offsets]

@@ -1,19 +1,40 @@
-"""Byte-level BPE through `tiktoken`: the ids of `tokenizers`, several times as fast (benchmarks/tokenizer.py)."""
+"""Byte-level BPE through `tiktoken`, with a memory of words: the ids of `tokenizers`, many times as fast
+(benchmarks/tokenizer.py)."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from tilth.processors import usable_processors
+from tilth.tokens.chunk_memory import ChunkMemory, starts_by_kinds
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
 # GPT-2's words, as `ByteLevel` splits them.
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Bytes by what those words are made of. Cuts are before a space, between letters or digits and a mark after them, and
+# between a mark and letters or digits after it, unless it is the apostrophe, which begins "'s".
+_BEYOND, _SPACE, _WORD, _MARK, _APOSTROPHE = range(5)
+_KINDS = bytes(
+    _BEYOND if byte > 127
+    else _SPACE if chr(byte) in " \t\n\r\x0b\x0c"
+    else _WORD if chr(byte).isalnum()
+    else _APOSTROPHE if chr(byte) == "'"
+    else _MARK
+    for byte in range(256)
+)  # fmt: skip
+_CUTS = bytes(
+    (pair // 16 != _SPACE and pair % 16 == _SPACE)
+    or (pair // 16 == _WORD and pair % 16 in (_MARK, _APOSTROPHE))
+    or (pair // 16 == _MARK and pair % 16 == _WORD)
+    for pair in range(256)
+)
+# Spaces beyond ASCII, as the last bytes of UTF-8: what follows one of them is in the same words.
+_SPACES_OF_2 = [0xC285, 0xC2A0]
+_SPACES_OF_3 = [0xE19A80, *range(0xE28080, 0xE2808B), 0xE280A8, 0xE280A9, 0xE280AF, 0xE2819F, 0xE38080]
 # A letter that each version of Unicode from 10 to 17 added: libraries that know other versions split words elsewhere.
 _RECENT_LETTERS = "\u0860\u0560\ua7ba\ua7c7\ua7d0\U0001e4d0\U0002ebf0\ua7cb\U000323b0"
 _UNCOMMON = "\u00bd\u0663\u00a0\u2003\u0085\u200b\u3000\ufeff\u180e\x00\x1c"
@@ -32,30 +53,21 @@ class ByteBpe:
         self._encoding = encoding
         self._ids, self._lengths, self._trimmed = ids, lengths, trimmed
 
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, int64 (tokens,), on all threads. Raises: UnicodeEncodeError for a lone surrogate."""
-        return [self._ids[ranks] for ranks in self._ranks(texts)]
-
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each text, its token ids and the characters they end at, both int64 (tokens,).
 
         A token that ends within a character ends with it. Raises: UnicodeEncodeError for a lone surrogate.
         """
-        return [
-            (self._ids[ranks], self._ends(text, ranks)) for text, ranks in zip(texts, self._ranks(texts), strict=True)
-        ]
+        all_ranks = [self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts]
+        return [(self._ids[ranks], self._ends(text, ranks)) for text, ranks in zip(texts, all_ranks, strict=True)]
 
-    def _ranks(self, texts: Sequence[str]) -> list[np.ndarray]:
-        threads = min(usable_processors(), len(texts))
-        if threads <= 1:
-            return self._ranks_of(texts)
-        # The library releases the interpreter lock. One task a thread: many short texts would cost more to hand over.
-        with ThreadPoolExecutor(threads) as pool:
-            shares = list(pool.map(self._ranks_of, (texts[first::threads] for first in range(threads))))
-        return [shares[number % threads][number // threads] for number in range(len(texts))]
-
-    def _ranks_of(self, texts: Sequence[str]) -> list[np.ndarray]:
-        return [self._encoding.encode_to_numpy(text, disallowed_special=()) for text in texts]
+    def encode_chunks(self, chunks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The same of many short texts, as `ChunkMemory` learns them."""
+        encoded = [self._encoding.encode_ordinary(chunk) for chunk in chunks]
+        counts, sizes = (np.fromiter(map(len, each), dtype=np.int64, count=len(chunks)) for each in (encoded, chunks))
+        ranks = np.fromiter(chain.from_iterable(encoded), dtype=np.int64, count=int(counts.sum()))
+        begins = np.cumsum(sizes) - sizes
+        return counts, self._ids[ranks], self._ends("".join(chunks), ranks) - np.repeat(begins, counts)
 
     def _ends(self, text: str, ranks: np.ndarray) -> np.ndarray:
         ends = np.cumsum(self._lengths[ranks])
@@ -65,7 +77,7 @@ class ByteBpe:
         return ends - self._trimmed[ranks]
 
 
-def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ByteBpe | None:
+def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ChunkMemory | None:
     """The fast form of a tokenizer, or None where it has none whose ids and ends are certain to be the same.
 
     parts: the tokenizer.json; sample: text that both forms are compared on.
@@ -82,7 +94,21 @@ def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ByteBpe 
         merges=[tuple(merge) for merge in parts["model"]["merges"]],
         trims=bool(_trimming(parts["post_processor"])),
     )
-    return fast if fast and _agree(fast, backend, sample[:_SAMPLE_CHARACTERS]) else None
+    if fast is None:
+        return None
+    remembering = ChunkMemory(_chunk_starts, fast.encode_chunks, fast.encode_with_ends)
+    return remembering if _agree(remembering, backend, sample[:_SAMPLE_CHARACTERS]) else None
+
+
+def _chunk_starts(content: np.ndarray) -> np.ndarray:
+    """Where no word of GPT-2's goes on, whatever stands on either side."""
+    starts = starts_by_kinds(content, _KINDS, _CUTS)
+    after = np.flatnonzero(starts[1:] & (content[:-1] > 127)) + 1
+    if len(after):
+        two = content[after - 2].astype(np.int64) << 8 | content[after - 1]
+        three = content[after - 3].astype(np.int64) << 16 | two
+        starts[after[np.isin(two, _SPACES_OF_2) | np.isin(three, _SPACES_OF_3)]] = False
+    return starts
 
 
 def splits_alike(characters: str) -> bool:
@@ -163,7 +189,7 @@ def _spaces_at_end(token: bytes) -> int:
     return len(token) - len(token.rstrip(b" ")) if token.strip(b" ") else 0
 
 
-def _agree(fast: ByteBpe, backend: Tokenizer, text: str) -> bool:
+def _agree(fast: ByteBpe | ChunkMemory, backend: Tokenizer, text: str) -> bool:
     """Whether both forms give the same ids and ends."""
     encoding = backend.encode(text, add_special_tokens=False)
     ids, ends = fast.encode_with_ends([text])[0]

@@ -7,7 +7,10 @@ import numpy as np
 # An end mark with its closing quotes and brackets, then white space, then anything but a small letter; an ideographic
 # end mark, which needs no space; or an empty line. "e.g. this" stays whole; "Mr. Smith" is cut: no list of
 # abbreviations serves every language, and a next-sentence objective does not mind.
-_BOUNDARY = re.compile(r"""(?:[.!?…]["'”’»)\]]*\s+(?=[^\sa-z])|[。！？][”’」』）]*\s*(?=\S)|\n[^\S\n]*\n\s*(?=\S))""")
+# That each boundary begins with one of a few characters is said first: searching for it takes a third of the time.
+_BOUNDARY = re.compile(
+    r"""[.!?…。！？\n](?:(?<=[.!?…])["'”’»)\]]*\s+(?=[^\sa-z])|(?<=[。！？])[”’」』）]*\s*(?=\S)|(?<=\n)[^\S\n]*\n\s*(?=\S))"""
+)
 
 
 def sentence_starts(text: str, ends: np.ndarray) -> np.ndarray:

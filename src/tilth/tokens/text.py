@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,15 +12,18 @@ from tokenizers import Tokenizer, processors
 
 from tilth.errors import TilthError
 from tilth.files import fingerprint, write_text
-from tilth.tokens.byte_bpe import ByteBpe, byte_bpe, is_unicode
-from tilth.tokens.word_piece import WordPiece, word_piece
+from tilth.tokens.backend import encode_with_ends
+from tilth.tokens.byte_bpe import byte_bpe, is_unicode
+from tilth.tokens.chunk_memory import ChunkMemory
+from tilth.tokens.word_piece import word_piece
 
 # A document is tokenized in segments of this many characters: memory stays bounded and all threads have work.
 SEGMENT_CHARACTERS = 1 << 16
 # Segments handed to `tokenizers` at once; an Encoding costs it some 150 bytes a token until its ids are copied out.
 _BATCH_CHARACTERS = 1 << 22
-# After so much text the fast form of a tokenizer is made, which takes as long as encoding about so much without it.
-_BULK_CHARACTERS = 1 << 20
+# After so much text the fast form of a tokenizer is made: WordPiece's is at hand, that of byte-level BPE takes as long
+# as encoding about so much without it.
+_WORD_PIECE_BULK, _BYTE_BPE_BULK = 1 << 16, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class TextTokenizer:
         self.backend = backend
         self.special = special
         self._seen_characters = 0
-        self._fast: ByteBpe | WordPiece | None = None
+        self._fast: ChunkMemory | None = None
 
     @cached_property
     def _parts(self) -> dict:
@@ -159,23 +161,18 @@ class TextTokenizer:
     def _encode_with_ends(self, segments: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         if fast := self._fast_for(segments):
             return fast.encode_with_ends(segments)
-        encoded = []
-        for encoding in self.backend.encode_batch(segments, add_special_tokens=False):
-            ids = np.array(encoding.ids, dtype=np.int64)
-            ends = np.fromiter(chain.from_iterable(encoding.offsets), dtype=np.int64, count=2 * len(ids))[1::2]
-            encoded.append((ids, ends))
-        return encoded
+        return encode_with_ends(self.backend, segments)
 
-    def _fast_for(self, segments: list[str]) -> ByteBpe | WordPiece | None:
+    def _fast_for(self, segments: list[str]) -> ChunkMemory | None:
         """What encodes these segments faster than `tokenizers`, to the same ids and ends, if anything does."""
         if not all(map(is_unicode, segments)):
             return None  # for `tokenizers` to refuse
         before = self._seen_characters
         self._seen_characters += sum(map(len, segments))
-        if before < _BULK_CHARACTERS <= self._seen_characters:
-            self._fast = word_piece(self.backend, self._parts) or byte_bpe(
-                self.backend, self._parts, "".join(segments[:8])
-            )
+        if before < _WORD_PIECE_BULK <= self._seen_characters:
+            self._fast = word_piece(self.backend, self._parts)
+        if before < _BYTE_BPE_BULK <= self._seen_characters:
+            self._fast = self._fast or byte_bpe(self.backend, self._parts, "".join(segments[:8]))
         return self._fast
 
     def _batches(self, texts: Sequence[str]) -> Iterator[list[tuple[int, int, str]]]:
