@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 
 from tilth.model import warm_start
 from tilth.model.families import FAMILIES
@@ -122,3 +123,20 @@ def test_the_number_of_threads_changes_nothing():
     with threadpool_limits(2):
         two = warm_start._factor(association, 128, 128, seed=0)
     assert np.array_equal(one, two)
+
+
+def test_the_truncated_svd_is_that_of_numpy(monkeypatch):
+    generator = np.random.default_rng(0)
+    dense = generator.standard_normal((120, 6)) @ np.diag([40, 30, 20, 10, 5, 2]) @ generator.standard_normal((6, 90))
+    dense[np.abs(dense) < 20] = 0
+    matrix = sparse.csr_matrix(dense.astype(np.float32))
+    expected, strength, _ = np.linalg.svd(matrix.toarray())
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(warm_start, "usable_processors", lambda threads=threads: threads)
+        found.append(warm_start._truncated_svd(matrix, 4, np.random.default_rng(1)))
+    left, values = found[0]
+    np.testing.assert_allclose(values, strength[:4], rtol=1e-4)
+    np.testing.assert_allclose(np.abs((left * expected[:, :4]).sum(0)), 1, atol=1e-3)
+    for one, three in zip(*found, strict=True):
+        assert (one == three).all()
