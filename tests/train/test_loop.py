@@ -211,3 +211,11 @@ def test_updates_that_are_no_numbers_can_be_skipped(recipe, corpus, tmp_path):
     )
     for folder in (run / "checkpoints").glob("step-*"):
         assert all(value.isfinite().all() for value in load_file(folder / "weights.safetensors").values())
+
+
+def test_a_run_whose_last_evaluation_is_its_best_is_not_scored_again(recipe, corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr("tilth.train.account.held_out_loss", lambda *_: pytest.fail("scored again"))
+    summary = pretrain(recipe("gpt2-mini"), corpus, tmp_path / "run", progress=False)
+    last = events(tmp_path / "run", "evaluation")[-1]
+    assert summary["best_step"] == last["step"] == 12
+    assert summary["held_out_loss"] == last["held_out_loss"] and summary["bits_per_byte"] == last["bits_per_byte"]

@@ -163,14 +163,14 @@ def test_a_run_that_died_before_its_summary_gets_it(recipe, corpus, finished, co
 
 
 def test_an_ended_run_that_goes_on_is_not_taken_for_ended(recipe, corpus, copied, monkeypatch):
-    """Killed while the best model is scored at the end, it still lacks its result; the old one is another run's."""
+    """Killed before its figures at the end, it still lacks its result; the old one is another run's."""
 
     def killed(*_):
         raise KeyboardInterrupt
 
     longer = recipe(*FINISHED, "train.budget=15 steps")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("tilth.train.account.held_out_loss", killed)
+        patch.setattr("tilth.train.account.saved_step", killed)
         pretrain(longer, corpus, copied, resume=True, accept_changes=True, progress=False)
     assert not (copied / "summary.json").exists()
     assert pretrain(longer, corpus, copied, resume=True, progress=False)["step"] == 15

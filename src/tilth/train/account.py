@@ -54,9 +54,12 @@ def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]
     if best_step and signal_number is None:
         # After a crash between an evaluation and a checkpoint, the model may be of a later step than is remembered.
         kept_step = run.world.share(saved_step(run.out / "model") if run.world.is_first else None)
-        best_model = load_model(run.out / "model")[0] if run.world.is_first else None
-        run.replica.load_weights(best_model.state_dict() if best_model else None)
-        best = held_out_loss(run.replica, run.held_out)
+        if run.last_held_out is not None and kept_step == run.evaluated_step == position.step:
+            best = run.last_held_out  # of the weights at hand
+        else:
+            best_model = load_model(run.out / "model")[0] if run.world.is_first else None
+            run.replica.load_weights(best_model.state_dict() if best_model else None)
+            best = held_out_loss(run.replica, run.held_out)
         figures |= {"best_step": kept_step or best_step, "held_out_loss": best.loss}
         figures |= {"parts": best.parts, "bits_per_byte": run.bits_per_byte(best)}
     run.trackers.log("end", position.step, **figures)

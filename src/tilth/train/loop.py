@@ -145,6 +145,7 @@ class Run:
         self.batches_left_out, self.rewinds, self.scheduled_step = 0, 0, 0
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
         self.last_held_out: HeldOut | None = None
+        self.evaluated_step: int | None = None
         self.last_held_out_loss: float | None = None
         self.log_bytes = 0
         self.ended: str | None = None
@@ -317,6 +318,7 @@ class Run:
         held_out = held_out_loss(self.replica, self.held_out)
         took = round(time.perf_counter() - started, 3)
         self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
+        self.evaluated_step = self.position.step
         steps = self.steps_since_evaluation
         train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0

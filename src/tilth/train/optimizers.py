@@ -1,8 +1,9 @@
 """Optimizers: AdamW, or Muon for the hidden matrices with AdamW for the rest."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from tilth.model.layers import Linear
 from tilth.model.model import Model
@@ -10,7 +11,10 @@ from tilth.recipe import TrainSettings
 from tilth.train.batched_muon import BatchedMuon
 from tilth.train.distributed import World
 from tilth.train.parallel import gathered, spread
-from tilth.train.whole_matrix_muon import WholeMatrixMuon
+from tilth.train.sharded import is_sharded
+
+if TYPE_CHECKING:
+    from tilth.train.whole_matrix_muon import WholeMatrixMuon
 
 ADAM_BETAS = (0.9, 0.98)
 """RoBERTa's (Liu et al. 2019, section 3.1): a shorter memory of squared gradients is steadier at high rates."""
@@ -42,8 +46,10 @@ class Optimizers:
             joined = joined_maps(model)
             maps = [joined[matrix] for matrix in matrices]
             rates = (settings.lr, settings.weight_decay)
-            if isinstance(matrices[0], DTensor):
-                self.sharded_muon = WholeMatrixMuon(matrices, maps, self.world, *rates)
+            if is_sharded(matrices[0]):
+                from tilth.train import whole_matrix_muon
+
+                self.sharded_muon = whole_matrix_muon.WholeMatrixMuon(matrices, maps, self.world, *rates)
             self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, *rates))
         self.peak = settings.lr
 

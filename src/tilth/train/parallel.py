@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tilth.model.compiled import has_triton
 from tilth.model.model import Model
@@ -17,6 +16,7 @@ from tilth.objectives.objective import Batch
 from tilth.recipe import TrainSettings
 from tilth.train.clipping import clip_gradients
 from tilth.train.distributed import World
+from tilth.train.sharded import is_sharded
 
 
 def compiles(settings: TrainSettings, device: torch.device, processes: int) -> bool:
@@ -141,7 +141,7 @@ def gathered(tensors: dict[str, Tensor], world: World) -> dict[str, Tensor]:
     """
     found = {}
     for name, tensor in tensors.items():
-        whole = tensor.full_tensor().detach().cpu() if isinstance(tensor, DTensor) else tensor
+        whole = tensor.full_tensor().detach().cpu() if is_sharded(tensor) else tensor
         if world.is_first:
             found[name] = whole
     return found
@@ -156,7 +156,9 @@ def spread(whole: Tensor | None, like: Tensor, world: World) -> Tensor:
     if world.is_first:
         assert whole is not None and whole.shape == like.shape
         source.copy_(whole)
-    if isinstance(like, DTensor):
+    if is_sharded(like):
+        from torch.distributed.tensor import distribute_tensor
+
         return distribute_tensor(source, like.device_mesh, like.placements, src_data_rank=0)
     if world.size > 1:
         torch.distributed.broadcast(source, 0)
