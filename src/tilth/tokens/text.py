@@ -23,7 +23,7 @@ SEGMENT_CHARACTERS = 1 << 16
 _BATCH_CHARACTERS = 1 << 22
 # After so much text the fast form of a tokenizer is made: WordPiece's is at hand, that of byte-level BPE takes as long
 # as encoding about so much without it.
-_WORD_PIECE_BULK, _BYTE_BPE_BULK = 1 << 16, 1 << 20
+_WORD_PIECE_BULK, _BYTE_BPE_BULK = 1 << 16, 1 << 19
 
 
 @dataclass(frozen=True)
