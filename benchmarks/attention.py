@@ -1,8 +1,9 @@
-"""Attention on this processor: two batched matrix products against `scaled_dot_product_attention`.
+"""Attention on the CPU: two batched matrix products against `scaled_dot_product_attention`.
 
-Forward and backward at 8,192 tokens, 4 heads of 64, with a bias for packed documents, as the trunk computes it. The two
-alternate; the table holds medians of `--repeats` runs with the spread between quartiles. Decides
-`tilth.model.layers.MATMUL_ATTENTION_MAX_LENGTH`.
+Forward and backward of 8,192 tokens, 4 heads of 64: with a bias for packed documents, as the trunk computes it, or
+without one, by the kernel that passes over the future (`is_causal`). They alternate; the table holds medians of
+`--repeats` runs with the spread between quartiles, and ratios to the products. Decides
+`tilth.model.layers.MATMUL_ATTENTION_MAX_LENGTH` and `CAUSAL_KERNEL_MIN_LENGTH`.
 
     python benchmarks/attention.py
 """
@@ -11,17 +12,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from machine import describe
+from machine import add_results, describe, write_table
 from torch import Tensor
 
 from tilth.model.precision import compute_dtype, keep_freed_memory
 
 TOKENS, HEADS, HEAD_SIZE = 8192, 4, 64
-RESULTS = Path(__file__).parent / "results" / "attention.md"
 
 
 def matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -31,6 +30,13 @@ def matmul(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
 
 def fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+def causal(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+WAYS = {"matrix products": matmul, "fused": fused, "fused, causal": causal}
 
 
 def seconds(attention: Callable[..., Tensor], length: int, dtype: torch.dtype) -> float:
@@ -44,28 +50,29 @@ def seconds(attention: Callable[..., Tensor], length: int, dtype: torch.dtype) -
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    add_results(parser, __file__)
     parser.add_argument("--repeats", type=int, default=9)
-    repeats = parser.parse_args().repeats
+    arguments = parser.parse_args()
     keep_freed_memory()
     dtype = compute_dtype("auto", torch.device("cpu"))
-    lines = ["| length | matrix products, ms | fused, ms | fused / products |", "|---|---|---|---|"]
+    ratios = "fused / products | causal / products"
+    lines = [f"| length | {', ms | '.join(WAYS)}, ms | {ratios} |", "|---|---|---|---|---|---|"]
     for length in (64, 128, 256, 512, 1024):
-        times: dict[str, list[float]] = {"matmul": [], "fused": []}
-        for repeat in range(repeats + 1):
-            for name, attention in (("matmul", matmul), ("fused", fused)):
+        times: dict[str, list[float]] = {name: [] for name in WAYS}
+        for repeat in range(arguments.repeats + 1):
+            for name, attention in WAYS.items():
                 elapsed = seconds(attention, length, dtype) * 1000
                 if repeat:
                     times[name].append(elapsed)
         cells = []
-        for name in ("matmul", "fused"):
-            low, middle, high = statistics.quantiles(times[name], n=4)
+        for found in times.values():
+            low, middle, high = statistics.quantiles(found, n=4)
             cells.append(f"{middle:.0f} ({low:.0f}-{high:.0f})")
-        ratio = statistics.median(times["fused"]) / statistics.median(times["matmul"])
-        lines.append(f"| {length} | {cells[0]} | {cells[1]} | {ratio:.2f} |")
+        products, *others = (statistics.median(found) for found in times.values())
+        cells += [f"{other / products:.2f}" for other in others]
+        lines.append(f"| {length} | {' | '.join(cells)} |")
         print(lines[-1], flush=True)
-    what = f"Forward and backward of {TOKENS:,} tokens, {HEADS} heads of {HEAD_SIZE}; medians (quartiles)."
-    head = f"# Attention on the CPU\n\n{what}\n"
-    RESULTS.write_text(f"{head}\nMachine: {describe()}.\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    write_table(arguments.results, __doc__, f"Machine: {describe()}. Medians (quartiles).", lines)
 
 
 if __name__ == "__main__":

@@ -248,6 +248,31 @@ def test_rows_of_one_document_share_a_mask_and_need_none_where_all_is_seen(name,
     assert shapes == [(1, 24)] * len(masks)
 
 
+@pytest.mark.parametrize("name", ["gpt2", "qwen3"])
+def test_long_rows_of_one_document_need_no_causal_mask(name, monkeypatch):
+    """Vectors and gradients are those of rows with a mask; dropout, which the kernel for it lacks, needs one."""
+    model = small(name)
+    tokens = torch.tensor(tokens_of(24, 24))
+    wanted = torch.randn(2, 24, model.config.width, generator=torch.Generator().manual_seed(1))
+    masks = []
+    monkeypatch.setattr(trunk, "attention_bias", lambda *given: masks.append(given) or attention_bias(*given))
+
+    def outcome() -> list[torch.Tensor]:
+        hidden = model.encode(Inputs.of_rows(tokens))
+        return [hidden, *torch.autograd.grad((hidden * wanted).sum(), list(model.trunk.parameters()))]
+
+    expected = outcome()
+    assert len(masks) == 1
+    monkeypatch.setitem(trunk.CAUSAL_KERNEL_MIN_LENGTH, torch.float32, 24)
+    for ours, theirs in zip(outcome(), expected, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max() + 1e-7
+    assert len(masks) == 1
+    model.set_dropout(0.1)
+    model.train()
+    outcome()
+    assert len(masks) == 2
+
+
 @pytest.mark.parametrize(("lengths", "places"), [((21,), [12, 3]), ((9, 7, 5, 12), [12, 3, 41, 11, 3])])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_vectors_of_some_tokens_are_those_of_all_and_so_are_the_gradients(

@@ -4,6 +4,8 @@ Shapes: B rows, S query tokens, T key tokens, D width, H heads, K head size, F f
 Parameters are float32; each layer computes in the type of its input.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,9 @@ from tilth.model.segments import Segments, attend_segments
 
 MATMUL_ATTENTION_MAX_LENGTH = 1024
 """On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
+CAUSAL_KERNEL_MIN_LENGTH = {torch.float32: 256, torch.bfloat16: MATMUL_ATTENTION_MAX_LENGTH + 1}
+"""On a CPU, the kernel that passes over the future was faster from this length on, where nothing else limits what a
+token sees (see benchmarks/attention.py)."""
 
 
 def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
@@ -143,9 +148,9 @@ def attention_bias(documents_BS: Tensor, causal: bool, window: int | None, dtype
     return bias.masked_fill_(~allowed_BSS, torch.finfo(dtype).min)[:, None]
 
 
-Mask = Tensor | Segments | None
-"""What limits attention, if anything: a bias to add to the scores (`attention_bias`), or pieces that each attend to
-themselves."""
+Mask = Tensor | Segments | Literal["causal"] | None
+"""What limits attention, if anything: a bias to add to the scores (`attention_bias`), pieces that each attend to
+themselves, or the future alone, unseen by all tokens of a row."""
 
 
 def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: float) -> Tensor:
@@ -156,6 +161,8 @@ def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: flo
     if isinstance(mask, Segments):
         assert rate == 0
         return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
+    if isinstance(mask, str):
+        return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, is_causal=True, dropout_p=rate)
     if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
         if mask is not None:
@@ -199,7 +206,7 @@ class Attention(nn.Module):
         if cache is not None:
             cache.start(k_BHTK, v_BHTK)
         if chosen is not None:
-            assert not isinstance(mask, Segments)
+            assert not isinstance(mask, Segments | str)
             q_BHSK, mask = chosen.take_by_row(q_BHSK), None if mask is None else chosen.take_by_row(mask)
         if self.kv_heads < self.heads:
             k_BHTK, v_BHTK = (repeat_heads(part, self.heads // self.kv_heads) for part in (k_BHTK, v_BHTK))

@@ -13,7 +13,18 @@ from tilth.model.chosen import MOST_CHOSEN_SHARE, Chosen
 from tilth.model.compiled import compile_apart
 from tilth.model.config import TrunkConfig
 from tilth.model.inputs import Inputs
-from tilth.model.layers import Block, Cache, Linear, Mask, Rotation, attention_bias, dropout, make_norm, rotation
+from tilth.model.layers import (
+    CAUSAL_KERNEL_MIN_LENGTH,
+    Block,
+    Cache,
+    Linear,
+    Mask,
+    Rotation,
+    attention_bias,
+    dropout,
+    make_norm,
+    rotation,
+)
 from tilth.model.segments import Segments
 
 
@@ -168,11 +179,14 @@ class Trunk(nn.Module):
         all_alike = documents_BS.device.type == "cpu" and not self.compiled and _each_row_is_one(documents_BS)
         if all_alike:
             documents_BS = documents_BS[:1]
-        return {
-            window: None if all_alike and not causal and window is None
-            else attention_bias(documents_BS, causal, window, dtype)
-            for window in windows
-        }  # fmt: skip
+        is_long = documents_BS.shape[1] >= CAUSAL_KERNEL_MIN_LENGTH[dtype] and not drops
+
+        def mask(window: int | None) -> Mask:
+            if all_alike and window is None and (is_long or not causal):
+                return "causal" if causal else None
+            return attention_bias(documents_BS, causal, window, dtype)
+
+        return {window: mask(window) for window in windows}
 
     def _rotations(self, positions_BS: Tensor, dtype: torch.dtype) -> dict[float | None, Rotation | None]:
         """The rotation for each base there is; None for learned positions."""
