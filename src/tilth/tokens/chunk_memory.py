@@ -12,6 +12,9 @@ from tilth.tokens.ranges import ranges
 
 LONGEST_CHUNK = 200
 """Bytes. Where nothing sets words apart, as in Chinese, a chunk is a sentence or more, and hardly ever comes again."""
+_MOST_NEW = 0.5
+"""Share of some texts' bytes that may be in chunks not yet known. Where most are, few will come again, and to learn
+them takes twice as long as to encode the texts."""
 _MOST_BYTES = 1 << 28
 _ENTRY_BYTES = 150
 """What a chunk takes in memory beside its text and tokens."""
@@ -35,7 +38,8 @@ class ChunkMemory:
         """starts: of the bytes of some UTF-8 (uint8), which begin a chunk (bool); the first of a text always does. The
         ids of a text must be those of its chunks, end to end.
 
-        encode_chunks: what chunks are learnt by. encode_texts: what encodes texts with a chunk that is too long.
+        encode_chunks: what chunks are learnt by. encode_texts: what encodes texts of which nothing is to be remembered:
+        with a chunk that is too long, or with mostly new ones.
         """
         self._starts, self._encode_chunks, self._encode_texts = starts, encode_chunks, encode_texts
         self._lock = Lock()
@@ -67,18 +71,23 @@ class ChunkMemory:
     def _encode_share(self, texts: Sequence[str], with_ends: bool) -> list[tuple[np.ndarray, np.ndarray]]:
         cut = _Cut(texts, self._starts)
         if not cut.too_long.any():
-            return self._look_up(cut, with_ends)
+            known = self._look_up(cut, with_ends)
+            return self._encode_texts(texts) if known is None else known
         rest = [text for text, long in zip(texts, cut.too_long, strict=True) if not long]
-        known = iter(self._look_up(_Cut(rest, self._starts), with_ends))
+        short = iter(self._encode_share(rest, with_ends))
         others = iter(self._encode_texts([text for text, long in zip(texts, cut.too_long, strict=True) if long]))
-        return [next(others) if long else next(known) for long in cut.too_long]
+        return [next(others) if long else next(short) for long in cut.too_long]
 
-    def _look_up(self, cut: "_Cut", with_ends: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _look_up(self, cut: "_Cut", with_ends: bool) -> list[tuple[np.ndarray, np.ndarray]] | None:
+        """None where most is new."""
         chunks, which = cut.different()
         with self._lock:
             if self._bytes > _MOST_BYTES:
                 self._forget()
-            self._learn([chunk for chunk in chunks if chunk not in self._numbers])
+            new = [chunk for chunk in chunks if chunk not in self._numbers]
+            if sum(map(len, new)) > _MOST_NEW * cut.bytes:
+                return None
+            self._learn(new)
             numbers = np.fromiter(map(self._numbers.__getitem__, chunks), dtype=np.int64, count=len(chunks))
             # What others learn later goes behind these rows.
             places, (ids, ends) = self._places.all, self._tokens.all
@@ -111,17 +120,18 @@ class ChunkMemory:
 class _Cut:
     """Texts end to end, cut into chunks.
 
-    first_chunks: int64 (texts + 1,): the number of each text's first chunk, and how many there are. too_long: bool
-    (texts,): whether one of its chunks is.
+    bytes: of all. first_chunks: int64 (texts + 1,): the number of each text's first chunk, and how many there are.
+    too_long: bool (texts,): whether one of its chunks is.
     """
 
     def __init__(self, texts: Sequence[str], starts: Callable[[np.ndarray], np.ndarray]) -> None:
         encoded = [text.encode() for text in texts]
         self._content = b"".join(encoded)
-        self._bytes = np.frombuffer(self._content, dtype=np.uint8)
-        self._is_ascii = len(self._content) == sum(map(len, texts))
+        self._values = np.frombuffer(self._content, dtype=np.uint8)
+        self.bytes = len(self._content)
+        self._is_ascii = self.bytes == sum(map(len, texts))
         first_bytes = np.cumsum([0, *map(len, encoded)])
-        begins = starts(self._bytes)
+        begins = starts(self._values)
         begins[first_bytes[first_bytes < len(begins)]] = True
         self._offsets = np.append(np.flatnonzero(begins), len(begins))
         self.first_chunks = np.searchsorted(self._offsets, first_bytes)
@@ -142,7 +152,7 @@ class _Cut:
         """The character of its text that each chunk starts at, int64 (chunks,)."""
         places = self._offsets[:-1]
         if not self._is_ascii:
-            within_character = np.flatnonzero((self._bytes & 0xC0) == 0x80)
+            within_character = np.flatnonzero((self._values & 0xC0) == 0x80)
             places = places - np.searchsorted(within_character, places)
         of_texts = np.append(places, 0)[self.first_chunks[:-1]]  # texts of no chunk may come last
         return places - np.repeat(of_texts, np.diff(self.first_chunks))
