@@ -1,8 +1,8 @@
 """Attention on the CPU: two batched matrix products against `scaled_dot_product_attention`.
 
-Forward and backward of 8,192 tokens, 4 heads of 64: with a bias for packed documents, as the trunk computes it, or
-without one, by the kernel that passes over the future (`is_causal`). They alternate; the table holds medians of
-`--repeats` runs with the spread between quartiles, and ratios to the products. Decides
+Forward and backward of 8,192 tokens, 4 heads of 64: with a bias that all rows share, as the trunk makes it where each
+is one document, or without one, by the kernel that passes over the future (`is_causal`). They alternate; the table
+holds medians of `--repeats` runs with the spread between quartiles, and ratios to the products. Decides
 `tilth.model.layers.MATMUL_ATTENTION_MAX_LENGTH` and `CAUSAL_KERNEL_MIN_LENGTH`.
 
     python benchmarks/attention.py
@@ -42,7 +42,7 @@ WAYS = {"matrix products": matmul, "fused": fused, "fused, causal": causal}
 def seconds(attention: Callable[..., Tensor], length: int, dtype: torch.dtype) -> float:
     shape = (TOKENS // length, HEADS, length, HEAD_SIZE)
     q, k, v = (torch.randn(shape).to(dtype).requires_grad_() for _ in range(3))
-    bias = torch.zeros(shape[0], 1, length, length, dtype=dtype)
+    bias = torch.zeros(1, 1, length, length, dtype=dtype)
     started = time.perf_counter()
     attention(q, k, v, bias).sum().backward()
     return time.perf_counter() - started

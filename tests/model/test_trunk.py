@@ -263,7 +263,7 @@ def test_long_rows_of_one_document_need_no_causal_mask(name, monkeypatch):
 
     expected = outcome()
     assert len(masks) == 1
-    monkeypatch.setitem(trunk.CAUSAL_KERNEL_MIN_LENGTH, torch.float32, 24)
+    monkeypatch.setattr(trunk, "CAUSAL_KERNEL_MIN_LENGTH", 24)
     for ours, theirs in zip(outcome(), expected, strict=True):
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max() + 1e-7
     assert len(masks) == 1
@@ -278,6 +278,7 @@ def test_long_rows_of_one_document_need_no_causal_mask(name, monkeypatch):
 def test_vectors_of_some_tokens_are_those_of_all_and_so_are_the_gradients(
     name, lengths, places, either_attention, monkeypatch
 ):
+    monkeypatch.setattr(trunk, "CAUSAL_KERNEL_MIN_LENGTH", 21)
     model = small(name, layers=3)
     inputs, *_ = Inputs.from_pieces(tokens_of(*lengths), 21, pad=0)
     places = torch.tensor(places)

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -113,16 +116,23 @@ def test_a_long_text_is_sampled(monkeypatch):
     assert not np.array_equal(sample, warm_start._sample(Split(documents), 1))
 
 
-def test_the_number_of_threads_changes_nothing():
-    from scipy import sparse
-    from threadpoolctl import threadpool_limits
+FACTORED = """
+from scipy import sparse
+from tilth.model import warm_start
+association = sparse.random(3000, 3000, density=0.02, random_state=0, format="csr")
+print(warm_start._factor(association, 256, 256, seed=0).tobytes().hex())
+"""
 
-    association = sparse.random(3000, 3000, density=0.01, random_state=0, format="csr")
-    with threadpool_limits(1):
-        one = warm_start._factor(association, 128, 128, seed=0)
-    with threadpool_limits(2):
-        two = warm_start._factor(association, 128, 128, seed=0)
-    assert np.array_equal(one, two)
+
+def test_the_number_of_threads_changes_nothing():
+    """In processes of their own: what limits the threads of a library must come after it is loaded."""
+    found = []
+    for threads in ("1", "2"):
+        env = {**os.environ, "OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads}
+        done = subprocess.run([sys.executable, "-c", FACTORED], env=env, capture_output=True, text=True, check=True)
+        found.append(done.stdout)
+    assert found[0] == found[1]
+    assert len(found[0]) > 3000 * 256 * 16
 
 
 def test_the_truncated_svd_is_that_of_numpy(monkeypatch):

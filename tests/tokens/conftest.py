@@ -79,6 +79,7 @@ def assert_the_same() -> Callable[[Any, Tokenizer, list[str]], None]:
     def check(fast: Any, slow: Tokenizer, texts: list[str]) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(chunk_memory, "_MOST_NEW", 1)
+            patch.setattr(chunk_memory, "_FEW_CHARACTERS", 1)
             compare(fast, slow, texts)
 
     def compare(fast: Any, slow: Tokenizer, texts: list[str]) -> None:

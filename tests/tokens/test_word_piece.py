@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 from tilth.recipe import TokenizerSettings
 from tilth.tokens import chunk_memory as chunk_memory_module
 from tilth.tokens import text as text_module
+from tilth.tokens import word_piece as word_piece_module
 from tilth.tokens.chunk_memory import ChunkMemory
 from tilth.tokens.text import TextTokenizer
 from tilth.tokens.tokenizer import train_tokenizer
@@ -50,8 +51,10 @@ def fast_form(tokenizer: TextTokenizer) -> ChunkMemory:
 @example([" \n", "x", "\u0301", " \u0301x \u0301", "a \u200b b\u200b c"])
 @example(["\x00\x01\x1f\x7f\x85\x9f\ufeff\u200b\u2028", " \u00a0 \u3000\n \n  x "])
 def test_ids_and_ends_are_those_of_tokenizers(assert_the_same, trained, cased, texts):
-    for tokenizer in (trained, cased):
-        assert_the_same(fast_form(tokenizer), tokenizer.backend, texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(word_piece_module, "_JOINED_CHARACTERS", 10)
+        for tokenizer in (trained, cased):
+            assert_the_same(fast_form(tokenizer), tokenizer.backend, texts)
 
 
 @pytest.mark.parametrize("unit", ["a", " ", "!", "the", "猫", "\x00", "\u0301"])
@@ -70,6 +73,7 @@ def test_texts_after_more_than_is_remembered(assert_the_same, trained, monkeypat
 
 def test_threads_share_what_is_remembered(trained, monkeypatch):
     monkeypatch.setattr(chunk_memory_module, "_MOST_NEW", 1)
+    monkeypatch.setattr(chunk_memory_module, "_FEW_CHARACTERS", 1)
     monkeypatch.setattr(chunk_memory_module, "_MOST_BYTES", 9000)  # so that some forget while others look up
     fast = fast_form(trained)
     texts = [[" ".join(f"{7919 * (number + part):x}" for number in range(40)), "the mill"] for part in range(60)]
@@ -81,6 +85,7 @@ def test_threads_share_what_is_remembered(trained, monkeypatch):
 
 def test_an_interrupted_call_leaves_nothing_wrong(assert_the_same, trained, monkeypatch):
     monkeypatch.setattr(chunk_memory_module, "_MOST_NEW", 1)
+    monkeypatch.setattr(chunk_memory_module, "_FEW_CHARACTERS", 1)
     for place in ("_tokens", "_places"):
         fast = fast_form(trained)
         fast.encode(["the mill"])
@@ -94,29 +99,6 @@ def test_an_interrupted_call_leaves_nothing_wrong(assert_the_same, trained, monk
 def test_a_copy_of_a_process_encodes_alike(trained):
     fast = pickle.loads(pickle.dumps(fast_form(trained)))
     assert fast.encode(["the mill"])[0].tolist() == trained.encode("the mill")
-
-
-def test_what_is_encoded_is_remembered(trained, monkeypatch):
-    """A second text of known chunks asks `tokenizers` nothing."""
-    fast = fast_form(trained)
-    with monkeypatch.context() as patch:
-        patch.setattr(chunk_memory_module, "_MOST_NEW", 1)
-        expected = [ids.tolist() for ids in fast.encode(["the mill, the stream", "a stream"])]
-    monkeypatch.setattr(fast, "_learn", lambda chunks: pytest.fail(f"{chunks} are known") if chunks else None)
-    again = fast.encode(["a stream", "the mill, the stream", "the mill"])
-    assert [ids.tolist() for ids in again] == [expected[1], expected[0], trained.encode("the mill")]
-
-
-def test_texts_of_mostly_new_chunks_are_not_remembered(trained, monkeypatch):
-    fast, asked = fast_form(trained), []
-    learn = fast._learn
-    monkeypatch.setattr(fast, "_learn", lambda chunks: asked.append(chunks) or learn(chunks))
-    mostly_new = ["one two three four five six", "seven eight nine one"]
-    assert [ids.tolist() for ids in fast.encode(mostly_new)] == [trained.encode(text) for text in mostly_new]
-    assert asked == []
-    mostly_known = ["the mill " * 9, "the other"]
-    assert [ids.tolist() for ids in fast.encode(mostly_known)] == [trained.encode(text) for text in mostly_known]
-    assert asked == [[b"the ", b"mill ", b"other"]]
 
 
 def test_other_tokenizers_have_no_fast_form(trained):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -13,8 +14,11 @@ from safetensors.torch import load_file
 from tilth.errors import TilthError
 from tilth.files import sha256_file
 from tilth.model.folder import load_model
+from tilth.train import loop
 from tilth.train.checkpoint import verify_checkpoint
+from tilth.train.held_out import held_out_loss
 from tilth.train.loop import pretrain
+from tilth.train.monitor import Finding, Monitor
 from tilth.train.trackers import read_log
 
 
@@ -211,6 +215,32 @@ def test_updates_that_are_no_numbers_can_be_skipped(recipe, corpus, tmp_path):
     )
     for folder in (run / "checkpoints").glob("step-*"):
         assert all(value.isfinite().all() for value in load_file(folder / "weights.safetensors").values())
+
+
+def test_a_step_that_comes_again_worse_is_not_taken_for_the_kept_model(recipe, corpus, tmp_path, monkeypatch):
+    """Step 3 is the best; after a rewind it comes again, is worse, and ends the run."""
+    settings = recipe(
+        "gpt2-mini", "train.on_nonfinite=rewind", "train.save_every=2 steps", "train.on_overfitting=stop"
+    )  # fmt: skip
+    losses, steps = [], []
+
+    def second_is_worse(replica, batches):
+        held_out = held_out_loss(replica, batches)
+        losses.append(held_out.loss + (1.0 if losses else 0.0))
+        return replace(held_out, loss=losses[-1])
+
+    def fourth_is_infinite(monitor, loss, norm):
+        steps.append(loss)
+        return take_step(monitor, math.nan if len(steps) == 4 else loss, norm)
+
+    take_step = Monitor.take_step
+    monkeypatch.setattr(loop, "held_out_loss", second_is_worse)
+    monkeypatch.setattr(Monitor, "take_step", fourth_is_infinite)
+    overfits = Finding("overfitting", "the second evaluation is worse")
+    monkeypatch.setattr(Monitor, "names_overfitting", lambda *_: overfits if len(losses) == 2 else None)
+    summary = pretrain(settings, corpus, tmp_path / "run", progress=False)
+    assert [record["step"] for record in events(tmp_path / "run", "evaluation")][-1] == summary["step"] == 3
+    assert (summary["best_step"], summary["held_out_loss"]) == (3, losses[0])
 
 
 def test_a_run_whose_last_evaluation_is_its_best_is_not_scored_again(recipe, corpus, tmp_path, monkeypatch):

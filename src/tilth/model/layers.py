@@ -17,9 +17,10 @@ from tilth.model.segments import Segments, attend_segments
 
 MATMUL_ATTENTION_MAX_LENGTH = 1024
 """On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
-CAUSAL_KERNEL_MIN_LENGTH = {torch.float32: 256, torch.bfloat16: MATMUL_ATTENTION_MAX_LENGTH + 1}
-"""On a CPU, the kernel that passes over the future was faster from this length on, where nothing else limits what a
-token sees (see benchmarks/attention.py)."""
+CAUSAL_KERNEL_MIN_LENGTH = 256
+"""On a CPU in float32, rows from this length on, whose tokens see all of their past, go to the kernel that passes over
+the future. It was the faster way at every length (see benchmarks/attention.py); of shorter rows attention is a small
+part."""
 
 
 def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
@@ -156,13 +157,14 @@ themselves, or the future alone, unseen by all tokens of a row."""
 def attend(q_BHSK: Tensor, k_BHTK: Tensor, v_BHTK: Tensor, mask: Mask, rate: float) -> Tensor:
     """Scaled dot-product attention, scores divided by the square root of K.
 
-    rate: dropout, 0 with segments. Returns (B, H, S, K).
+    rate: dropout, 0 with segments and with "causal". Returns (B, H, S, K).
     """
     if isinstance(mask, Segments):
         assert rate == 0
         return attend_segments(q_BHSK, k_BHTK, v_BHTK, mask)
     if isinstance(mask, str):
-        return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, is_causal=True, dropout_p=rate)
+        assert rate == 0
+        return F.scaled_dot_product_attention(q_BHSK, k_BHTK, v_BHTK, is_causal=True)
     if q_BHSK.device.type == "cpu" and k_BHTK.shape[2] <= MATMUL_ATTENTION_MAX_LENGTH:
         scores_BHST = torch.matmul(q_BHSK * q_BHSK.shape[-1] ** -0.5, k_BHTK.transpose(-1, -2))
         if mask is not None:

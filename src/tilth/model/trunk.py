@@ -130,12 +130,12 @@ class Trunk(nn.Module):
                 f"the input has {length} tokens and the model reads at most {self.config.max_length}; "
                 "shorten the text, or pre-train with a larger data.length"
             )
-        masks = self._masks(inputs, dtype, cache)
+        chosen = None if places_N is None else self._chosen(places_N, inputs)
+        masks = self._masks(inputs, dtype, cache, chosen)
         turns = self._rotations(inputs.positions, dtype)
         hidden_BSD = self.embeddings(inputs, dtype)
         if self.projection is not None:
             hidden_BSD = self.projection(hidden_BSD)
-        chosen = None if places_N is None else self._chosen(places_N, inputs)
         for layer, block in enumerate(self.blocks):
             some = chosen if layer == len(self.blocks) - 1 else None
             mask, turn = masks[self.config.window(layer)], turns[self.config.rope_theta(layer)]
@@ -165,7 +165,9 @@ class Trunk(nn.Module):
         is_worth_it = 0 < len(places_N) <= MOST_CHOSEN_SHARE * inputs.tokens.numel()
         return Chosen.of(places_N, *inputs.tokens.shape) if is_worth_it else None
 
-    def _masks(self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None) -> dict[int | None, Mask]:
+    def _masks(
+        self, inputs: Inputs, dtype: torch.dtype, cache: Cache | None, chosen: Chosen | None
+    ) -> dict[int | None, Mask]:
         """The mask for each window there is."""
         causal, windows = self.config.attention == "causal", set(self.config.windows)
         drops = self.training and self.embeddings.dropout > 0  # all layers have one rate
@@ -179,10 +181,11 @@ class Trunk(nn.Module):
         all_alike = documents_BS.device.type == "cpu" and not self.compiled and _each_row_is_one(documents_BS)
         if all_alike:
             documents_BS = documents_BS[:1]
-        is_long = documents_BS.shape[1] >= CAUSAL_KERNEL_MIN_LENGTH[dtype] and not drops
+        is_long = documents_BS.shape[1] >= CAUSAL_KERNEL_MIN_LENGTH and dtype == torch.float32
+        needs_none = is_long and chosen is None and not drops  # the kernel takes rows whole, and drops slowly
 
         def mask(window: int | None) -> Mask:
-            if all_alike and window is None and (is_long or not causal):
+            if all_alike and window is None and (needs_none or not causal):
                 return "causal" if causal else None
             return attention_bias(documents_BS, causal, window, dtype)
 

@@ -20,17 +20,19 @@ WINDOW = 4
 MAX_TOKENS = 4_000_000
 MAX_WORDS = 32_768
 """Only the most frequent entries are factored; rarer ones keep their random start."""
+MIN_PAIRS = 2
+"""Words that were near each other once may have been so by chance, and most pairs are seen once: to leave these out is
+the better start, and the cheaper (benchmarks/NOTES.md)."""
 POWER_ITERATIONS, OVERSAMPLES = 3, 10
 """Of the randomised SVD: 7 found 4 % more of the association's squared sum, in float64 at three times the time."""
 
 
 @torch.no_grad()
 def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozenset[int], seed: int) -> None:
-    """Replace the rows of the token table that the sample has seen; the others, and special tokens, stay random.
+    """Replace the rows of the token table that the sample has seen near others; the rest, and special tokens, stay
+    random.
 
     The bias of a masked head starts at the logarithm of the entries' frequencies.
-
-    Where no tokens are ever near each other there is nothing to learn from, and all rows stay.
 
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
     """
@@ -45,11 +47,11 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
             torch.from_numpy(np.log((frequency + 1) / (frequency + 1).sum()))
         )
     words = np.sort(np.argsort(-frequency, kind="stable")[: min(MAX_WORDS, np.count_nonzero(frequency))])
+    association = _positive_mutual_information(tokens, words, vocab_size)
+    is_known = np.diff(association.indptr) > 0
+    words, association = words[is_known], association[is_known][:, is_known]
     rank = min(width, len(words) - 1)
     if rank < 2:
-        return
-    association = _positive_mutual_information(tokens, words, vocab_size)
-    if association.nnz == 0:
         return
     vectors = _factor(association, rank, width, seed)
     vectors *= INITIAL_DEVIATION / vectors.std()
@@ -59,6 +61,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
 
 def _factor(association: Any, rank: int, width: int, seed: int) -> np.ndarray:
     """Centred vectors (words, width) from a sparse matrix (words, words) by truncated SVD."""
+    import scipy.linalg  # noqa: F401 - the limit is that of libraries which are loaded
     from threadpoolctl import threadpool_limits
 
     generator = Key(seed, 0, "warm start rotation").generator()
@@ -96,6 +99,7 @@ def _truncated_svd(matrix: Any, rank: int, generator: np.random.Generator) -> tu
                 basis = lu(product(way, basis), permute_l=True)[0]
         basis = qr(product(matrix, basis), mode="economic")[0]
         within = product(matrix.T, basis)
+    # In float32 the squares of values below 0.0002 of the first are lost: of words, the last was 0.07 of it.
     squares, directions = np.linalg.eigh((within.T @ within).astype(np.float64))
     leading = slice(None, -rank - 1, -1)
     return basis @ directions[:, leading], np.sqrt(np.maximum(squares[leading], 0))
@@ -120,7 +124,8 @@ def _sample(split: ShardSplit, seed: int) -> np.ndarray:
 
 
 def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_size: int):
-    """Sparse (words, words): max(0, log p(a, b) / (p(a) p(b))), with a and b at most WINDOW tokens apart.
+    """Sparse (words, words): max(0, log p(a, b) / (p(a) p(b))), with a and b at most WINDOW tokens apart; 0 for pairs
+    seen less than MIN_PAIRS times.
 
     The contexts' p(b) is smoothed by the power 0.75 (Levy et al. 2015, section 3.2).
     """
@@ -130,7 +135,7 @@ def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_si
     number[words] = np.arange(len(words), dtype=np.int32)
     ids = number[tokens]
 
-    def counted(distance: int):
+    def counted(distance: int) -> Any:
         left, right = ids[:-distance], ids[distance:]
         inside = (left >= 0) & (right >= 0)
         ones = np.ones(int(inside.sum()), dtype=np.int32)
@@ -143,5 +148,5 @@ def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_si
     context = occurrences**0.75
     context /= max(context.sum(), 1e-12)
     information = np.log(counts.data / np.maximum(occurrences[counts.row], 1) / np.maximum(context[counts.col], 1e-12))
-    kept = information > 0
+    kept = (information > 0) & (counts.data >= MIN_PAIRS)
     return sparse.csr_matrix((information[kept], (counts.row[kept], counts.col[kept])), shape=counts.shape)

@@ -97,6 +97,7 @@ def byte_bpe(backend: Tokenizer, parts: dict[str, Any], sample: str) -> ChunkMem
     if fast is None:
         return None
     remembering = ChunkMemory(_chunk_starts, fast.encode_chunks, fast.encode_with_ends)
+    remembering.learn(sample[:_SAMPLE_CHARACTERS])  # so that what is compared is looked up
     return remembering if _agree(remembering, backend, sample[:_SAMPLE_CHARACTERS]) else None
 
 

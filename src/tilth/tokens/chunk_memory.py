@@ -15,10 +15,13 @@ LONGEST_CHUNK = 200
 _MOST_NEW = 0.5
 """Share of some texts' bytes that may be in chunks not yet known. Where most are, few will come again, and to learn
 them takes twice as long as to encode the texts."""
+_FEW_CHARACTERS = 1 << 11
+"""Less text than this is encoded sooner than looked up."""
 _MOST_BYTES = 1 << 28
+"""What may be remembered before all is forgotten."""
 _ENTRY_BYTES = 150
 """What a chunk takes in memory beside its text and tokens."""
-_SHARE_BYTES = 1 << 18
+_SHARE_CHARACTERS = 1 << 18
 """Text that is worth a thread of its own."""
 
 EncodeWithEnds = Callable[[Sequence[str]], list[tuple[np.ndarray, np.ndarray]]]
@@ -39,7 +42,7 @@ class ChunkMemory:
         ids of a text must be those of its chunks, end to end.
 
         encode_chunks: what chunks are learnt by. encode_texts: what encodes texts of which nothing is to be remembered:
-        with a chunk that is too long, or with mostly new ones.
+        a few characters, or those with a chunk that is too long, or with mostly new ones.
         """
         self._starts, self._encode_chunks, self._encode_texts = starts, encode_chunks, encode_texts
         self._lock = Lock()
@@ -49,7 +52,7 @@ class ChunkMemory:
         return type(self), (self._starts, self._encode_chunks, self._encode_texts)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids of each text, int64 (tokens,), on all threads. Raises: UnicodeEncodeError for a lone surrogate."""
+        """Token ids of each text, int64 (tokens,). Raises: UnicodeEncodeError for a lone surrogate."""
         return [ids for ids, _ in self._encode(texts, with_ends=False)]
 
     def encode_with_ends(self, texts: Sequence[str]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -59,11 +62,19 @@ class ChunkMemory:
         """
         return self._encode(texts, with_ends=True)
 
+    def learn(self, text: str) -> None:
+        """Remember the chunks of a text, although most may be new."""
+        chunks, _ = _Cut([text], self._starts).different()
+        with self._lock:
+            self._learn([chunk for chunk in chunks if chunk not in self._numbers])
+
     def _encode(self, texts: Sequence[str], with_ends: bool) -> list[tuple[np.ndarray, np.ndarray]]:
         """Without ends, what stands in their place means nothing."""
+        if sum(map(len, texts)) < _FEW_CHARACTERS:
+            return self._encode_texts(texts)
         shares = _shares(texts)
         if len(shares) <= 1:
-            return self._encode_share(texts, with_ends) if texts else []
+            return self._encode_share(texts, with_ends)
         with ThreadPoolExecutor(len(shares)) as pool:
             encoded = pool.map(lambda share: self._encode_share(share, with_ends), shares)
             return [each for share in encoded for each in share]
@@ -74,7 +85,7 @@ class ChunkMemory:
             known = self._look_up(cut, with_ends)
             return self._encode_texts(texts) if known is None else known
         rest = [text for text, long in zip(texts, cut.too_long, strict=True) if not long]
-        short = iter(self._encode_share(rest, with_ends))
+        short = iter(self._encode_share(rest, with_ends) if rest else [])
         others = iter(self._encode_texts([text for text, long in zip(texts, cut.too_long, strict=True) if long]))
         return [next(others) if long else next(short) for long in cut.too_long]
 
@@ -191,7 +202,7 @@ def starts_by_kinds(content: np.ndarray, kinds: bytes, pairs: bytes) -> np.ndarr
 def _shares(texts: Sequence[str]) -> list[Sequence[str]]:
     """Consecutive texts for each thread, of about the same size."""
     ends = np.cumsum([len(text) for text in texts])
-    threads = min(usable_processors(), len(texts), int(ends[-1]) // _SHARE_BYTES if len(ends) else 0)
+    threads = min(usable_processors(), len(texts), int(ends[-1]) // _SHARE_CHARACTERS)
     if threads <= 1:
         return [texts]
     bounds = [0, *np.searchsorted(ends, [ends[-1] * part / threads for part in range(1, threads)]), len(texts)]

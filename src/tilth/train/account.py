@@ -1,6 +1,7 @@
 """What a run says of itself when it starts, and when it ends."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,9 +54,9 @@ def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]
     # Whoever sent a signal will not wait for long: the figures of the best model can be had from the log.
     if best_step and signal_number is None:
         # After a crash between an evaluation and a checkpoint, the model may be of a later step than is remembered.
-        kept_step = run.world.share(saved_step(run.out / "model") if run.world.is_first else None)
-        if run.last_held_out is not None and kept_step == run.evaluated_step == position.step:
-            best = run.last_held_out  # of the weights at hand
+        kept_step = run.world.share(_kept_step(run.out / "model") if run.world.is_first else None)
+        if run.kept is not None and run.kept[0] == kept_step:
+            best = run.kept[1]
         else:
             best_model = load_model(run.out / "model")[0] if run.world.is_first else None
             run.replica.load_weights(best_model.state_dict() if best_model else None)
@@ -86,3 +87,8 @@ def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]
     if run.world.is_first:
         write_json(run.out / "summary.json", summary)
     return summary
+
+
+def _kept_step(folder: Path) -> int | None:
+    """The step that a kept model is of; None where some of it has gone."""
+    return saved_step(folder) if (folder / "model.safetensors").exists() else None

@@ -145,7 +145,8 @@ class Run:
         self.batches_left_out, self.rewinds, self.scheduled_step = 0, 0, 0
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
         self.last_held_out: HeldOut | None = None
-        self.evaluated_step: int | None = None
+        self.kept: tuple[int, HeldOut] | None = None
+        """The step and the evaluation of the model in the run folder, once this process has put one there."""
         self.last_held_out_loss: float | None = None
         self.log_bytes = 0
         self.ended: str | None = None
@@ -318,7 +319,6 @@ class Run:
         held_out = held_out_loss(self.replica, self.held_out)
         took = round(time.perf_counter() - started, 3)
         self.last_held_out, self.last_held_out_loss = held_out, held_out.loss
-        self.evaluated_step = self.position.step
         steps = self.steps_since_evaluation
         train_loss = self.loss_since_evaluation / steps if steps else math.nan  # every update may have been skipped
         self.loss_since_evaluation, self.steps_since_evaluation = 0.0, 0
@@ -329,6 +329,8 @@ class Run:
             bits_per_byte=self.bits_per_byte(held_out), gap=held_out.loss - train_loss, best=best, took=took,
             parts=held_out.parts,
         )  # fmt: skip
+        if best:
+            self.kept = (self.position.step, held_out)
         whole = self.replica.whole_model()
         if whole is not None:
             self._sample(whole)
