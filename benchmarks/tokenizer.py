@@ -13,7 +13,6 @@ repeated, so that a larger one has more documents but no new words.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -159,8 +158,9 @@ def train_here(kind: str, sample: int, folder: Path) -> None:
 
 
 def peak() -> int:
-    """The most bytes of memory this process has held (`ru_maxrss`, which Linux counts in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The most bytes of memory this process has held; `ru_maxrss` would count what began it, too."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:

@@ -52,7 +52,7 @@ def fast_form(tokenizer: TextTokenizer) -> ChunkMemory:
 @example(["\x00\x01\x1f\x7f\x85\x9f\ufeff\u200b\u2028", " \u00a0 \u3000\n \n  x "])
 def test_ids_and_ends_are_those_of_tokenizers(assert_the_same, trained, cased, texts):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(word_piece_module, "_JOINED_CHARACTERS", 10)
+        patch.setattr(word_piece_module, "_JOINED_CHUNKS", 2)
         for tokenizer in (trained, cased):
             assert_the_same(fast_form(tokenizer), tokenizer.backend, texts)
 

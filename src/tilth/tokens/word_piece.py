@@ -2,7 +2,7 @@
 (benchmarks/tokenizer.py)."""
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,8 @@ _KINDS = bytes(
     _BLANK if chr(byte) in " \t\n\r" else _MARK if chr(byte) in string.punctuation else _OTHER for byte in range(256)
 )
 _CUTS = bytes(pair % 16 == _MARK or (pair % 16 == _OTHER and pair // 16 != _OTHER) for pair in range(256))
-_JOINED_CHARACTERS = 1 << 14
+_JOINED_CHUNKS = 2048
+"""Some 16,000 characters: in all, texts enough to give each thread of `tokenizers` work."""
 
 
 def word_piece(backend: Tokenizer, parts: dict[str, Any]) -> ChunkMemory | None:
@@ -44,9 +45,9 @@ def _chunk_starts(content: np.ndarray) -> np.ndarray:
 
 
 def _encode_chunks(backend: Tokenizer, chunks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Many chunks in one text, with a blank after each: to ask for each by itself takes several times as long."""
+    """Many chunks in one text, with a blank after each, so that `tokenizers` is asked for a few texts."""
     counts, of_ids, of_ends = [], [], []
-    groups = list(_groups(chunks))
+    groups = [chunks[first : first + _JOINED_CHUNKS] for first in range(0, len(chunks), _JOINED_CHUNKS)]
     for group, (ids, ends) in zip(groups, encode_with_ends(backend, list(map("\n".join, groups))), strict=True):
         sizes = np.fromiter(map(len, group), dtype=np.int64, count=len(group)) + 1
         begins = np.cumsum(sizes) - sizes
@@ -55,17 +56,3 @@ def _encode_chunks(backend: Tokenizer, chunks: Sequence[str]) -> tuple[np.ndarra
         of_ids.append(ids)
         of_ends.append(ends - np.repeat(begins, own))
     return np.concatenate(counts), np.concatenate(of_ids), np.concatenate(of_ends)
-
-
-def _groups(chunks: Sequence[str]) -> Iterator[list[str]]:
-    """In texts of a size that gives all threads of `tokenizers` work."""
-    group: list[str] = []
-    characters = 0
-    for chunk in chunks:
-        group.append(chunk)
-        characters += len(chunk)
-        if characters >= _JOINED_CHARACTERS:
-            yield group
-            group, characters = [], 0
-    if group:
-        yield group
