@@ -20,9 +20,9 @@ WINDOW = 4
 MAX_TOKENS = 4_000_000
 MAX_WORDS = 32_768
 """Only the most frequent entries are factored; rarer ones keep their random start."""
-MIN_PAIRS = 2
-"""Words that were near each other once may have been so by chance, and most pairs are seen once: to leave these out is
-the better start, and the cheaper (benchmarks/NOTES.md)."""
+MANY_TOKENS = 1_000_000
+"""In a sample of so many, pairs of words seen once are left out: most pairs are, many by chance, and without them the
+start is better and sooner made. Of a few tokens they are most of what there is (benchmarks/NOTES.md)."""
 POWER_ITERATIONS, OVERSAMPLES = 3, 10
 """Of the randomised SVD: 7 found 4 % more of the association's squared sum, in float64 at three times the time."""
 
@@ -125,7 +125,7 @@ def _sample(split: ShardSplit, seed: int) -> np.ndarray:
 
 def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_size: int):
     """Sparse (words, words): max(0, log p(a, b) / (p(a) p(b))), with a and b at most WINDOW tokens apart; 0 for pairs
-    seen less than MIN_PAIRS times.
+    seen once, among many tokens.
 
     The contexts' p(b) is smoothed by the power 0.75 (Levy et al. 2015, section 3.2).
     """
@@ -148,5 +148,6 @@ def _positive_mutual_information(tokens: np.ndarray, words: np.ndarray, vocab_si
     context = occurrences**0.75
     context /= max(context.sum(), 1e-12)
     information = np.log(counts.data / np.maximum(occurrences[counts.row], 1) / np.maximum(context[counts.col], 1e-12))
-    kept = (information > 0) & (counts.data >= MIN_PAIRS)
+    least = 2 if np.count_nonzero(tokens >= 0) >= MANY_TOKENS else 1
+    kept = (information > 0) & (counts.data >= least)
     return sparse.csr_matrix((information[kept], (counts.row[kept], counts.col[kept])), shape=counts.shape)
