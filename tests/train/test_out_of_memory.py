@@ -200,6 +200,6 @@ def test_allocations_that_really_fail(opened, corpus, tmp_path, recipe):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     halvings = len(events(tmp_path, "warning"))
-    assert halvings == done.stderr.count("Warning: out of memory at step 0") >= 1
+    assert halvings == done.stderr.count("Warning: out of memory at step") >= 1
     assert int(done.stdout) == 2048 >> halvings
     assert losses(tmp_path) == pytest.approx(figures, rel=2e-5)
