@@ -73,9 +73,9 @@ def test_wrong_labels_are_found(recipe, corpus, monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["gpt2-mini", "bert-mini"])
 def test_a_dead_layer_is_found(name, recipe, corpus, before_step, tmp_path):
     before_step(15, lambda run: run.model.trunk.blocks[1].mlp.up.bias.fill_(-50))
-    pretrain(recipe(name, "train.budget=45 steps"), corpus, tmp_path / "run", progress=False)
-    warnings = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "warning"]
-    (warning,) = [record for record in warnings if record["kind"] != "stall"]  # as such a run may
+    # With some other seeds such a run is found to stall as well.
+    pretrain(recipe(name, "train.budget=45 steps", "seed=1"), corpus, tmp_path / "run", progress=False)
+    (warning,) = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "warning"]
     assert (warning["kind"], warning["step"]) == ("dead", 41)
     assert "blocks.1.mlp" in warning["message"] and "blocks.0" not in warning["message"]
 
