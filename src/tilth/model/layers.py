@@ -16,7 +16,8 @@ from tilth.model.config import TrunkConfig
 from tilth.model.segments import Segments, attend_segments
 
 MATMUL_ATTENTION_MAX_LENGTH = 1024
-"""On a CPU, attention as two batched matrix products was faster up to this length (see benchmarks/attention.py)."""
+"""On a CPU, attention as two batched matrix products was faster up to this length in bfloat16, and in float32 little
+slower (see benchmarks/attention.py)."""
 CAUSAL_KERNEL_MIN_LENGTH = 256
 """On a CPU in float32, rows from this length on, whose tokens see all of their past, go to the kernel that passes over
 the future. It was the faster way at every length (see benchmarks/attention.py); of shorter rows attention is a small

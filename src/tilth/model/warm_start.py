@@ -49,7 +49,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
     words = np.sort(np.argsort(-frequency, kind="stable")[: min(MAX_WORDS, np.count_nonzero(frequency))])
     association = _positive_mutual_information(tokens, words, vocab_size)
     is_known = np.diff(association.indptr) > 0
-    words, association = words[is_known], association[is_known][:, is_known]
+    words, association = words[is_known], association[is_known]
     rank = min(width, len(words) - 1)
     if rank < 2:
         return
@@ -60,7 +60,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
 
 
 def _factor(association: Any, rank: int, width: int, seed: int) -> np.ndarray:
-    """Centred vectors (words, width) from a sparse matrix (words, words) by truncated SVD."""
+    """Centred vectors (words, width) from a sparse matrix (words, contexts) by truncated SVD."""
     import scipy.linalg  # noqa: F401 - the limit is that of libraries which are loaded
     from threadpoolctl import threadpool_limits
 

@@ -37,11 +37,8 @@ def word_piece(backend: Tokenizer, parts: dict[str, Any]) -> ChunkMemory | None:
     )
     if not is_berts:
         return None
-    return ChunkMemory(_chunk_starts, partial(_encode_chunks, backend), partial(encode_with_ends, backend))
-
-
-def _chunk_starts(content: np.ndarray) -> np.ndarray:
-    return starts_by_kinds(content, _KINDS, _CUTS)
+    starts = partial(starts_by_kinds, kinds=_KINDS, pairs=_CUTS)
+    return ChunkMemory(starts, partial(_encode_chunks, backend), partial(encode_with_ends, backend))
 
 
 def _encode_chunks(backend: Tokenizer, chunks: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
