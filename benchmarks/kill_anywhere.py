@@ -50,7 +50,7 @@ PROBE = '''
 """Counts, where the killer can read it: micro-batches begun in this process, and those since the last update."""
 import mmap, os, struct
 import torch
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from tilth.train.optimizers import Optimizers
 shared = mmap.mmap(os.open(os.environ["TILTH_PROBE"], os.O_RDWR), 16)
 counts = [0, 0]
 backward = torch.Tensor.backward
@@ -58,11 +58,13 @@ def counted(*arguments, **options):
     counts[:] = counts[0] + 1, counts[1] + 1
     shared[:] = struct.pack("2q", *counts)
     return backward(*arguments, **options)
-def updated(*_):
+step = Optimizers.step
+def updated(optimizers):
     counts[1] = 0
     shared[:] = struct.pack("2q", *counts)
+    step(optimizers)
 torch.Tensor.backward = counted
-register_optimizer_step_pre_hook(updated)
+Optimizers.step = updated
 '''
 
 

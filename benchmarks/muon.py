@@ -20,7 +20,7 @@ from tilth.train.batched_muon import BatchedMuon
 BLOCKS = 4
 
 
-def optimizer(kind: type[torch.optim.Muon], width: int) -> torch.optim.Muon:
+def optimizer(kind: type[torch.optim.Muon | BatchedMuon], width: int) -> torch.optim.Muon | BatchedMuon:
     joined = [(3 * width // 64, 64, width), (1, width, width), (1, 4 * width, width), (1, width, 4 * width)]
     parameters, counts = [], []
     for maps, rows, columns in BLOCKS * joined:

@@ -18,6 +18,7 @@ from tilth.tasks.inference import all_features, all_logits
 from tilth.tasks.settings import FinetuneSettings
 from tilth.tasks.task import Task
 from tilth.tasks.used_tokens import UsedTokens
+from tilth.train.adamw import AdamW
 from tilth.train.clipping import clip_gradients
 
 
@@ -96,7 +97,7 @@ def _fit(
 
     model.set_dropout(settings.dropout)
     model.trunk.requires_grad_(not settings.freeze)
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings), betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = AdamW(parameter_groups(model, settings), betas=(0.9, 0.999))
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     train_logits, valid_logits = _forward(task, model, train, valid, settings.freeze, pad, dtype)
     targets = train.targets.to(device)
@@ -117,7 +118,7 @@ def _fit(
         if not math.isfinite(clip_gradients(parameters, settings.clip)):
             raise TilthError(f"the gradient is not finite at update {step + 1}; lower lr or use precision=float32")
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         step += 1
         num_tokens += sum(len(train.pieces[index]) for index in indexes)
         losses.append(loss.detach())

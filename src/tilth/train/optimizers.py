@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tilth.model.layers import Linear
 from tilth.model.model import Model
 from tilth.recipe import TrainSettings
+from tilth.train.adamw import AdamW, Optimizer
 from tilth.train.batched_muon import BatchedMuon
 from tilth.train.distributed import World
 from tilth.train.parallel import gathered, spread
@@ -21,7 +22,7 @@ ADAM_BETAS = (0.9, 0.98)
 
 
 class Optimizers:
-    """One or two torch optimizers that step together, with state by parameter name.
+    """One or two optimizers that step together, with state by parameter name.
 
     Muon (Jordan et al. 2024) has updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so that
     one learning rate serves both; queries, keys and values of each head, and what a gate lets pass, are matrices of
@@ -36,11 +37,11 @@ class Optimizers:
         taken = set(matrices)
         decayed = [p for _, p in named if p not in taken and p.dim() >= 2]
         others = [p for _, p in named if p not in taken and p.dim() < 2]
-        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        fused = next(model.parameters()).device.type in ("cpu", "cuda")
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=settings.lr, betas=ADAM_BETAS, fused=fused)
+        groups = [
+            {"params": decayed, "lr": settings.lr, "weight_decay": settings.weight_decay},
+            {"params": others, "lr": settings.lr, "weight_decay": 0.0},
         ]
+        self.parts: list[Optimizer] = [AdamW(groups, ADAM_BETAS)]
         self.sharded_muon: WholeMatrixMuon | None = None
         if matrices:
             joined = joined_maps(model)
@@ -64,12 +65,12 @@ class Optimizers:
         """Update the parameters from their gradients and clear those."""
         for part in self.parts:
             part.step()
-            part.zero_grad(set_to_none=True)
+            part.zero_grad()
 
     def clear(self) -> None:
         """Drop the gradients."""
         for part in self.parts:
-            part.zero_grad(set_to_none=True)
+            part.zero_grad()
 
     def state(self) -> dict[str, Tensor]:
         """Every state tensor, whole, as `<parameter name>/<state name>`, on the first process; all must call it."""

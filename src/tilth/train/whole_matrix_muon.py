@@ -1,7 +1,6 @@
 """Muon for sharded matrices: it orthogonalises whole ones."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ class WholeMatrixMuon(BatchedMuon):
             self.state[self.whole[index]]["momentum_buffer"] = torch.zeros(shape, device=device)
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self) -> None:
         """Update the sharded matrices from their gradients. Every process must call it."""
         own = set(self._own())
         for index, (sharded, whole) in enumerate(zip(self.sharded, self.whole, strict=True)):
@@ -46,8 +45,8 @@ class WholeMatrixMuon(BatchedMuon):
             whole.grad = None
             whole.data = torch.empty(0, 0, device=sharded.device)
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Clear the sharded gradients."""
+    def zero_grad(self) -> None:
+        """Drop the sharded gradients."""
         for matrix in self.sharded:
             matrix.grad = None
 
