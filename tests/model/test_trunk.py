@@ -12,7 +12,7 @@ from tilth.model import layers, trunk
 from tilth.model.families import FAMILIES
 from tilth.model.inputs import Inputs
 from tilth.model.layers import attention_bias, dropout
-from tilth.model.model import Model, build_model
+from tilth.model.model import Model, build_model, enlarge_tables
 
 VOCAB = 50
 
@@ -141,6 +141,27 @@ def test_fresh_weights_have_the_deviation_of_the_papers():
                 continue
             small_start = key.endswith(("attention.out.weight", "mlp.down.weight")) and model.family.residual_scale
             assert parameter.std().item() == pytest.approx(0.01 if small_start else 0.02, rel=0.1), key
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+@torch.no_grad()
+def test_tables_start_larger_where_blocks_add_to_them_and_logits_keep_their_size(name, tied):
+    if not tied and FAMILIES[name].sizes["mini"].attention != "causal":
+        pytest.skip("its output is tied always")
+    plain, model = (small(name, width=64, heads=4, layers=1, tied=tied) for _ in range(2))
+    enlarge_tables(model)
+    times = 4 if name in ("gpt2", "gpt3", "qwen3") else 1
+    for key, parameter in model.named_parameters():
+        expected = plain.get_parameter(key)
+        if key.startswith("trunk.embeddings."):
+            expected = expected * times
+        elif key == "trunk.final_norm.weight" and tied:
+            expected = expected / times
+        assert torch.equal(parameter, expected), key
+    inputs = Inputs.of_rows(torch.tensor(tokens_of(32)))
+    before, after = (next(iter(each.heads.values()))(each.encode(inputs)).std().item() for each in (plain, model))
+    assert after == pytest.approx(before, rel=0.2)
 
 
 def test_dropout_acts_in_training_only_and_is_set_everywhere():

@@ -106,6 +106,21 @@ def test_the_rate_reaches_every_group(optimizer):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize(("name", "times"), [("bert", 1), ("gpt2", 2)])
+def test_tables_to_which_blocks_add_learn_twice_as_fast(name, times):
+    """AdamW's first step has the size of the rate everywhere."""
+    model, before = small(name), small(name).state_dict()
+    optimizers = Optimizers(model, TrainSettings(lr=0.01, weight_decay=0.0))
+    optimizers.set_rate(0.5)
+    gradients(model)
+    optimizers.step()
+    hidden = names_in(optimizers, BatchedMuon)
+    for key, value in model.state_dict().items():
+        if key not in hidden:
+            rate = 0.005 * (times if key.startswith("trunk.embeddings.") and value.dim() == 2 else 1)
+            assert (value - before[key]).abs() == pytest.approx(torch.full(value.shape, rate), rel=1e-3), key
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_restored_state_goes_on_bit_for_bit(optimizer):
     settings = TrainSettings(optimizer=optimizer, lr=0.01, weight_decay=0.1)

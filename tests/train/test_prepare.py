@@ -10,6 +10,7 @@ from tilth.files import sha256_file
 from tilth.model.families import FAMILIES
 from tilth.model.folder import load_model, save_model
 from tilth.model.inputs import Inputs
+from tilth.model.model import INITIAL_DEVIATION
 from tilth.recipe import load_recipe
 from tilth.tokens.tokenizer import load_tokenizer
 from tilth.train.loop import pretrain
@@ -60,6 +61,15 @@ def test_overrides_change_the_trunk(recipe, corpus, tmp_path):
     assert model.trunk.embeddings.positions.weight.shape == (40, 32)
     assert model.trunk.blocks[0].dropout == model.trunk.blocks[1].attention.dropout == 0.25
     assert fresh_model(recipe(), prepared).config.max_length == 32
+
+
+@pytest.mark.parametrize("start", ["corpus", "random"])
+def test_only_tables_to_which_blocks_add_start_pretraining_larger(start, recipe, corpus, tmp_path):
+    for number, (name, times) in enumerate((("gpt2-mini", 4), ("bert-mini", 1))):
+        settings = recipe(name, f"model.start={start}")
+        model = fresh_model(settings, prepared_in(tmp_path / str(number), settings, corpus))
+        table = model.trunk.embeddings.tokens.weight
+        assert table.std().item() == pytest.approx(times * INITIAL_DEVIATION, rel=0.2)
 
 
 def test_heads_that_are_wider_in_all_than_the_model_stay_so():

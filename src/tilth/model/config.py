@@ -83,6 +83,11 @@ class TrunkConfig:
         return self.kv_heads or self.heads
 
     @property
+    def adds_to_tables(self) -> bool:
+        """Whether the blocks add to the embeddings as the tables have them, so that these weigh by their size."""
+        return self.norm_placement == "before" and not self.embedding_norm
+
+    @property
     def table_width(self) -> int:
         """Width of the embedding tables."""
         return self.embedding_width or self.width

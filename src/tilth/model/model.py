@@ -21,6 +21,8 @@ from tilth.model.trunk import Embeddings, Trunk
 
 INITIAL_DEVIATION = 0.02
 """Standard deviation of fresh weights (Devlin et al. 2019; Radford et al. 2019)."""
+TABLE_SIZE, TABLE_RATE = 4.0, 2.0
+"""How many times larger the tables to which blocks add start pre-training, and how many times faster they learn."""
 
 
 class Model(nn.Module):
@@ -129,6 +131,22 @@ def build_model(
                 if name.endswith(("attention.out.weight", "mlp.down.weight")):
                     parameter.mul_((2 * config.layers) ** -0.5)
     return model
+
+
+@torch.no_grad()
+def enlarge_tables(model: Model) -> None:
+    """Where blocks add to the embeddings as they are, let these start larger.
+
+    Beside the first blocks' sums a token's own vector is small at first, and soon lost. Takase et al. 2023 ("Spike No
+    More", section 4) enlarge it for stable training; small models also learn faster (benchmarks/NOTES.md). Logits by
+    the same table keep their size.
+    """
+    if not model.config.adds_to_tables:
+        return
+    for table in model.trunk.embeddings.parameters():
+        table.mul_(TABLE_SIZE)
+    if model.config.tied and model.trunk.final_norm is not None:
+        model.trunk.final_norm.get_parameter("weight").div_(TABLE_SIZE)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tilth.model.layers import Linear
-from tilth.model.model import Model
+from tilth.model.model import TABLE_RATE, Model
 from tilth.recipe import TrainSettings
 from tilth.train.adamw import AdamW, Optimizer
 from tilth.train.batched_muon import BatchedMuon
@@ -26,7 +26,8 @@ class Optimizers:
 
     Muon (Jordan et al. 2024) has updates scaled to the size of AdamW's (Liu et al. 2025, "Muon is Scalable"), so that
     one learning rate serves both; queries, keys and values of each head, and what a gate lets pass, are matrices of
-    their own to it. Weight decay acts on matrices and tables only.
+    their own to it. Tables to which blocks add take a multiple of that rate. Weight decay acts on matrices and tables
+    only.
     """
 
     def __init__(self, model: Model, settings: TrainSettings, world: World | None = None) -> None:
@@ -34,12 +35,14 @@ class Optimizers:
         self.names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
         named = list(model.named_parameters())
         matrices = [p for name, p in named if settings.optimizer == "muon" and _is_hidden_matrix(name, p)]
-        taken = set(matrices)
-        decayed = [p for _, p in named if p not in taken and p.dim() >= 2]
-        others = [p for _, p in named if p not in taken and p.dim() < 2]
+        tables = [p for name, p in named if name.startswith("trunk.embeddings.") and p.dim() >= 2]
+        taken = {*matrices, *tables}
+        others = [p for _, p in named if p not in taken]
+        table_rate = TABLE_RATE if model.config.adds_to_tables else 1.0
         groups = [
-            {"params": decayed, "lr": settings.lr, "weight_decay": settings.weight_decay},
-            {"params": others, "lr": settings.lr, "weight_decay": 0.0},
+            {"params": tables, "times": table_rate, "weight_decay": settings.weight_decay},
+            {"params": [p for p in others if p.dim() >= 2], "weight_decay": settings.weight_decay},
+            {"params": [p for p in others if p.dim() < 2], "weight_decay": 0.0},
         ]
         self.parts: list[Optimizer] = [AdamW(groups, ADAM_BETAS)]
         self.sharded_muon: WholeMatrixMuon | None = None
@@ -53,12 +56,13 @@ class Optimizers:
                 self.sharded_muon = whole_matrix_muon.WholeMatrixMuon(matrices, maps, self.world, *rates)
             self.parts.append(self.sharded_muon or BatchedMuon(matrices, maps, *rates))
         self.peak = settings.lr
+        self.set_rate(1.0)
 
     def set_rate(self, share: float) -> float:
         """Set the learning rate to a share of its peak; returns the rate."""
         for part in self.parts:
             for group in part.param_groups:
-                group["lr"] = self.peak * share
+                group["lr"] = self.peak * share * group.get("times", 1.0)
         return self.peak * share
 
     def step(self) -> None:

@@ -10,7 +10,7 @@ from tilth.errors import TilthError, UsageError
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES, Family
 from tilth.model.first_block import start_first_block
-from tilth.model.model import Model, build_model
+from tilth.model.model import Model, build_model, enlarge_tables
 from tilth.model.warm_start import warm_start_embeddings
 from tilth.objectives import OBJECTIVES, Objective, build_objective
 from tilth.recipe import DataSettings, Recipe
@@ -81,6 +81,7 @@ def fresh_model(recipe: Recipe, prepared: Prepared, warm: bool = True) -> Model:
     if warm and recipe.model.start == "corpus":
         warm_start_embeddings(model, prepared.shards.split("train"), prepared.tokenizer.special_ids, recipe.seed)
         start_first_block(model, recipe.seed)
+    enlarge_tables(model)
     model.set_dropout(recipe.model.dropout)
     return model
 
