@@ -142,7 +142,9 @@ class TrainSettings(Settings):
     optimizer: Literal["adamw", "muon"] = Field(
         default="muon", description="muon: hidden matrices by Muon, the rest by AdamW"
     )
-    lr: float = Field(default=1e-3, gt=0, description="peak learning rate of AdamW")
+    lr: float = Field(
+        default=1e-3, gt=0, description="peak learning rate; decoders' token and position tables learn twice as fast"
+    )
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["linear", "cosine", "warmup_stable_decay"] = "warmup_stable_decay"
     warmup: float = Field(default=0.02, ge=0, lt=1, description="share of the budget in which the rate rises")

@@ -138,14 +138,15 @@ def enlarge_tables(model: Model) -> None:
     """Where blocks add to the embeddings as they are, let these start larger.
 
     Beside the first blocks' sums a token's own vector is small at first, and soon lost. Takase et al. 2023 ("Spike No
-    More", section 4) enlarge it for stable training; small models also learn faster (benchmarks/NOTES.md). Logits by
-    the same table keep their size.
+    More") have such a large shortcut for stable training; small models also learn faster (benchmarks/NOTES.md). Logits
+    by the same table keep their size.
     """
     if not model.config.adds_to_tables:
         return
     for table in model.trunk.embeddings.parameters():
         table.mul_(TABLE_SIZE)
-    if model.config.tied and model.trunk.final_norm is not None:
+    if model.config.tied:
+        assert model.trunk.final_norm is not None
         model.trunk.final_norm.get_parameter("weight").div_(TABLE_SIZE)
 
 

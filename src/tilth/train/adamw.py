@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
 
-FUSED_DEVICES = ("cpu", "cuda")
-"""Where one kernel updates a parameter."""
+EPS = 1e-8
+"""Added to the root of the second moment."""
 
 
 class Optimizer:
@@ -38,11 +38,11 @@ class Optimizer:
 
 
 class AdamW(Optimizer):
-    """Loshchilov and Hutter 2019 ("Decoupled Weight Decay Regularization")."""
+    """Loshchilov and Hutter 2019 ("Decoupled Weight Decay Regularization"), each parameter by one kernel."""
 
-    def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float], eps: float = 1e-8) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], betas: tuple[float, float]) -> None:
         super().__init__(groups)
-        self.betas, self.eps = betas, eps
+        self.betas = betas
 
     @torch.no_grad()
     def step(self) -> None:
@@ -51,8 +51,7 @@ class AdamW(Optimizer):
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             if not moved:
                 continue
-            is_fused = moved[0].device.type in FUSED_DEVICES
-            states = [self._state(parameter, is_fused) for parameter in moved]
+            states = [self._state(parameter) for parameter in moved]
             adamw(
                 moved,
                 [parameter.grad for parameter in moved],
@@ -60,20 +59,19 @@ class AdamW(Optimizer):
                 [state["exp_avg_sq"] for state in states],
                 [],
                 [state["step"] for state in states],
-                fused=is_fused,
+                fused=True,
                 amsgrad=False,
                 beta1=self.betas[0],
                 beta2=self.betas[1],
                 lr=group["lr"],
                 weight_decay=group["weight_decay"],
-                eps=self.eps,
+                eps=EPS,
                 maximize=False,
             )
 
-    def _state(self, parameter: Tensor, is_fused: bool) -> dict[str, Tensor]:
+    def _state(self, parameter: Tensor) -> dict[str, Tensor]:
         state = self.state[parameter]
         if not state:
-            # The kernel counts where it computes; other code reads the count, for which a device would be waited for.
-            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device if is_fused else "cpu")
+            state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         return state
