@@ -27,12 +27,12 @@ class BatchedMuon(Optimizer):
     """Muon (Jordan et al. 2024) that orthogonalises the maps that one matrix joins each by itself, those of one shape
     together, and where bfloat16 is slow in float32, and then gives all rows of an update the size of AdamW's.
 
-    Jordan et al. keep queries, keys and values apart; here each head's are. On small matrices the time
-    goes to starting many small products, and each keeps one core busy: one batched product for all maps of a shape
-    takes less (benchmarks/muon.py). What is orthogonal and taller than wide has rows of all sizes, so that some neurons
-    would learn faster than others; Li et al. 2025 ("NorMuon") divide each row by the root of a running mean of its
-    squares, here that of the step is enough. A row whose gradient is little but noise then moves as far as any, as with
-    AdamW. What it brought: benchmarks/NOTES.md.
+    Jordan et al. keep queries, keys and values apart; here each head's are. On small matrices the time goes to starting
+    many small products, and each keeps one core busy: one batched product for all maps of a shape takes less
+    (benchmarks/muon.py). What is orthogonal and taller than wide has rows of all sizes, so that some neurons would
+    learn faster than others; Li et al. 2025 ("NorMuon") divide each row by the root of a running mean of its squares,
+    here that of the step is enough. A row whose gradient is little but noise then moves as far as any, as with AdamW.
+    What it brought: benchmarks/NOTES.md.
     """
 
     def __init__(self, matrices: Sequence[Tensor], maps: Sequence[int], lr: float, weight_decay: float) -> None:
