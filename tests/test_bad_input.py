@@ -14,17 +14,21 @@ TINY = ["train.budget=2 steps", "train.batch_tokens=256", "data.length=32", "mod
         "model.heads=2", "tokenizer.vocab_size=300"]  # fmt: skip
 
 
-def tilth(*arguments: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command; limit: most bytes a file may have, which stands in for a full disk."""
-    script = "import tilth.cli; tilth.cli.main()"
-    if limit is not None:
-        script = (
-            "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-            f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n{script}"
-        )
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True, timeout=120
-    )
+@pytest.fixture(scope="module")
+def tilth():
+    """A function: runs the command. limit: most bytes a file may have, which stands in for a full disk."""
+    command = [sys.executable, Path(__file__).with_name("command_server.py")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+
+        def run(*arguments: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+            assert server.stdin is not None and server.stdout is not None
+            server.stdin.write(json.dumps({"arguments": [*map(str, arguments)], "limit": limit}) + "\n")
+            server.stdin.flush()
+            done = json.loads(server.stdout.readline())
+            return subprocess.CompletedProcess(command, done["status"], done["stdout"], done["stderr"])
+
+        yield run
+    assert server.returncode == 0
 
 
 def assert_told(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
@@ -53,13 +57,13 @@ def labelled(tmp_path: Path) -> Path:
     return path
 
 
-def test_an_empty_folder(tmp_path):
+def test_an_empty_folder(tilth, tmp_path):
     (tmp_path / "empty").mkdir()
     done = tilth("corpus", "build", tmp_path / "empty", "--out", tmp_path / "corpus")
     assert_told(done, 1, "no documents in empty", str(tmp_path / "corpus"))
 
 
-def test_a_binary_file_and_a_truncated_gz_do_not_end_the_build(texts, tmp_path):
+def test_a_binary_file_and_a_truncated_gz_do_not_end_the_build(tilth, texts, tmp_path):
     (texts / "binary.txt").write_bytes(bytes(range(256)) * 20)
     (texts / "cut.txt.gz").write_bytes(gzip.compress(b"some text " * 500)[:-20])
     done = tilth("corpus", "build", texts, "--out", tmp_path / "corpus", "--json")
@@ -69,25 +73,25 @@ def test_a_binary_file_and_a_truncated_gz_do_not_end_the_build(texts, tmp_path):
     assert card["in"] == 32 == card["kept"] + sum(card["dropped"].values()) + sum(card["rejected"].values())
 
 
-def test_settings_that_do_not_exist_or_do_not_fit(texts, tmp_path):
+def test_settings_that_do_not_exist_or_do_not_fit(tilth, texts, tmp_path):
     done = tilth("pretrain", "bert-mini", "--corpus", texts, "--out", tmp_path / "run", "train.lrr=1", "seed=x")
     assert_told(done, 2, "unknown key train.lrr", "train.lr", "seed")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_vocabulary_larger_than_the_corpus_supports(texts, tmp_path):
+def test_a_vocabulary_larger_than_the_corpus_supports(tilth, texts, tmp_path):
     out = ["--corpus", texts, "--out", tmp_path / "run"]
     done = tilth("pretrain", "bert-mini", *out, *TINY, "tokenizer.vocab_size=9000")
     assert_told(done, 1, "supports a vocabulary of", "9000", "tokenizer.vocab_size")
 
 
-def test_folders_that_cannot_be_written(texts, tmp_path):
+def test_folders_that_cannot_be_written(tilth, texts, tmp_path):
     assert_told(tilth("corpus", "build", texts, "--out", CLOSED), 1, "cannot write", "/sys", "--out")
     done = tilth("pretrain", "bert-mini", "--corpus", texts, "--out", CLOSED, *TINY)
     assert_told(done, 1, "cannot write", str(CLOSED), "--out")
 
 
-def test_a_full_disk_while_training_a_tokenizer(texts, tmp_path):
+def test_a_full_disk_while_training_a_tokenizer(tilth, texts, tmp_path):
     assert tilth("corpus", "build", texts, "--out", tmp_path / "corpus").returncode == 0
     out = tmp_path / "new" / "tokenizer.json"
     done = tilth("tokenizer", "train", tmp_path / "corpus", "--out", out, "--vocab-size", 90, limit=500)
@@ -95,7 +99,7 @@ def test_a_full_disk_while_training_a_tokenizer(texts, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_verb_that_fails_leaves_no_empty_folder(labelled, small_folder, tmp_path):
+def test_a_verb_that_fails_leaves_no_empty_folder(tilth, labelled, small_folder, tmp_path):
     out = tmp_path / "out"
     assert_told(tilth("pretrain", "gpt2-mini", "--corpus", tmp_path / "no", "--out", out), 2, "no such file")
     assert_told(tilth("plan", "gpt2-mini", "--corpus", tmp_path / "no", "--out", out), 2, "no such file")
@@ -105,7 +109,7 @@ def test_a_verb_that_fails_leaves_no_empty_folder(labelled, small_folder, tmp_pa
     assert not out.exists()
 
 
-def test_a_full_disk_while_pretraining_and_finetuning(texts, labelled, small_folder, tmp_path):
+def test_a_full_disk_while_pretraining_and_finetuning(tilth, texts, labelled, small_folder, tmp_path):
     out = ["--corpus", texts, "--out", tmp_path / "run"]
     done = tilth("pretrain", "roberta-mini", *out, *TINY, limit=60_000)
     assert_told(done, 1, "cannot write", "space")
@@ -115,7 +119,7 @@ def test_a_full_disk_while_pretraining_and_finetuning(texts, labelled, small_fol
     assert_told(done, 1, f"cannot write the model {tmp_path / 'tuned'}", "space")
 
 
-def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(texts, tmp_path):
+def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(tilth, texts, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "log.jsonl").write_text('{"event": "start", "step": 0}\n')
     done = tilth("pretrain", "roberta-mini", "--corpus", texts, "--out", tmp_path / "run", *TINY, "--json")
@@ -125,7 +129,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(texts, tmp
     assert events.count("start") == 1
 
 
-def test_labelled_data_that_cannot_be_learned_or_scored(labelled, small_folder, tmp_path):
+def test_labelled_data_that_cannot_be_learned_or_scored(tilth, labelled, small_folder, tmp_path):
     model = small_folder("bert", "masked")
     (tmp_path / "one.csv").write_text("text,label\n" + "".join(f"text {number},same\n" for number in range(9)))
     done = tilth("finetune", model, "--data", tmp_path / "one.csv", "--out", tmp_path / "a")
@@ -140,13 +144,13 @@ def test_labelled_data_that_cannot_be_learned_or_scored(labelled, small_folder, 
     assert_told(done, 1, "strange")
 
 
-def test_options_that_do_not_apply(labelled, small_folder):
+def test_options_that_do_not_apply(tilth, labelled, small_folder):
     model = small_folder("gpt2", "causal")
     assert_told(tilth("evaluate", model, "--data", labelled, "--stride", 4), 2, "--stride", "--lm")
     assert_told(tilth("evaluate", model, "--data", labelled, "--lm", "--label-column", "x"), 2, "--label-column")
 
 
-def test_text_without_a_text_column_or_mostly_broken_is_not_scored(small_folder, tmp_path):
+def test_text_without_a_text_column_or_mostly_broken_is_not_scored(tilth, small_folder, tmp_path):
     model = small_folder("gpt2", "causal")
     (tmp_path / "news.csv").write_text("headline,topic\nsomething happened,a\n")
     assert_told(tilth("evaluate", model, "--data", tmp_path / "news.csv", "--lm"), 1, "no_text_column")
@@ -156,12 +160,12 @@ def test_text_without_a_text_column_or_mostly_broken_is_not_scored(small_folder,
     assert_told(tilth("evaluate", model, "--data", tmp_path / "bad.jsonl", "--lm"), 1, "20 records are broken")
 
 
-def test_a_prompt_longer_than_the_model(small_folder):
+def test_a_prompt_longer_than_the_model(tilth, small_folder):
     done = tilth("generate", small_folder("gpt2", "causal"), "many words " * 500)
     assert_told(done, 1, "shorten the prompt")
 
 
-def test_predict_says_which_lines_were_left_out(labelled, small_folder, tmp_path):
+def test_predict_says_which_lines_were_left_out(tilth, labelled, small_folder, tmp_path):
     model, out = small_folder("bert", "masked"), tmp_path / "tuned"
     assert tilth("finetune", model, "--data", labelled, "--out", out, "max_steps=1", "min_steps=1").returncode == 0
     (tmp_path / "lines.txt").write_text("one\n\ntwo\u2028half\r\n", encoding="utf-8")
@@ -171,7 +175,7 @@ def test_predict_says_which_lines_were_left_out(labelled, small_folder, tmp_path
     assert "1 blank line" in done.stderr
 
 
-def test_rows_that_are_left_out_are_told_and_too_many_end_the_evaluation(labelled, small_folder, tmp_path):
+def test_rows_that_are_left_out_are_told_and_too_many_end_the_evaluation(tilth, labelled, small_folder, tmp_path):
     model, out = small_folder("bert", "masked"), tmp_path / "tuned"
     assert tilth("finetune", model, "--data", labelled, "--out", out, "max_steps=1", "min_steps=1").returncode == 0
     (tmp_path / "two.tsv").write_bytes(b"text\tlabel\nfine\tgood\ncaf\xe9\tbad\n")

@@ -5,6 +5,7 @@ standard error. Exit status: 0 done, 1 failed, 2 wrong use, 128 + n stopped by s
 """
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -66,7 +67,10 @@ def _settings_of(verb: str) -> "type[Settings]":
 def main() -> NoReturn:
     """Run the command line and exit with its status."""
     signal.signal(signal.SIGTERM, _terminate)
-    app(prog_name="tilth")
+    try:
+        app(prog_name="tilth")
+    finally:
+        gc.freeze()  # or the exit would search all that torch has made for cycles, which takes longer than most answers
     raise AssertionError("typer exits")
 
 

@@ -22,6 +22,21 @@ def test_per_class_table():
     assert table["never"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
 
 
+def test_scores_are_those_of_scikit_learn():
+    from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
+
+    generator = np.random.default_rng(2)
+    for labels in (2, 5, 40):
+        true, predicted = generator.integers(0, labels, 60), generator.integers(0, labels, 60)
+        ours = scores(true, predicted)
+        assert ours["accuracy"] == pytest.approx(accuracy_score(true, predicted), abs=1e-12)
+        assert ours["macro_f1"] == pytest.approx(f1_score(true, predicted, average="macro"), abs=1e-12)
+        names = [f"label {number}" for number in range(labels)]
+        table = precision_recall_fscore_support(true, predicted, labels=range(labels), zero_division=0)
+        for row, expected in zip(per_class(true, predicted, names).values(), zip(*table, strict=True), strict=True):
+            assert list(row.values()) == pytest.approx(expected, abs=1e-12)
+
+
 def test_interval_agrees_with_resampling_the_examples_one_by_one():
     from sklearn.metrics import f1_score
 

@@ -22,10 +22,24 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) 
 
 def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """`accuracy`, and `macro_f1`: the mean F1 of the classes that occur in `true` or `predicted` (as scikit-learn)."""
-    from sklearn.metrics import accuracy_score, f1_score
+    counts = confusion_matrix(true, predicted, int(max(np.max(true), np.max(predicted))) + 1)
+    return {name: float(value) for name, value in _scores(counts.diagonal(), _occurrences(counts), len(true)).items()}
 
-    macro_f1 = f1_score(true, predicted, average="macro", zero_division=0)  # pyright: ignore[reportArgumentType]
-    return {"accuracy": float(accuracy_score(true, predicted)), "macro_f1": float(macro_f1)}
+
+def _occurrences(counts: np.ndarray) -> np.ndarray:
+    """How often each class occurs, among the true ones and the predicted ones together."""
+    return counts.sum(0) + counts.sum(1)
+
+
+def _scores(right: np.ndarray, occurrences: np.ndarray, examples: int) -> dict[str, np.ndarray]:
+    """`scores` from counts of each class, (..., C)."""
+    f1 = _ratio(2 * right, occurrences)
+    return {"accuracy": right.sum(-1) / examples, "macro_f1": f1.sum(-1) / (occurrences > 0).sum(-1)}
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """part / whole, 0 where nothing is divided."""
+    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
 
 
 def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -39,8 +53,8 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
     counts = confusion_matrix(true, predicted, num_classes)
     rows, columns = np.nonzero(counts)
     one_hot = np.eye(num_classes)
-    is_true, is_predicted = one_hot[rows], one_hot[columns]
-    is_right = is_true * (rows == columns)[:, None]
+    occurs = one_hot[rows] + one_hot[columns]
+    is_right = one_hot[rows] * (rows == columns)[:, None]
 
     generator = Key(seed, 0, "bootstrap").generator()
     shares = counts[rows, columns] / len(true)
@@ -48,10 +62,8 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
     chunk = max(1, _CELLS_AT_ONCE // (len(rows) + num_classes))
     for start in range(0, RESAMPLES, chunk):
         draws = generator.multinomial(len(true), shares, size=min(chunk, RESAMPLES - start)).astype(np.float64)
-        right, support = draws @ is_right, draws @ is_true + draws @ is_predicted
-        f1 = np.divide(2 * right, support, out=np.zeros_like(right), where=support > 0)
-        resampled["accuracy"].append(right.sum(1) / len(true))
-        resampled["macro_f1"].append(f1.sum(1) / (support > 0).sum(1))
+        for name, values in _scores(draws @ is_right, draws @ occurs, len(true)).items():
+            resampled[name].append(values)
 
     tail = 100 * (1 - LEVEL) / 2
     intervals = {}
@@ -63,15 +75,12 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
 
 def per_class(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, Any]]:
     """`precision`, `recall`, `f1` and `support` (examples that truly have it) of every label; 0 where undefined."""
-    from sklearn.metrics import precision_recall_fscore_support
-
-    table: Any = precision_recall_fscore_support(
-        true,
-        predicted,
-        labels=list(range(len(labels))),
-        zero_division=0,  # pyright: ignore[reportArgumentType]
-    )
+    counts = confusion_matrix(true, predicted, len(labels))
+    right, support = counts.diagonal(), counts.sum(1)
+    precision, recall = _ratio(right, counts.sum(0)), _ratio(right, support)
+    f1 = _ratio(2 * right, _occurrences(counts))
+    columns = (precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     return {
-        label: {"precision": float(precision), "recall": float(recall), "f1": float(f1), "support": int(support)}
-        for label, precision, recall, f1, support in zip(labels, *table, strict=True)
+        label: dict(zip(("precision", "recall", "f1", "support"), row, strict=True))
+        for label, *row in zip(labels, *columns, strict=True)
     }
