@@ -122,11 +122,19 @@ class ObjectiveSettings(Settings):
         default="fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"
     )
     duplicates: int = Field(default=10, ge=1, description="how many times fixed masks are drawn for each row")
+    vocabulary_share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of a vocabulary above 4,096 words in the softmax of most training steps: the most frequent "
+        "words, and others drawn anew at each (sampled softmax); evaluations take all of it",
+    )
 
     def idle(self) -> dict[str, str]:
         if self.name == "causal":
             return dict.fromkeys(("rate", "masks", "duplicates"), "name")
-        return {} if self.masks == "fixed" else {"duplicates": "masks"}
+        idle = {"vocabulary_share": "name"} if self.name == "replaced_token" else {}
+        return idle if self.masks == "fixed" else idle | {"duplicates": "masks"}
 
 
 class TrainSettings(Settings):

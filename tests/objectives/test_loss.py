@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from tilth.model import cross_entropy
-from tilth.model.cross_entropy import linear_cross_entropy
+from tilth.model.cross_entropy import Sample, linear_cross_entropy
 from tilth.model.families import FAMILIES
 from tilth.model.model import build_model
 from tilth.objectives.objective import Batch
@@ -76,6 +77,70 @@ def test_gradients_in_bfloat16_keep_their_size_where_the_model_is_sure(device, f
     rows = targets.unique()
     errors = (got[1][rows].double() - expected[1][rows]).norm(dim=1) / expected[1][rows].norm(dim=1)
     assert errors.median() < 0.05
+
+
+def sample_of(words: list[int], log_weights: list[float], vocab_size: int = 9) -> Sample:
+    places = torch.full((vocab_size,), -1)
+    places[words] = torch.arange(len(words))
+    return Sample(torch.tensor(words), torch.tensor(log_weights), places)
+
+
+def sampled_by_torch(features, weight, bias, targets, sample):
+    """Each row on its own: the target by itself, and the words of the sample that are not the target."""
+    losses = []
+    for feature, target in zip(features, targets.tolist(), strict=True):
+        logits = weight @ feature + (0 if bias is None else bias)
+        others = [place for place, word in enumerate(sample.words.tolist()) if word != target]
+        weighted = logits[sample.words[others]] + sample.log_weights[others]
+        losses.append(torch.cat([logits[target, None], weighted]).logsumexp(0) - logits[target])
+    return torch.stack(losses).sum()
+
+
+@pytest.mark.parametrize("chunk", [1, 30, 10**6])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_sampled_cross_entropy_is_that_of_torch(chunk, bias, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": chunk})
+    inputs, targets = tensors(bias)
+    sample = sample_of([3, 0, 7, 8], [0.0, 0.0, 1.2, 1.2])
+    assert 0 < (sample.places[targets] >= 0).sum() < len(targets)
+    given = [tensor for tensor in inputs if tensor is not None]
+    expected = sampled_by_torch(*inputs, targets, sample)
+    got = linear_cross_entropy(*inputs, targets, sample=sample)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-6)
+    for ours, theirs in zip(
+        torch.autograd.grad(got * 0.37, given), torch.autograd.grad(expected * 0.37, given), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        whole = linear_cross_entropy(*inputs, targets)
+        assert linear_cross_entropy(*inputs, targets, sample=sample).item() == whole.item()
+
+
+@EACH_WAY
+def test_a_sampled_cross_entropy_in_bfloat16_is_that_of_float32_within_rounding(device, fused):
+    inputs, targets = tensors(True, rows=500, dtype=torch.bfloat16, device=device)
+    sample = sample_of([3, 0, 7, 8], [0.0, 0.0, 1.2, 1.2]).moved(lambda tensor: tensor.to(device))
+    got = linear_cross_entropy(*inputs, targets, fused, sample)
+    exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
+    expected = linear_cross_entropy(*exact, targets, sample=sample)
+    assert got.item() == pytest.approx(expected.item(), rel=2e-3)
+    gradients = torch.autograd.grad(got / 499, inputs), torch.autograd.grad(expected / 499, exact)
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours.float() - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_all_words_as_a_sample_give_the_whole_softmax_and_draws_do_on_average():
+    (features, weight, bias), targets = tensors(True)
+    whole = linear_cross_entropy(features, weight, bias, targets)
+    every = sample_of([4, 1, 0, 2, 3, 5, 8, 7, 6], [0.0] * 9)
+    assert linear_cross_entropy(features, weight, bias, targets, sample=every).item() == pytest.approx(whole.item())
+    # Word 0 is certain, and the target 8 counts for itself; of the other seven one is drawn.
+    feature, target = features[:1], torch.tensor([8])
+    logits = F.linear(feature, weight, bias)[0]
+    samples = [sample_of([0, drawn], [0.0, math.log(7)]) for drawn in range(1, 8)]
+    losses = [linear_cross_entropy(feature, weight, bias, target, sample=sample) for sample in samples]
+    sums = (torch.stack(losses) + logits[8]).exp()
+    assert sums.mean().item() == pytest.approx(logits.exp().sum().item(), rel=1e-5)
 
 
 def test_gradients_are_given_once():

@@ -1,5 +1,7 @@
 """Cross-entropy over a large vocabulary without holding all logits."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,16 +24,41 @@ within a line of the cache."""
 Gradients = tuple[Tensor, Tensor, Tensor | None]
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Words that stand for the whole vocabulary in the loss of a step.
+
+    words (C,): int64, each once. log_weights (C,): float32, the logarithm of how many words each stands for. places
+    (V,): int64, where each word of the vocabulary is among them, -1 where it is not.
+    """
+
+    words: Tensor
+    log_weights: Tensor
+    places: Tensor
+
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Sample":
+        """The same sample in other memory."""
+        return Sample(move(self.words), move(self.log_weights), move(self.places))
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Computes the gradients in the forward pass, where the logits are at hand; the backward pass only scales them."""
 
     @staticmethod
     def forward(
-        ctx: Any, features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, fused: bool
+        ctx: Any,
+        features_ND: Tensor,
+        weight_VD: Tensor,
+        bias_V: Tensor | None,
+        targets_N: Tensor,
+        fused: bool,
+        sample: Sample | None,
     ) -> Tensor:
         bias_gradient = None if bias_V is None else torch.zeros_like(bias_V)
-        make_weight_gradient = torch.empty_like if len(features_ND) else torch.zeros_like
+        make_weight_gradient = torch.empty_like if len(features_ND) and sample is None else torch.zeros_like
         ctx.gradients = (torch.empty_like(features_ND), make_weight_gradient(weight_VD), bias_gradient)
+        if sample is not None:
+            return _sampled_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, fused, sample)
         return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, ctx.gradients, fused)
 
     @staticmethod
@@ -43,22 +70,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # The scale stays float32: rounded to bfloat16 it would be off by up to 0.4 % for all features alike. On a GPU
         # it needs a dimension for that.
         scale = scale if scale.device.type == "cpu" else scale.view(1)
-        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None
+        return *(None if gradient is None else gradient.mul_(scale) for gradient in gradients), None, None, None
 
 
 def linear_cross_entropy(
-    features_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, fused: bool = False
+    features_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    fused: bool = False,
+    sample: Sample | None = None,
 ) -> Tensor:
     """Sum over N of the cross-entropy of softmax(features @ weight.T + bias) against the targets, in nats.
 
     features (N, D) in the compute type; weight (V, D) and bias (V,) float32; targets (N,) int64, each below V. fused:
     on a GPU, do what happens to the logits in one kernel, where Triton is there. Returns a float32 scalar.
     The idea is that of fused linear cross-entropy (Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language
-    Models").
+    Models"). sample: estimate the sum of the softmax from the target and these words (Bengio and Senecal 2008,
+    "Adaptive Importance Sampling"; Jean et al. 2015, section 3), where there are gradients.
     """
     fused = fused and has_triton(features_ND.device)
     if torch.is_grad_enabled():
-        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N, fused)
+        return _LinearCrossEntropy.apply(features_ND, weight_VD, bias_V, targets_N, fused, sample)
     return _chunked_loss(features_ND, weight_VD, bias_V, targets_N, None, fused)
 
 
@@ -96,6 +129,53 @@ def _chunked_loss(
         else:
             features_gradient[chunk] = (padded @ weight).float() * scale_N1
             _accumulate(weight_gradient, (padded.T @ (features * scale_N1).to(features.dtype))[:words], start)
+    return loss
+
+
+def _sampled_loss(
+    features_ND: Tensor,
+    weight_VD: Tensor,
+    bias_V: Tensor | None,
+    targets_N: Tensor,
+    gradients: Gradients,
+    fused: bool,
+    sample: Sample,
+) -> Tensor:
+    """The loss where a sample stands for the vocabulary; `gradients` are added to.
+
+    A row's target counts for itself, whatever it stands for in the sample: its logit gets a column after theirs.
+    """
+    device, count, dtype = features_ND.device, len(sample.words), features_ND.dtype
+    log_weights = sample.log_weights if bias_V is None else sample.log_weights + bias_V[sample.words]
+    padding = 1 + -(count + 1) % ALIGNMENT[device.type]
+    weight = _with_rows_of_no_word(weight_VD[sample.words], padding, dtype)
+    bias = _with_rows_of_no_word(log_weights, padding, dtype)
+    features_gradient, weight_gradient, bias_gradient = gradients
+    of_bias = None if bias_gradient is None else bias_gradient.new_zeros(count + 1)
+    loss = torch.zeros((), dtype=torch.float32, device=device)
+    rows = max(1, CHUNK_LOGITS[device.type] // (count + padding))
+    of_logits = _fused_loss_and_gradient if fused else _loss_and_gradient
+    for start in range(0, len(features_ND), rows):
+        chunk = slice(start, start + rows)
+        features, targets = features_ND[chunk], targets_N[chunk]
+        own_ND, own_places = weight_VD[targets], sample.places[targets]
+        padded = cpu_bfloat16.product(features, weight, bias)
+        padded.scatter_(1, own_places.where(own_places >= 0, count)[:, None], torch.finfo(dtype).min)
+        own_logits = (features.float() * own_ND).sum(1)
+        padded[:, count] = own_logits if bias_V is None else own_logits + bias_V[targets]
+        chunk_loss, scale_N1 = of_logits(padded, count + 1, torch.full_like(targets, count), of_bias, True)
+        loss += chunk_loss
+        scale_N1 = 1.0 if scale_N1 is None else scale_N1
+        own_gradient_N1 = padded[:, count, None].float() * scale_N1
+        padded[:, count] = 0
+        features_gradient[chunk] = (padded @ weight).float() * scale_N1 + own_gradient_N1 * own_ND
+        of_weight = (padded.T @ (features * scale_N1).to(dtype))[:count]
+        weight_gradient.index_add_(0, sample.words, of_weight.float())
+        weight_gradient.index_add_(0, targets, own_gradient_N1 * features)
+        if bias_gradient is not None:
+            bias_gradient.index_add_(0, targets, own_gradient_N1[:, 0])
+    if bias_gradient is not None and of_bias is not None:
+        bias_gradient.index_add_(0, sample.words, of_bias[:count])
     return loss
 
 

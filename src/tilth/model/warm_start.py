@@ -36,7 +36,7 @@ def warm_start_embeddings(model: Model, split: ShardSplit, special_ids: frozense
 
     Rows are scaled so that the table keeps the standard deviation of fresh weights. A pure function of (shards, seed).
     """
-    tokens = _sample(split, seed)
+    tokens = sample_tokens(split, seed)
     vocab_size, width = model.config.vocab_size, model.config.table_width
     frequency = np.bincount(tokens[tokens >= 0], minlength=vocab_size)
     frequency[list(special_ids)] = 0
@@ -105,7 +105,7 @@ def _truncated_svd(matrix: Any, rank: int, generator: np.random.Generator) -> tu
     return basis @ directions[:, leading], np.sqrt(np.maximum(squares[leading], 0))
 
 
-def _sample(split: ShardSplit, seed: int) -> np.ndarray:
+def sample_tokens(split: ShardSplit, seed: int) -> np.ndarray:
     """Token ids of up to MAX_TOKENS from spans spread over the split; between spans and documents WINDOW times -1."""
     starts = split.document_starts
     total = int(starts[-1])

@@ -1,7 +1,7 @@
 """What an objective is, and what it makes of packed rows."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tilth.model.cross_entropy import linear_cross_entropy
+from tilth.model.cross_entropy import Sample, linear_cross_entropy
 from tilth.model.heads import VocabularyHead
 from tilth.model.inputs import Inputs
 from tilth.model.model import Model
@@ -36,7 +36,7 @@ class Batch:
     """Rows made ready for the model: what it reads, and what each head has to predict.
 
     The main head's predictions come first. tokens: real tokens read, padding left out. documents: numbers of the
-    documents in it, for the log.
+    documents in it, for the log. sample: words that stand for the vocabulary where there are gradients, if not all do.
     """
 
     weights: ClassVar[Mapping[str, float]] = {}
@@ -46,6 +46,7 @@ class Batch:
     predictions: dict[str, Predictions]
     tokens: int
     documents: np.ndarray
+    sample: Sample | None = field(default=None, kw_only=True)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -65,7 +66,8 @@ class Batch:
             head: Predictions(move(predictions.places), move(predictions.targets))
             for head, predictions in self.predictions.items()
         }
-        return replace(self, inputs=inputs, predictions=moved)
+        sample = None if self.sample is None else self.sample.moved(move)
+        return replace(self, inputs=inputs, predictions=moved, sample=sample)
 
     def without_predictions(self) -> "Batch":
         """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""
@@ -84,7 +86,7 @@ class Batch:
         places = torch.cat([predictions.places for predictions in self.predictions.values()])
         hidden = model.encode(self.inputs, dtype, places).split(list(self.counts.values()))
         return {
-            name: cross_entropy_sum(model, name, hidden_ND, predictions.targets)
+            name: cross_entropy_sum(model, name, hidden_ND, predictions.targets, self.sample)
             for (name, predictions), hidden_ND in zip(self.predictions.items(), hidden, strict=True)
         }
 
@@ -125,12 +127,14 @@ class Objective(Protocol):
         ...
 
 
-def cross_entropy_sum(model: Model, name: str, hidden_ND: Tensor, targets_N: Tensor) -> Tensor:
+def cross_entropy_sum(
+    model: Model, name: str, hidden_ND: Tensor, targets_N: Tensor, sample: Sample | None = None
+) -> Tensor:
     """The sum of the cross-entropy of a head's predictions, in nats, as a float32 scalar."""
     head = model.heads[name]
     if isinstance(head, VocabularyHead):
-        features_ND = head.features(hidden_ND)
-        return linear_cross_entropy(features_ND, head.token_weight, head.bias, targets_N, model.trunk.compiled)
+        features_ND, weight_VD, fused = head.features(hidden_ND), head.token_weight, model.trunk.compiled
+        return linear_cross_entropy(features_ND, weight_VD, head.bias, targets_N, fused, sample)
     return F.cross_entropy(head(hidden_ND).float(), targets_N, reduction="sum")
 
 

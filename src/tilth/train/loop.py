@@ -7,6 +7,7 @@ makes the rate and the end depend on the clock.
 """
 
 import contextlib
+import dataclasses
 import math
 import sys
 import time
@@ -50,6 +51,7 @@ from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
 from tilth.train.schedules import rate
 from tilth.train.trackers import Trackers, has_saved
+from tilth.train.word_sample import WordSample
 
 GOES_ON = ("interrupted", "stopped on request")
 """Reasons to end from which a resume trains on."""
@@ -129,6 +131,9 @@ class Run:
         self.position = Position(self.settings, prepared.train, self.rows_per_step)
         if self.world.size > 1:
             self.position.clock.agreed = 0.0
+        self.word_sample = WordSample(
+            prepared.train.split, prepared.tokenizer.vocab_size, recipe.objective.vocabulary_share, recipe.seed
+        )
         fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
         self.guarded = self.batches.first_rows(GUARD_TOKENS)
         predicted = sum(next(iter(batch.counts.values())) for batch in self.guarded)  # of the main head
@@ -294,6 +299,7 @@ class Run:
         probe: looks at the first micro-batch.
         """
         heads = list(batches[0].counts)
+        sample = self.word_sample.at(self.position.step, self.position.share)
         # Divided by the whole step's counts: the same gradient whatever the number of micro-batches and processes.
         own_counts = [sum(batch.counts[head] for batch in batches) for head in heads]
         *totals, tokens = self.world.sum([*own_counts, sum(batch.tokens for batch in batches)])
@@ -304,7 +310,7 @@ class Run:
             torch.manual_seed(Key(self.recipe.seed, self.position.step, f"dropout {number}").torch_seed())
             looking = contextlib.nullcontext() if probe is None or index else probe
             with looking, self.replica.last_backward(index == len(batches) - 1):
-                sums = self.replica.loss_sums(batch)
+                sums = self.replica.loss_sums(dataclasses.replace(batch, sample=sample))
                 part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
