@@ -262,6 +262,7 @@ _ON_RESUME = {
     # The run would go on, to another result.
     "alters": """
         seed model.dropout data.cross_documents objective.rate objective.masks objective.duplicates
+        objective.vocabulary_share
         train.budget train.micro_batch_tokens train.lr train.weight_decay train.schedule train.warmup train.decay
         train.final_lr train.clip train.evaluate_every train.evaluate_tokens train.patience train.on_overfitting
         train.on_stall train.on_spike train.on_divergence train.on_nonfinite train.on_layers train.on_corruption
