@@ -30,7 +30,10 @@ from throughput import Shape, make
 STEP_TOKENS, MICRO_BATCH_TOKENS, WARM_UP_STEPS = 524_288, 65_536, 3
 _MASKED = ("objective.name=masked", "objective.masks=fresh")
 SHAPES = {
-    "gpt2": (Shape("gpt2-mini", (), peer.Shape(False, 50_257, 12, 768, 12), (2, 1)), 1024),
+    "gpt2": (
+        Shape("gpt2-mini", ("objective.vocabulary_share=1",), peer.Shape(False, 50_257, 12, 768, 12), (2, 1)),
+        1024,
+    ),
     "bert": (Shape("bert-mini", _MASKED, peer.Shape(True, 30_522, 12, 768, 12), (2, 1)), 512),
 }
 SIZES = {"gpt2": "124m", "bert": "base"}

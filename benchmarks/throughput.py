@@ -5,8 +5,8 @@ Masked models learn 15 % of the tokens, masked anew each time. The Trainer runs 
 defaults (float32, dropout of 0.1, AdamW), once tuned (bfloat16 where the processor has units for it, no dropout, fused
 AdamW, no logging), and once more with our setting of the C allocator as well
 (`tilth.model.precision.keep_freed_memory`), which a user of the Trainer would have to know of. Ours runs the recipe:
-its loop, log and monitor; a decoder's softmax takes a quarter of the vocabulary, as at most steps of a run, and all of
-it in a row of its own. Rows are packed documents for ours, and full blocks for the Trainer; only real tokens count.
+its loop, log and monitor; a decoder's softmax takes a quarter of the vocabulary at 7 steps of 10, as in a run, and all
+of it in a row of its own. Rows are packed documents for ours, and full blocks for the Trainer; only real tokens count.
 All are under way at once, each in a process of its own, and take turns of a few seconds, so that they meet the same
 machine even where others use it; ratios are medians over the rounds.
 
@@ -25,11 +25,10 @@ from pathlib import Path
 import transformers
 from machine import add_results, describe, write_table
 from peers import trainer as peer
-from turns import ENDLESS, after_our_steps, step_seconds
+from turns import ENDLESS, after_our_steps, sample_words_as_often_as_a_run, step_seconds
 
 import tilth
 from tilth.model.precision import keep_freed_memory
-from tilth.train import word_sample
 
 BATCH_TOKENS = 4096
 
@@ -60,7 +59,7 @@ SYSTEMS = {"ours": "ours, tokens/s", "defaults": "Trainer", "tuned": "Trainer, t
 
 def train_ours(shape: Shape, length: int, made: Path, on_step: Callable[[], bool]) -> None:
     after_our_steps(on_step)
-    word_sample.BEGIN = 0.0  # an endless run would never come to where it samples words
+    sample_words_as_often_as_a_run()
     tilth.pretrain(
         shape.recipe, made / "corpus", made / f"run-{length}",
         overrides=[

@@ -40,7 +40,7 @@ import numpy as np
 import transformers
 from machine import describe, write_table
 from peers import trainer
-from turns import ENDLESS, after_our_steps, step_seconds
+from turns import ENDLESS, after_our_steps, sample_words_as_often_as_a_run, step_seconds
 
 import tilth
 from tilth.model.precision import keep_freed_memory
@@ -201,6 +201,8 @@ def train(
 
 def run_ours(made: Path, setting: Setting, asked: dict[str, Any], out: Path, on_step: Callable[[], bool]) -> None:
     after_our_steps(on_step)
+    if asked["steps"] == ENDLESS:
+        sample_words_as_often_as_a_run()
     overrides = [
         *setting.overrides, f"data.length={setting.length}", f"seed={asked['seed']}",
         f"train.budget={asked['steps']} steps", "train.evaluate_tokens=30000",

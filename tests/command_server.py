@@ -60,4 +60,5 @@ def main() -> None:
         print(json.dumps({"status": status, "stdout": stdout, "stderr": stderr}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,13 @@ hypothesis.settings.register_profile("tilth", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tilth")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def words_are_sampled_from_small_vocabularies():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tilth.train.word_sample.SMALL_VOCABULARY", 0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Real data beside the checkout; its SOURCES.md says what it is. The test is skipped where it is absent."""

@@ -70,7 +70,9 @@ def main() -> NoReturn:
     try:
         app(prog_name="tilth")
     finally:
-        gc.freeze()  # or the exit would search all that torch has made for cycles, which takes longer than most answers
+        # Or the exit would search all that torch has made for cycles, which takes longer than most answers do. What is
+        # in a cycle by now is not cleaned up; temporary files and processes are closed at the exit by themselves.
+        gc.freeze()
     raise AssertionError("typer exits")
 
 

@@ -79,10 +79,10 @@ def test_gradients_in_bfloat16_keep_their_size_where_the_model_is_sure(device, f
     assert errors.median() < 0.05
 
 
-def sample_of(words: list[int], log_weights: list[float], vocab_size: int = 9) -> Sample:
-    places = torch.full((vocab_size,), -1)
-    places[words] = torch.arange(len(words))
-    return Sample(torch.tensor(words), torch.tensor(log_weights), places)
+def sample_of(words: list[int], log_weights: list[float], device: str = "cpu") -> Sample:
+    """Of a vocabulary of nine words."""
+    places = [words.index(word) if word in words else -1 for word in range(9)]
+    return Sample(*(torch.tensor(values, device=device) for values in (words, log_weights, places)))
 
 
 def sampled_by_torch(features, weight, bias, targets, sample):
@@ -119,7 +119,7 @@ def test_a_sampled_cross_entropy_is_that_of_torch(chunk, bias, monkeypatch):
 @EACH_WAY
 def test_a_sampled_cross_entropy_in_bfloat16_is_that_of_float32_within_rounding(device, fused):
     inputs, targets = tensors(True, rows=500, dtype=torch.bfloat16, device=device)
-    sample = sample_of([3, 0, 7, 8], [0.0, 0.0, 1.2, 1.2]).moved(lambda tensor: tensor.to(device))
+    sample = sample_of([3, 0, 7, 8], [0.0, 0.0, 1.2, 1.2], device=device)
     got = linear_cross_entropy(*inputs, targets, fused, sample)
     exact = [tensor.detach().float().requires_grad_() for tensor in inputs]
     expected = linear_cross_entropy(*exact, targets, sample=sample)

@@ -14,7 +14,6 @@ from tilth.corpus.build import build_corpus
 from tilth.corpus.settings import CorpusSettings
 from tilth.errors import Interrupted
 from tilth.recipe import Recipe, load_recipe
-from tilth.train import word_sample
 from tilth.train.loop import Run, Trackers, pretrain
 from tilth.train.prepare import prepare
 from tilth.train.trackers import read_log
@@ -35,13 +34,6 @@ TINY = (
     "train.precision=float32",
 )
 TIMES = ("time", "seconds", "tokens_per_second", "took")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def words_are_sampled_from_small_vocabularies():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(word_sample, "SMALL_VOCABULARY", 0)
-        yield
 
 
 MakeRecipe = Callable[..., Recipe]

@@ -29,6 +29,16 @@ def bits_caption(objective: str) -> str:
     )
 
 
+def _loss_caption(record: RunRecord) -> str:
+    caption = "Nats per predicted token, on training text and on held-out text. Lower is better."
+    if record.start.get("softmax_share", 1) == 1:
+        return caption
+    return (
+        f"{caption} Between a tenth and four fifths of the budget each step estimates the training loss from a sample "
+        "of the vocabulary, a little too low."
+    )
+
+
 def learning_note(record: RunRecord) -> str:
     """What the figures show together."""
     note = "All figures share one axis: the tokens seen so far."
@@ -56,7 +66,7 @@ def run_pictures(record: RunRecord) -> list[Picture]:
             record,
             "loss",
             "Loss",
-            "Nats per predicted token, on training text and on held-out text. Lower is better.",
+            _loss_caption(record),
             [_evaluations(record, "held_out_loss", "held-out"), _steps(record, "loss", "training", _TRAINING)],
             y_limits=(None, _loss_top(record)),
         ),

@@ -1,6 +1,5 @@
 """Cross-entropy over a large vocabulary without holding all logits."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,10 +34,6 @@ class Sample:
     words: Tensor
     log_weights: Tensor
     places: Tensor
-
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "Sample":
-        """The same sample in other memory."""
-        return Sample(move(self.words), move(self.log_weights), move(self.places))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -88,11 +88,11 @@ class Model(nn.Module):
         """Parameters, the tied output table counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def flops_per_token(self, length: int, predicted: float = 0.0) -> float:
+    def flops_per_token(self, length: int, predicted: float = 0.0, vocabulary: float = 1.0) -> float:
         """Floating-point operations to train on one token: 6 per weight in a matrix product, and attention's 12
         layers x inner x length, as if each block computed all tokens.
 
-        predicted: share of the tokens that are projected to the vocabulary.
+        predicted: share of the tokens that are projected to the vocabulary. vocabulary: share of it in the softmax.
         Kaplan et al. 2020 (section 2.1) with the attention term of Chowdhery et al. 2022 (appendix B).
         """
         matrices = sum(parameter.numel() for parameter in self.trunk.blocks.parameters() if parameter.dim() == 2)
@@ -100,7 +100,8 @@ class Model(nn.Module):
             if isinstance(head, VocabularyHead):
                 table = head.token_weight
                 own = sum(parameter.numel() for parameter in head.parameters() if parameter.dim() == 2)
-                matrices += predicted * (own + (0 if head.weight is table else table.numel()))
+                of_words = (vocabulary - (head.weight is table)) * table.numel()  # what is its own is in `own`
+                matrices += predicted * (own + of_words)
         inner = self.config.heads * self.config.head_size
         of_generator = 0.0 if self.generator is None else self.generator.flops_per_token(length, predicted)
         return 6 * matrices + 12 * self.config.layers * inner * length + of_generator

@@ -36,7 +36,8 @@ class Batch:
     """Rows made ready for the model: what it reads, and what each head has to predict.
 
     The main head's predictions come first. tokens: real tokens read, padding left out. documents: numbers of the
-    documents in it, for the log. sample: words that stand for the vocabulary where there are gradients, if not all do.
+    documents in it, for the log. sample: words that stand for the vocabulary where there are gradients, if not all do;
+    it lies on the model's device.
     """
 
     weights: ClassVar[Mapping[str, float]] = {}
@@ -66,8 +67,7 @@ class Batch:
             head: Predictions(move(predictions.places), move(predictions.targets))
             for head, predictions in self.predictions.items()
         }
-        sample = None if self.sample is None else self.sample.moved(move)
-        return replace(self, inputs=inputs, predictions=moved, sample=sample)
+        return replace(self, inputs=inputs, predictions=moved)
 
     def without_predictions(self) -> "Batch":
         """The batch as one that adds nothing to the loss, to the gradient, or to what is counted."""

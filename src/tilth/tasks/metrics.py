@@ -22,17 +22,16 @@ def confusion_matrix(true: np.ndarray, predicted: np.ndarray, num_classes: int) 
 
 def scores(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """`accuracy`, and `macro_f1`: the mean F1 of the classes that occur in `true` or `predicted` (as scikit-learn)."""
-    counts = confusion_matrix(true, predicted, int(max(np.max(true), np.max(predicted))) + 1)
-    return {name: float(value) for name, value in _scores(counts.diagonal(), _occurrences(counts), len(true)).items()}
-
-
-def _occurrences(counts: np.ndarray) -> np.ndarray:
-    """How often each class occurs, among the true ones and the predicted ones together."""
-    return counts.sum(0) + counts.sum(1)
+    true, predicted = np.asarray(true), np.asarray(predicted)
+    classes = int(max(true.max(), predicted.max())) + 1
+    right, of_true, of_predicted = (
+        np.bincount(labels, minlength=classes) for labels in (true[true == predicted], true, predicted)
+    )
+    return {name: float(value) for name, value in _scores(right, of_true + of_predicted, len(true)).items()}
 
 
 def _scores(right: np.ndarray, occurrences: np.ndarray, examples: int) -> dict[str, np.ndarray]:
-    """`scores` from counts of each class, (..., C)."""
+    """`scores` from counts of each class, (..., C). occurrences: among the true ones and the predicted ones."""
     f1 = _ratio(2 * right, occurrences)
     return {"accuracy": right.sum(-1) / examples, "macro_f1": f1.sum(-1) / (occurrences > 0).sum(-1)}
 
@@ -76,9 +75,8 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
 def per_class(true: np.ndarray, predicted: np.ndarray, labels: list[str]) -> dict[str, dict[str, Any]]:
     """`precision`, `recall`, `f1` and `support` (examples that truly have it) of every label; 0 where undefined."""
     counts = confusion_matrix(true, predicted, len(labels))
-    right, support = counts.diagonal(), counts.sum(1)
-    precision, recall = _ratio(right, counts.sum(0)), _ratio(right, support)
-    f1 = _ratio(2 * right, _occurrences(counts))
+    right, support, answers = counts.diagonal(), counts.sum(1), counts.sum(0)
+    precision, recall, f1 = _ratio(right, answers), _ratio(right, support), _ratio(2 * right, support + answers)
     columns = (precision.tolist(), recall.tolist(), f1.tolist(), support.tolist())
     return {
         label: dict(zip(("precision", "recall", "f1", "support"), row, strict=True))

@@ -25,6 +25,7 @@ def describe_start(run: "Run") -> dict[str, Any]:
         "parameters": run.num_parameters,
         "flops_per_token": run.flops_per_token,
         "processes": run.world.size,
+        "softmax_share": round(run.word_sample.mean_share, 4),
         "trunk_parameters": sum(p.numel() for p in run.model.trunk.blocks.parameters()),
         "device": run.device.type,
         "processor": describe_processor(run.device),

@@ -3,7 +3,7 @@
 One step: micro-batches forward and backward, one clipped update, and on schedule an evaluation, samples and a
 checkpoint.
 Everything random comes from (seed, step), so a resumed run is the run that was never stopped; only a budget in minutes
-makes the rate and the end depend on the clock.
+makes the rate, the end, and the steps whose softmax takes all words depend on the clock.
 """
 
 import contextlib
@@ -132,14 +132,15 @@ class Run:
         if self.world.size > 1:
             self.position.clock.agreed = 0.0
         self.word_sample = WordSample(
-            prepared.train.split, prepared.tokenizer.vocab_size, recipe.objective.vocabulary_share, recipe.seed
-        )
+            prepared.objective, prepared.train.split, prepared.tokenizer.vocab_size,
+            recipe.objective.vocabulary_share, recipe.seed, device, self.world,
+        )  # fmt: skip
         fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
         self.guarded = self.batches.first_rows(GUARD_TOKENS)
         predicted = sum(next(iter(batch.counts.values())) for batch in self.guarded)  # of the main head
         predicted_share = predicted / max(1, sum(batch.tokens for batch in self.guarded))
         self.num_parameters = fresh.num_parameters()
-        self.flops_per_token = fresh.flops_per_token(recipe.data.length, predicted_share)
+        self.flops_per_token = fresh.flops_per_token(recipe.data.length, predicted_share, self.word_sample.mean_share)
         self.replica = Replica(fresh, self.settings, self.world, device, self.dtype)
         self.model: Model = self.replica.model
         self.optimizers = Optimizers(self.model, self.settings, self.world)
@@ -299,7 +300,7 @@ class Run:
         probe: looks at the first micro-batch.
         """
         heads = list(batches[0].counts)
-        sample = self.word_sample.at(self.position.step, self.position.share)
+        words = self.word_sample.at(self.position.step, self.position.share)
         # Divided by the whole step's counts: the same gradient whatever the number of micro-batches and processes.
         own_counts = [sum(batch.counts[head] for batch in batches) for head in heads]
         *totals, tokens = self.world.sum([*own_counts, sum(batch.tokens for batch in batches)])
@@ -310,7 +311,7 @@ class Run:
             torch.manual_seed(Key(self.recipe.seed, self.position.step, f"dropout {number}").torch_seed())
             looking = contextlib.nullcontext() if probe is None or index else probe
             with looking, self.replica.last_backward(index == len(batches) - 1):
-                sums = self.replica.loss_sums(dataclasses.replace(batch, sample=sample))
+                sums = self.replica.loss_sums(dataclasses.replace(batch, sample=words))
                 part = batch.loss(sums, counts)
                 (part * self.world.size).backward()
             loss += part.detach()
