@@ -124,7 +124,7 @@ class ObjectiveSettings(Settings):
     duplicates: int = Field(default=10, ge=1, description="how many times fixed masks are drawn for each row")
     vocabulary_share: float = Field(
         default=1.0,
-        ge=0.1,
+        ge=0.2,  # by fewer words the training loss would be estimated too low to be held against the held-out loss
         le=1,
         description="share of a vocabulary above 4,096 words in the softmax of most training steps: the most frequent "
         "words, and others drawn anew at each (sampled softmax); evaluations take all of it",

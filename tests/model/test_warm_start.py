@@ -89,7 +89,7 @@ def test_words_of_neighbouring_documents_are_not_related():
     documents = two_topics()
     counted = []
     for texts in (documents, documents[::2] + documents[1::2]):
-        sample = warm_start._sample(Split(texts), 0)
+        sample = warm_start.sample_tokens(Split(texts), 0)
         counted.append(warm_start._positive_mutual_information(sample, np.arange(3, 18), VOCAB).toarray())
     np.testing.assert_allclose(counted[0], counted[1], rtol=1e-9)
     assert (counted[0][:7, 7:14] == 0).all()
@@ -120,10 +120,10 @@ def test_a_long_text_is_sampled(monkeypatch):
     monkeypatch.setattr(warm_start, "MAX_TOKENS", 3 * 65_536)
     generator = np.random.default_rng(1)
     documents = [generator.integers(3, 17, 30_000).tolist() for _ in range(12)]
-    sample = warm_start._sample(Split(documents), 0)
+    sample = warm_start.sample_tokens(Split(documents), 0)
     assert 2 * 65_536 < (sample >= 0).sum() <= 3 * 65_536
-    assert (sample == warm_start._sample(Split(documents), 0)).all()
-    assert not np.array_equal(sample, warm_start._sample(Split(documents), 1))
+    assert (sample == warm_start.sample_tokens(Split(documents), 0)).all()
+    assert not np.array_equal(sample, warm_start.sample_tokens(Split(documents), 1))
 
 
 FACTORED = """
