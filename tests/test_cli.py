@@ -113,6 +113,18 @@ def test_the_package_is_a_command():
     assert (done.returncode, done.stdout) == (0, f"tilth {tilth.__version__}\n")
 
 
+def test_the_exit_searches_no_cycles_of_what_was_loaded():
+    """After torch was loaded that takes a second."""
+    code = """
+import atexit, gc, sys
+from tilth import cli
+atexit.register(lambda: print(len(gc.get_objects()) < gc.get_freeze_count() / 10))
+sys.argv = ["tilth", "--version"]
+cli.main()
+"""
+    assert python(code).stdout.splitlines()[-1] == "True"
+
+
 def test_no_function_shares_its_name_with_a_module():
     """`tilth.demo` would become the module as soon as anything imported `tilth.demo`."""
     modules = {path.stem for path in Path(tilth.__file__).parent.iterdir()}
