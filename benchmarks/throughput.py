@@ -43,14 +43,13 @@ class Shape:
     targets: tuple[float, float]
 
 
+_GPT2_MINI = peer.Shape(False, 8192, 4, 256, 4)
 _MASKED = ("objective.name=masked", "objective.masks=fresh")
 SHAPES = {
     "bert-mini": Shape("bert-mini", _MASKED, peer.Shape(True, 30_522, 4, 256, 4), (8, 5)),
     "bert-small": Shape("bert-mini", ("size=small", *_MASKED), peer.Shape(True, 30_522, 4, 512, 8), (8, 5)),
-    "gpt2-mini": Shape("gpt2-mini", (), peer.Shape(False, 8192, 4, 256, 4), (5, 3)),
-    "gpt2-mini, all words": Shape(
-        "gpt2-mini", ("objective.vocabulary_share=1",), peer.Shape(False, 8192, 4, 256, 4), (5, 3)
-    ),
+    "gpt2-mini": Shape("gpt2-mini", (), _GPT2_MINI, (5, 3)),
+    "gpt2-mini, all words": Shape("gpt2-mini", ("objective.vocabulary_share=1",), _GPT2_MINI, (5, 3)),
 }
 ROWS = [(name, length) for name in ("bert-mini", "bert-small") for length in (128, 512)]
 ROWS += [(name, length) for name in ("gpt2-mini", "gpt2-mini, all words") for length in (256, 1024)]

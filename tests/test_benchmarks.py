@@ -20,6 +20,7 @@ from tilth.model.model import Model
 from tilth.recipe import TokenizerSettings
 from tilth.tokens.shards import open_shards, write_shards
 from tilth.tokens.tokenizer import train_tokenizer
+from tilth.train.word_sample import BEGIN, END, WordSample
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -125,6 +126,14 @@ def test_a_turn_counts_its_steps_and_its_seconds_only(monkeypatch):
         turn.after_step()
     told = [parent.recv() for _ in range(3)]
     assert told == ["ready", 6 / 2, 6 / 2]
+
+
+def test_an_endless_run_samples_words_at_as_many_steps_as_one_that_ends(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setattr(WordSample, "at", lambda self, step, spent: BEGIN <= spent < END)
+    importlib.import_module("turns").sample_words_as_often_as_a_run()
+    sampled = [WordSample.at(None, step, 0.0) for step in range(20)]  # pyright: ignore[reportArgumentType]
+    assert sum(map(bool, sampled)) == pytest.approx(20 * (END - BEGIN))
 
 
 def test_a_causal_model_of_the_peer_can_be_scored(monkeypatch, tmp_path, small_folder):

@@ -35,7 +35,6 @@ TINY = (
 )
 TIMES = ("time", "seconds", "tokens_per_second", "took")
 
-
 MakeRecipe = Callable[..., Recipe]
 RunIt = Callable[..., dict[str, Any]]
 

@@ -33,10 +33,7 @@ def _loss_caption(record: RunRecord) -> str:
     caption = "Nats per predicted token, on training text and on held-out text. Lower is better."
     if record.start.get("softmax_share", 1) == 1:
         return caption
-    return (
-        f"{caption} Between a tenth and four fifths of the budget each step estimates the training loss from a sample "
-        "of the vocabulary, a little too low."
-    )
+    return f"{caption} Most steps estimate the training loss from a sample of the vocabulary, a little too low."
 
 
 def learning_note(record: RunRecord) -> str:

@@ -76,7 +76,8 @@ class Network:
 
 
 def estimate(network: Network, rows: int, micro_batches: int) -> Memory:
-    """The memory of a step of `micro_batches` with `rows` rows each. Takes about a second for any model."""
+    """The memory of a step of `micro_batches` with `rows` rows each. Takes some seconds; where a CPU would
+    go through a large vocabulary in many small chunks, half a minute."""
     with FakeTensorMode(), _Counter() as counter:
         model = network.model()
         weights = counter.live
