@@ -72,15 +72,14 @@ class Server:
             self.times.append(time.monotonic())
             self.busy += 1
             self.busiest = max(self.busiest, self.busy)
-        try:
-            time.sleep(self.delay)
-            if handler.command == "GET" and self.faults.get(path):
-                self.faults[path].pop(0)(handler, path, start)
-            else:
-                self.whole(handler, path, start)
-        finally:
-            with self._lock:
-                self.busy -= 1
+        time.sleep(self.delay)
+        # Before the answer: once a client has its last byte, its next request may come before this thread runs again.
+        with self._lock:
+            self.busy -= 1
+        if handler.command == "GET" and self.faults.get(path):
+            self.faults[path].pop(0)(handler, path, start)
+        else:
+            self.whole(handler, path, start)
 
     def whole(self, handler, path: str, start: int, sent: int | None = None, close: bool = False) -> None:
         content = self.files.get(path)
