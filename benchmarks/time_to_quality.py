@@ -19,7 +19,8 @@ the held-out text's words.
     python benchmarks/time_to_quality.py ../shared/data/text/english_novels/corpus.tar.zst --objective masked
         [--work FOLDER] [--only speed search peer ours table] [--minutes 60] [--budgets 4 6 8] [--seeds 0 1 2]
 
---work keeps what was made and every figure: what it holds is not done again, so a stopped benchmark goes on.
+--work keeps what was made and every figure: what it holds is not done again, so a stopped benchmark goes on. A single
+one of --rates, from a search elsewhere, is not searched.
 """
 
 import argparse
@@ -226,8 +227,10 @@ def run_trainer(made: Path, setting: Setting, asked: dict[str, Any], out: Path, 
     tokenizer.save_pretrained(out)
 
 
-def best_rate(work: Work, minutes: float) -> float:
-    """The Trainer's rate whose search of some minutes reached the lowest loss."""
+def best_rate(work: Work, rates: list[float], minutes: float) -> float:
+    """The Trainer's rate: the only one given, or that whose search of some minutes reached the lowest loss."""
+    if len(rates) == 1:
+        return rates[0]
     found = [figure for figure in work.scored(TRAINER, "search") if figure["asked"] == minutes]
     if not found:
         sys.exit("search the Trainer's rate first: --only search")
@@ -276,7 +279,7 @@ def plateau_left(work: Work, figure: dict[str, Any], loss: float) -> float | Non
     return work.minutes(figure["system"], below[0]) if below else None
 
 
-def table(work: Work, minutes: float) -> None:
+def table(work: Work, minutes: float, results: Path) -> None:
     measure, target = work.setting.measure, work.setting.target
     peers = {figure["seed"]: figure for figure in work.scored(TRAINER) if figure["asked"] == minutes}
     if not peers:
@@ -296,7 +299,8 @@ def table(work: Work, minutes: float) -> None:
             faster = "" if system == TRAINER else times_as_fast(trainer_runs, taken, figure[measure])
             cells = (figure["seed"], f"{figure['steps']:,}", f"{taken:.1f}", f"{figure[measure]:.4f}", faster)
             lines.append(f"| {name}{', search' * (kind == 'search')} | {' | '.join(map(str, cells))} |")
-    says = [f"The Trainer reaches {goal:.4f} in {took:.1f} minutes, on average over seeds {sorted(peers)}."]
+    says = ["The Trainer's rate is the best of a search elsewhere."] if not work.scored(TRAINER, "search") else []
+    says += [f"The Trainer reaches {goal:.4f} in {took:.1f} minutes, on average over seeds {sorted(peers)}."]
     for recipe in work.setting.recipes:
         ratios = []
         for seed in sorted({figure["seed"] for figure in work.scored(recipe)}):
@@ -326,7 +330,7 @@ def table(work: Work, minutes: float) -> None:
         f"A run of {name}: {fixed:.1f} s and {step * 1000:.0f} ms a step." for name, (fixed, step) in speeds.items()
     ]
     machine = f"Machine: {describe()}; transformers {transformers.__version__}."
-    write_table(RESULTS / f"time_to_quality_{work.objective}.md", __doc__, f"{machine} {' '.join(says)}", lines)
+    write_table(results, __doc__, f"{machine} {' '.join(says)}", lines)
     print("\n".join([*says, *lines]))
 
 
@@ -346,6 +350,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="of a turn that measures speed")
     parser.add_argument("--rounds", type=int, default=9, help="of such turns")
     parser.add_argument("--repeats", type=int, default=3, help="of the short runs that measure speed")
+    parser.add_argument("--results", type=Path, help="the page to write; default: the objective's in results")
     parser.add_argument("--run", type=json.loads, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.run:
@@ -359,19 +364,21 @@ def main() -> None:
         systems = (TRAINER, *arguments.recipes)
         if not all(work.scored(system, "speed") for system in systems):
             work.measure_speed(systems, arguments.seconds, arguments.rounds, arguments.repeats)
-    if "search" in arguments.only:
+    if "search" in arguments.only and len(arguments.rates) > 1:
         for rate in arguments.rates:
             work.score("search", TRAINER, arguments.search_minutes, 0, rate)
     if "peer" in arguments.only:
         for seed in arguments.seeds:
-            work.score("run", TRAINER, arguments.minutes, seed, best_rate(work, arguments.search_minutes))
+            rate = best_rate(work, arguments.rates, arguments.search_minutes)
+            work.score("run", TRAINER, arguments.minutes, seed, rate)
     if "ours" in arguments.only:
         for minutes in arguments.budgets:
             for seed in arguments.seeds:
                 for recipe in arguments.recipes:
                     work.score("run", recipe, minutes, seed, None)
     if "table" in arguments.only:
-        table(work, arguments.minutes)
+        default = RESULTS / f"time_to_quality_{arguments.objective}.md"
+        table(work, arguments.minutes, arguments.results or default)
 
 
 if __name__ == "__main__":

@@ -225,6 +225,92 @@ def test_truncated_archive_keeps_its_whole_members(tmp_path, build, documents, s
     assert 10 < corpus.card["kept"] < 30
 
 
+def tar_of(names, headers=None) -> bytes:
+    """An archive of a small text for each name, 1,024 bytes a member. headers: more of the pax kind, by number."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for number, name in enumerate(names):
+            member = tarfile.TarInfo(name)
+            content = f"the text of number {number}".encode()
+            member.size = len(content)
+            member.pax_headers = (headers or {}).get(number, {})
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+@pytest.mark.parametrize(
+    ("damage", "reason", "detail"),
+    [
+        (lambda data: data[:10_240] + b"?" + data[10_241:], "corrupt", "bad checksum"),
+        (lambda data: data[:10_440], "truncated", "without the mark of an archive's end"),
+        (lambda data: data[:10_240], "truncated", "without the mark of an archive's end"),
+        (lambda data: data[:10_240] + bytes(1024) + data[10_240:], "corrupt", "more follows the end of the archive"),
+    ],
+)
+def test_what_follows_a_damaged_header_is_not_lost_in_silence(
+    damage, reason, detail, suffix, tmp_path, build, documents, set_aside
+):
+    data = damage(tar_of([f"{number:02}.txt" for number in range(40)]))
+    (tmp_path / f"a{suffix}").write_bytes(gzip.compress(data) if suffix.endswith("gz") else data)
+    corpus = build(tmp_path / f"a{suffix}")
+    assert sorted(documents(corpus)) == [f"a{suffix}/{number:02}.txt" for number in range(10)]
+    (found,) = set_aside(corpus.path)
+    assert (found["reason"], found["record"]) == (reason, "from the break on") and detail in found["detail"]
+    assert corpus.card["rejected"] == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("header", "said"),
+    [
+        ({"GNU.sparse.map": "abc", "GNU.sparse.size": "9"}, "invalid literal"),
+        ({"size": "-5"}, "a member of -5 bytes"),
+    ],
+)
+def test_a_header_that_makes_no_sense_costs_what_follows_and_not_the_build(header, said, tmp_path, build, set_aside):
+    (tmp_path / "a.tar").write_bytes(tar_of([f"{number}.txt" for number in range(20)], {15: header}))
+    corpus = build(tmp_path / "a.tar")
+    assert (corpus.card["kept"], corpus.card["rejected"]) == (15, {"corrupt": 1})
+    assert said in set_aside(corpus.path)[0]["detail"]
+
+
+def test_hidden_members_of_an_archive_are_counted_and_not_read(tmp_path, build, documents):
+    names = [name for number in range(10) for name in (f"./{number}.txt", f"./._{number}.txt", f".git/{number}.txt")]
+    (tmp_path / "a.tar").write_bytes(tar_of(names))
+    corpus = build(tmp_path / "a.tar")
+    assert sorted(documents(corpus)) == [f"a.tar/./{number}.txt" for number in range(10)]
+    assert (corpus.card["in"], corpus.card["dropped"], corpus.card["rejected"]) == (30, {"hidden": 20}, {})
+
+
+def test_odd_values_beside_a_text_cost_nothing(tmp_path, build, documents):
+    (tmp_path / "raw").mkdir()
+    lines = [json.dumps({"text": f"a good record number {number}"}) for number in range(20)]
+    deep = '{"a":' * 900 + "NaN" + "}" * 900
+    lines += ['{"id": "x\\ud83d", "text": "a broken id"}', f'{{"id": "deep", "text": "much nested", "m": {deep}}}']
+    (tmp_path / "raw" / "a.jsonl").write_text("\n".join(lines))
+    table = pa.table(
+        {
+            "id": ["late", "early"],
+            "text": ["a time after the year 9999", "another one"],
+            "time": pa.array([2**60, 0], pa.timestamp("us")),
+            "day": pa.array([2**24, 0], pa.int32()).cast(pa.date32()),
+            "zoned": pa.array([0, 0], pa.timestamp("us", "Foo/Bar")),
+            "map": pa.array([[("k", float("nan"))], []], pa.map_(pa.string(), pa.float64())),
+        }
+    )
+    parquet.write_table(table, tmp_path / "raw" / "b.parquet")
+    found = documents(build(tmp_path / "raw"))
+    assert len(found) == 24 and found["x\\ud83d"].text == "a broken id"
+    value = found["deep"].metadata["m"]
+    for _ in range(900):
+        value = value["a"]
+    assert value is None
+    late, early = found["late"].metadata, found["early"].metadata
+    assert (late["time"], late["day"]) == tuple(f"<value out of range: {value}>" for value in (2**60, 2**24))
+    assert late["map"] == [["k", None]] and late["zoned"] == "<timestamp[us, tz=Foo/Bar]>"
+    assert (early["time"], early["day"]) == ("1970-01-01 00:00:00", "1970-01-01")
+
+
 def test_memory_is_bounded_on_a_200_mb_line(tmp_path):
     path = tmp_path / "line.txt"
     block = noise(500_000).hex().encode()

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import random
+import re
 from io import StringIO
 
 import pytest
@@ -13,6 +14,7 @@ import tilth
 from tilth.corpus import writer
 from tilth.corpus.card import card_markdown
 from tilth.corpus.card_text import render_card
+from tilth.corpus.formats import text as text_format
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 
@@ -202,6 +204,43 @@ def test_globs_overlaps_and_the_output_inside_the_source(tmp_path, build, docume
     assert build("[0-3].txt", ".").card == corpus.card  # the corpus in ./out is not read into itself
     with pytest.raises(UsageError, match="output folder"):
         build("out/train")
+
+
+def test_files_of_a_pattern_are_named_from_where_it_begins_to_vary(tmp_path, build, documents, monkeypatch):
+    for folder in ("x", "y"):
+        (tmp_path / "g" / folder).mkdir(parents=True)
+        (tmp_path / "g" / folder / "text.txt").write_text(f"{folder} " + prose(ord(folder)))
+        (tmp_path / "g" / folder / "more.jsonl").write_text(f'{{"text": "{folder} more"}}\n')
+
+    def whole(found) -> list[str]:
+        return sorted(name for name in found if not name.endswith("#end"))
+
+    found = documents(build(tmp_path / "g" / "*" / "*"))
+    assert whole(found) == ["x/more.jsonl:1", "x/text.txt", "y/more.jsonl:1", "y/text.txt"]
+    assert {document.source for document in found.values()} == {
+        f"{folder}/{name}" for folder in "xy" for name in ("text.txt", "more.jsonl")
+    }
+    monkeypatch.chdir(tmp_path)
+    assert whole(documents(build("g/**/*.txt", validation=0.4))) == ["x/text.txt", "y/text.txt"]
+    assert whole(documents(build("*/x/*", validation=0.4))) == ["g/x/more.jsonl:1", "g/x/text.txt"]
+
+
+def test_a_text_that_repeats_itself_is_not_held_out_from_itself(tmp_path, build):
+    (tmp_path / "a.txt").write_text("the same line\nthe same line\n")
+    with pytest.raises(TilthError, match="the text repeats itself; add more text"):
+        build(tmp_path / "a.txt", validation=0.49)
+
+
+def test_large_texts_of_one_name_are_counted_apart(tmp_path, build, monkeypatch):
+    monkeypatch.setattr(text_format, "LARGE", 300_000)
+    for folder, seed in (("x", 1), ("y", 2)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "big.txt").write_text("\n".join(prose(1000 * seed + number) for number in range(900)))
+    one = build(tmp_path / "x" / "big.txt").card["notes"]
+    both = build(tmp_path / "x" / "big.txt", tmp_path / "y" / "big.txt").card["notes"]
+    (alone,) = [int(re.search(r"cut into (\d+) documents", note)[1]) for note in one if "1 large text was cut" in note]
+    (number,) = [int(re.search(r"cut into (\d+)", note)[1]) for note in both if "2 large texts were cut" in note]
+    assert number > 1.5 * alone > 2
 
 
 def test_odd_file_names_and_metadata(tmp_path, build, documents):

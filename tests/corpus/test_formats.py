@@ -121,6 +121,31 @@ def test_tab_separated_text_may_use_quotes_as_characters(tmp_path, build, docume
     assert [found["a.tsv:2"].text, found["a.tsv:3"].text] == ['" so it began', 'he said "no" twice']
 
 
+def test_a_quotation_mark_late_in_a_tab_separated_table_swallows_no_rows(tmp_path, build, documents):
+    rows = [f"plain row {number}\t{number % 2}" for number in range(4000)]
+    rows += ['"Begins with a mark\t1', "second row\t0", "third row\t1", 'ends in one"\t0']
+    (tmp_path / "a.tsv").write_text("text\tlabel\n" + "\n".join(rows) + "\n")
+    found = documents(build(tmp_path / "a.tsv"))
+    last = [(found[f"a.tsv:{line}"].text, found[f"a.tsv:{line}"].metadata["label"]) for line in range(4002, 4006)]
+    assert last == [('"Begins with a mark', "1"), ("second row", "0"), ("third row", "1"), ('ends in one"', "0")]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("text\nHello, world\nAnother; one\n", ["Hello, world", "Another; one"]),
+        ("text\tnotes, other\nHello, world\t5\nAnother\t6\n", ["Hello, world", "Another"]),
+        ("text,label\nHello,5\nAnother,6\n", ["Hello", "Another"]),
+        ('text\tlabel\nplain\t1\n"foo" said x\t2', ["plain", '"foo" said x']),
+        ('text\tlabel\n"a, b"\t1\n"c ""d"""\t2', ["a, b", 'c "d"']),
+    ],
+)
+def test_the_delimiter_and_the_quotes_of_a_tsv(content, texts, tmp_path, build, documents):
+    (tmp_path / "a.tsv").write_text(content)
+    found = documents(build(tmp_path / "a.tsv", validation=0.3))
+    assert [found[f"a.tsv:{line}"].text for line in (2, 3)] == texts
+
+
 def test_quoted_csv_keeps_newlines_delimiters_and_quotes(tmp_path, build, documents):
     (tmp_path / "a.csv").write_text('id;text\nx;"one; two\nthree ""four"""\ny;plain\n')
     found = documents(build(tmp_path / "a.csv"))

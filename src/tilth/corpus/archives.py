@@ -7,9 +7,10 @@ archive that tries is not to be trusted.
 import tarfile
 from collections.abc import Iterator
 from pathlib import PurePosixPath
+from typing import Self
 
 from tilth.corpus.compression import Broken, Stream, open_stream
-from tilth.corpus.records import Rejected, printable
+from tilth.corpus.records import Dropped, Rejected, printable
 
 CHUNK = 16 * 1024
 """Bytes read from a member at once. At a break this much may be lost: `tarfile` gives out nothing of a failed read."""
@@ -23,14 +24,15 @@ def is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar"
 
 
-def read_members(stream: Stream, source: str) -> Iterator[tuple[str, Stream] | Rejected]:
+def read_members(stream: Stream, source: str) -> Iterator[tuple[str, Stream] | Dropped | Rejected]:
     """Each regular file of the archive as (name, stream), to be read before the next is asked for.
 
-    Links, devices, names that are absolute or climb out, and members past the caps are rejected. Raises: Broken when
-    the archive ends early or is damaged.
+    Hidden files are dropped. Links, devices, names that are absolute or climb out, and members past the caps are
+    rejected. Raises: Broken when the archive ends early, is damaged, or more than zeros follow its end.
     """
     try:
-        with tarfile.open(fileobj=_Reader(stream), mode="r|") as archive:  # type: ignore[arg-type]
+        reader = _Reader(stream)
+        with tarfile.open(fileobj=reader, mode="r|", tarinfo=_Member) as archive:  # type: ignore[arg-type]
             count = 0
             while (member := archive.next()) is not None:
                 archive.members = []  # tarfile keeps every header otherwise
@@ -41,15 +43,40 @@ def read_members(stream: Stream, source: str) -> Iterator[tuple[str, Stream] | R
                 if count > MAX_MEMBERS:
                     yield Rejected(source, name, "too_many_members", f"only the first {MAX_MEMBERS:,} members are read")
                     return
+                if any(part.startswith(".") for part in PurePosixPath(member.name).parts if part != ".."):
+                    yield Dropped("hidden")
+                    continue
                 if problem := _problem(member):
                     yield Rejected(source, name, *problem)
                     continue
                 file = archive.extractfile(member)
                 assert file is not None
                 yield name, open_stream(iter(lambda file=file: file.read1(CHUNK), b""), member.size)
+            assert archive.fileobj is not None
+            while block := archive.fileobj.read(CHUNK):
+                if block.strip(b"\0"):
+                    raise Broken("corrupt", "more follows the end of the archive, such as another archive: unpack it")
     except tarfile.TarError as error:
         reason = "truncated" if "unexpected end" in str(error) else "corrupt"
         raise Broken(reason, f"the archive cannot be read further: {error}") from None
+
+
+class _Member(tarfile.TarInfo):
+    """What a header says. `tarfile` takes a bad one for the end of the archive, unless it is the first."""
+
+    @classmethod
+    def fromtarfile(cls, archive: tarfile.TarFile) -> Self:
+        try:
+            member = super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except (tarfile.EmptyHeaderError, tarfile.TruncatedHeaderError):  # type: ignore[attr-defined]
+            raise tarfile.ReadError("unexpected end of data, without the mark of an archive's end") from None
+        except (tarfile.HeaderError, ValueError, OverflowError) as error:
+            raise tarfile.ReadError(f"a damaged header: {error}") from None
+        if member.size < 0:
+            raise tarfile.ReadError(f"a damaged header: a member of {member.size} bytes")
+        return member
 
 
 def _problem(member: tarfile.TarInfo) -> tuple[str, str] | None:

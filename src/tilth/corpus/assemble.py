@@ -114,12 +114,21 @@ def assemble(
     for writer in writers.values():
         writer.close()
     leaks = check_leaks(folder)
+    if leaks["texts_on_both_sides"] and split.ends:
+        raise TilthError(
+            "an end that would be held out says the same as what is trained on: the text repeats itself; add more text"
+        )
     if any(leaks.values()):
         raise AssertionError(f"the split leaks: {leaks}")
     splits = {name: writer.summary() for name, writer in writers.items()}
     found = counts(tallies)
     repeated = int(np.maximum(copies - 1, 0).sum())
     written = sum(summary["documents"] for summary in splits.values()) - len(split.ends) - repeated
+    available = np.bincount(sources, sizes[settings.mixture_by] * ~split.validation, len(tallies))
+    if mixture:
+        shares = _shares(mixture, tallies, trained, available)
+        facts = {"mixture": {"by": settings.mixture_by, "repeated_documents": repeated, "sources": shares}, **facts}
+        notes = notes + mixture.note(shares)
     left_out = sum(found["dropped"].values()) + sum(found["rejected"].values())
     if written != found["kept"] or found["in"] != written + left_out:
         raise AssertionError(f"counts do not add up: {found}, {written} documents written")
@@ -134,9 +143,8 @@ def assemble(
         "sources": [tally.to_json() for tally in tallies],
         "stages": [stage.to_json() for stage in stages_of(settings)],
         "settings": settings.model_dump(exclude=TRANSPORT),
-        **({"mixture": _mixture_facts(mixture, tallies, trained, repeated, settings.mixture_by)} if mixture else {}),
         **facts,
-        "notes": notes + _note_of_cuts(split) + (mixture.note() if mixture else []),
+        "notes": notes + _note_of_cuts(split),
         "files": [
             {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
             for name, writer in writers.items()
@@ -239,23 +247,25 @@ def _drop(tallies: list[Tally], reason: str, sources: np.ndarray) -> None:
         tally.dropped.update({reason: count} if count else {})
 
 
-def _mixture_facts(
-    mixture: Mixture, tallies: Sequence[Tally], trained: np.ndarray, repeated: int, by: str
-) -> dict[str, Any]:
-    """What the card says of the shares. trained: what the training split holds of each source, with repetitions."""
-    reached = dict.fromkeys(mixture.names, 0.0)
-    for tally, amount in zip(tallies, trained / trained.sum(), strict=True):
-        reached[tally.source] += float(amount)
-    told = [
+def _shares(
+    mixture: Mixture, tallies: Sequence[Tally], trained: np.ndarray, available: np.ndarray
+) -> list[dict[str, Any]]:
+    """What the card says of each source's share. trained, available: what the training split holds of each source, with
+    repetitions, and what there was of it, in the unit of the weights."""
+    names = [tally.source for tally in tallies]
+    seen, whole = (
+        [float(amounts[[name == other for other in names]].sum()) for name in mixture.names]
+        for amounts in (trained, available)
+    )
+    return [
         {
             "source": name,
             "asked": round(float(asked), 6),
-            "reached": round(reached[name], 6),
-            "epochs": round(float(epochs), 4),
+            "reached": round(amount / sum(seen), 6),
+            "epochs": round(amount / there, 4) if there else 0.0,
         }
-        for name, asked, epochs in zip(mixture.names, mixture.asked, mixture.epochs, strict=True)
+        for name, asked, amount, there in zip(mixture.names, mixture.asked, seen, whole, strict=True)
     ]
-    return {"by": by, "repeated_documents": repeated, "sources": told}
 
 
 def _split_batches(

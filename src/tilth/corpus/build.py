@@ -53,14 +53,15 @@ tick(bytes) is called from time to time with what the tasks that are running hav
 
 @dataclass
 class _Build:
-    """What the finished tasks tell. tallies: one of each source. See `Account` for the rest."""
+    """What the finished tasks tell. tallies: one of each source. cut: parts of each large text, by its source's number
+    and its name. See `Account` for the rest."""
 
     tallies: list[Tally]
     unsupported: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     samples: dict[str, list[list[str]]] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
+    cut: Counter[tuple[int, str]] = field(default_factory=Counter)
     test_items: set[int] = field(default_factory=set)
     libraries: dict[str, str | None] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ class _Build:
         self.unsupported.update(account.unsupported)
         self.missing += account.missing
         self.examples = account.examples | self.examples
-        self.cut |= account.cut
+        self.cut.update({(source, name): parts for name, parts in account.cut.items()})
         self.test_items.update(account.test_items)
         self.libraries |= account.libraries
         for reason, documents in account.samples.items():

@@ -9,6 +9,7 @@ DROPPED = {
     "disambiguation": "a page that only lists the pages a title may mean",
     "duplicate": "the same text as an earlier document, apart from case and white space",
     "empty": "no text",
+    "hidden": "a file in an archive whose name, or a folder's it is in, starts with a dot",
     "http_status": "a page that the server did not give: redirects, errors",
     "known": "in a corpus that the setting `known` names, or most of its text is",
     "metadata_only": "a WAT record, which describes a page and holds none",

@@ -9,8 +9,9 @@ equal ones (Chung et al. 2023, "UniMax: Fairer and more Effective Language Sampl
 Pretraining", algorithm 1). So the amount of text stays what it was, unless every source is at its cap.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +19,15 @@ from tilth.corpus.settings import CorpusSettings
 from tilth.errors import UsageError
 from tilth.key import Key, mix
 
+FAR = 0.05
+"""A share that is missed by more is said to be."""
+
 
 @dataclass(frozen=True)
 class Mixture:
     """copies: how often each document of the training split is in it, int64 (documents,).
 
-    names: the sources, those of one name being one. asked: the share of each. epochs: how often its text is seen.
+    names: the sources, those of one name being one. asked: the share of each. epochs: how often its text is to be seen.
     capped: sources that are seen as often as is allowed, and less than their share asks for. short: the share of the
     amount of text that is missing because all sources are.
     """
@@ -35,10 +39,13 @@ class Mixture:
     capped: list[str]
     short: float
 
-    def note(self) -> list[str]:
-        """For the card: which sources fall short of what was asked for."""
+    def note(self, shares: Sequence[Mapping[str, Any]]) -> list[str]:
+        """For the card: which sources fall short of what was asked for. shares: what was reached, as on the card."""
         if not self.capped:
-            return []
+            missed = [each for each in shares if abs(each["reached"] - each["asked"]) > FAR]
+            told = ", ".join(f"{each['reached']:.1%} of {each['source']}" for each in missed)
+            why = "documents are left out or repeated whole, and those whose ends are held out stay"
+            return [f"mixture: it came to {told}, which is not what was asked for: {why}"] if missed else []
         missing = (
             f"{self.short:.1%} of the training text is missing, as the other sources are at their cap too"
             if self.short

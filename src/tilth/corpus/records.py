@@ -1,7 +1,6 @@
 """What a reader yields, and the batches that stages work on."""
 
 import json
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +52,12 @@ Item = Record | Dropped | Rejected
 
 def printable(name: str) -> str:
     """`name` as valid Unicode: what is not (bytes of a file name, lone surrogates) becomes backslash escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") if _odd(name) else name
+    if not _odd(name):
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _odd(text: str) -> bool:
@@ -69,20 +73,14 @@ def to_json(metadata: dict[str, Any]) -> str:
     try:
         content = json.dumps(metadata, ensure_ascii=False, allow_nan=False, default=_describe)
     except ValueError:
-        content = json.dumps(_finite(metadata), ensure_ascii=False, default=_describe)
+        # Read back, not walked through: what a reader of JSON has nested may be deeper than Python's calls go.
+        read = json.loads(json.dumps(metadata, default=_describe), parse_constant=lambda name: None)
+        content = json.dumps(read, ensure_ascii=False)
     return json.dumps(json.loads(content)) if _odd(content) else content
 
 
 def _describe(value: Any) -> str:
     return f"<{len(value)} bytes>" if isinstance(value, bytes) else str(value)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): _finite(child) for key, child in value.items()}
-    return [_finite(child) for child in value] if isinstance(value, list) else value
 
 
 def to_batches(items: Iterable[Item], records: int | None = None) -> Iterator[pa.RecordBatch | Dropped | Rejected]:

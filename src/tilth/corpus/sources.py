@@ -4,6 +4,7 @@ import contextlib
 import glob
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -83,14 +84,18 @@ def find_sources(given: Sequence[str], out: Path | None, base_url: str = "", man
             except TilthError as error:
                 problems.append(str(error))
             continue
-        roots = [Path(text)] if os.path.lexists(text) else sorted(map(Path, glob.glob(text, recursive=True)))
+        if os.path.lexists(text):
+            roots, base = [Path(text)], os.path.dirname(os.path.abspath(text))
+        else:
+            roots = sorted(map(Path, glob.glob(text, recursive=True)))
+            base = os.path.abspath(os.path.dirname(re.split(r"[*?[]", text)[0]))
         if not roots:
             problems.append(f"{text}: no such file or folder, and nothing matches it as a pattern")
         elif any(root.resolve() == out or out in root.resolve().parents for root in roots):
             problems.append(f"{text} is in the output folder, which the corpus would replace")
         source = Source(printable(os.path.basename(os.path.abspath(text))))
         for root in roots:
-            _collect(root, source, seen, out)
+            _collect(root, base, source, seen, out)
         sources.append(source)
     if not given:
         problems.append(f"no source: name files, folders or globs, or {INSTALLED_DOCS}")
@@ -160,8 +165,8 @@ def _told_of_repeated(count: int) -> str:
     return f"{count} files that an earlier source names too were read once"
 
 
-def _collect(root: Path, source: Source, seen: set[Path | str], out: Path | None) -> None:
-    base = Path(os.path.abspath(root)).parent
+def _collect(root: Path, base: str, source: Source, seen: set[Path | str], out: Path | None) -> None:
+    """Add the files of a folder, or a file, under their paths from `base` on."""
     hidden = repeated = 0
     paths: list[Path] = []
     if root.is_dir():
@@ -252,7 +257,7 @@ def _read_opened(stream: Stream, source: str, reading: Reading) -> Iterator[Item
         yield from read_stream(stream, source, source, reading)
         return
     for member in read_members(stream, source):
-        if isinstance(member, Rejected):
+        if not isinstance(member, tuple):
             yield member
             continue
         name, content = member

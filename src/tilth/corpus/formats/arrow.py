@@ -95,7 +95,7 @@ def _is_text(kind: pa.DataType) -> bool:
 def _record(batch: pa.RecordBatch, index: int, column: str, source: str, row: int) -> Item:
     try:
         fields: dict[str, Any] = {
-            name: values[index].as_py() for name, values in zip(batch.schema.names, batch.columns, strict=True)
+            name: _value(values[index]) for name, values in zip(batch.schema.names, batch.columns, strict=True)
         }
     except UnicodeDecodeError as error:
         return Rejected(source, f"row {row}", "invalid_utf8", f"byte {error.start:,} of a text is not UTF-8")
@@ -106,6 +106,19 @@ def _record(batch: pa.RecordBatch, index: int, column: str, source: str, row: in
     if batch.schema.names == DOCUMENT_SCHEMA.names:
         return Record(name, text, source, _documents_metadata(fields))
     return Record(name, text, source, fields)
+
+
+def _value(scalar: pa.Scalar) -> Any:
+    """As Python has it; as text where it has no such date or time zone."""
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        raise
+    except (OverflowError, ValueError, KeyError):
+        try:
+            return scalar.cast(pa.string()).as_py()
+        except pa.ArrowException:
+            return f"<{scalar.type}>"
 
 
 def _documents_metadata(fields: dict[str, Any]) -> dict[str, Any]:

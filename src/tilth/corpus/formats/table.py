@@ -3,8 +3,9 @@
 import csv
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
-from tilth.corpus.compression import Stream
+from tilth.corpus.compression import HEAD, Stream
 from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.formats.lines import excerpt, read_lines
@@ -23,7 +24,7 @@ def read_table(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     """
     feed = _Feed(stream, source)
     csv.field_size_limit(MAX_LINE)
-    rows = csv.reader(feed, **_dialect(stream.head), strict=True)
+    rows = csv.reader(feed, **_dialect(stream.head, source), strict=True)
     columns: list[str] | None = None
     column = ""
     ended = False
@@ -96,13 +97,18 @@ class _Feed:
         return taken
 
 
-def _dialect(head: bytes) -> dict:
-    """Delimiter by the header line. Quotes count, except in tab-separated tables that use them as plain characters."""
+def _dialect(head: bytes, source: str) -> dict:
+    """Delimiter by the header line; a tab in a file of that name, unless the line has others alone. Quotes count,
+    except in tab-separated tables whose beginning does not use them to quote: they may be plain characters later."""
     sample = head.decode("utf-8", "replace").removeprefix("\ufeff")
     header = _QUOTED.sub("", sample.partition("\n")[0])
     delimiter = max(_DELIMITERS, key=header.count)
+    if ".tsv" in PurePosixPath(source.lower()).suffixes[-2:] and ("\t" in header or not header.count(delimiter)):
+        delimiter = "\t"
     if delimiter != "\t":
         return {"delimiter": delimiter}
-    fields = [field for line in sample.splitlines()[:-1] for field in line.split("\t") if field.startswith('"')]
-    quoted = all(_QUOTED.fullmatch(field) for field in fields)
+    lines = sample.splitlines()
+    whole = lines if len(head) < HEAD else lines[:-1]
+    fields = [field for line in whole for field in line.split("\t") if field.startswith('"')]
+    quoted = bool(fields) and all(_QUOTED.fullmatch(field) for field in fields)
     return {"delimiter": "\t", "quoting": csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE}
