@@ -88,6 +88,20 @@ def test_an_input_that_is_not_there_is_wrong_use(words: str, small_folder, tmp_p
     assert not out.exists()
 
 
+def test_settings_among_sources_are_told_by_their_form(tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pg19", "a=b.txt"):
+        Path(name).write_text("\n".join(f"the text number {number} of a small corpus" for number in range(30)))
+    settings = ("filters.c4=false", "mixture.pg19=0.5", "mixture.a=0.5", "near_duplicates=keep")
+    result = run("corpus", "build", "pg19", "a=b.txt", "--out", "out", *settings)
+    assert (
+        result.exit_code == 2 and "mixture: there is no source 'a'; the source 'a=b.txt' has no weight" in result.stderr
+    )
+    result = run("corpus", "build", "pg19", "a=b.txt", "--out", "out", "filters.c4.lines=false")
+    assert result.exit_code == 2 and "c4" in result.stderr and "no such file" not in result.stderr
+    assert run("corpus", "build", "pg19", "a=b.txt", "--out", "out", "--text-column", "0").exit_code == 0
+
+
 def test_version():
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"tilth {tilth.__version__}\n")

@@ -104,6 +104,27 @@ def test_whole_folder_comes_back_when_its_replacement_cannot_take_its_place(tmp_
     assert names(tmp_path) == ["model"]
 
 
+def test_a_link_to_a_folder_stays_one_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "disk" / "corpus").mkdir(parents=True)
+    (tmp_path / "corpus").symlink_to("disk/corpus")
+    for text in ("first", "second"):
+        with whole_folder(tmp_path / "corpus") as aside:
+            assert aside.parent == tmp_path / "disk"
+            (aside / "a").write_text(text)
+        assert (tmp_path / "corpus").is_symlink() and (tmp_path / "disk" / "corpus" / "a").read_text() == text
+        assert sorted(path.name for path in (*tmp_path.iterdir(), *(tmp_path / "disk").iterdir())) == [
+            "corpus", "corpus", "disk"
+        ]  # fmt: skip
+
+
+def test_the_folder_one_is_in_can_be_replaced(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(Path(".")) as aside:
+        (aside / "a").write_text("text")
+    assert (tmp_path / "here" / "a").read_text() == "text"
+
+
 def test_whole_folder_recovers_the_old_one_after_a_crash_between_its_renames(tmp_path):
     (tmp_path / ".model.replaced").mkdir()
     (tmp_path / ".model.replaced" / "old.bin").write_text("old")

@@ -3,7 +3,9 @@ from typing import Literal
 import pytest
 from pydantic import Field
 
+from tilth.corpus.settings import load_corpus_settings
 from tilth.errors import UsageError
+from tilth.recipe import load_recipe
 from tilth.settings import Settings, load_settings, nearest, read_yaml
 
 
@@ -98,6 +100,25 @@ def test_nearest_prefers_the_whole_name():
 
 def test_yaml_reads_exponents_as_numbers():
     assert read_yaml("a: 3e-4\nb: 1e4\nc: e4\nd: 1_0e2", "x") == {"a": 3e-4, "b": 1e4, "c": "e4", "d": 1000.0}
+
+
+def test_numbers_are_decimal_and_times_are_none():
+    values = read_yaml("a: 010\nb: 1:30\nc: -12\nd: 1_000\ne: 0\nf: 0x10\n", "x")
+    assert values == {"a": "010", "b": "1:30", "c": -12, "d": 1000, "e": 0, "f": "0x10"}
+    assert load_recipe("gpt2-mini", ["seed=010"]).seed == 10
+    with pytest.raises(UsageError, match=r"train\.evaluate_tokens: must be a valid integer.*'1:30'"):
+        load_recipe("gpt2-mini", ["train.evaluate_tokens=1:30"])
+
+
+@pytest.mark.parametrize("text", ["0", "col #1", "yes", "on", "~x", "2024-01-01", "a: b", "[a]", "a=b"])
+def test_a_setting_that_is_text_is_taken_as_it_stands(text):
+    assert load_corpus_settings(None, [f"text_column={text}"]).text_column == text
+    assert load_recipe("gpt2-mini", [f"data.shards={text}"]).data.shards == text
+
+
+def test_a_setting_of_text_may_be_quoted_or_emptied():
+    assert load_recipe("gpt2-mini", ["data.shards='a b'"]).data.shards == "a b"
+    assert load_recipe("gpt2-mini", ["data.shards=x", "data.shards="]).data.shards is None
 
 
 def test_yaml_key_given_twice_is_an_error_with_its_line():

@@ -181,7 +181,7 @@ def corpus_build(
 
 def _is_override(text: str) -> bool:
     """Whether an argument among sources is a setting: it looks like one, and no file has that name."""
-    return re.match(r"[a-z_]+(\.[a-z_]+)*=", text) is not None and not os.path.lexists(text)
+    return re.match(r"[a-z_]\w*(\.[\w-]+)*=", text) is not None and not os.path.lexists(text)
 
 
 def _show_card(card: dict[str, Any], corpus: str, as_json: bool) -> None:

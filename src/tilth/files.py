@@ -60,7 +60,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path`; it replaces `path` only when the block ends without error."""
+    """A temporary folder beside `path`; it replaces `path` only when the block ends without error.
+
+    A link stays one: what it leads to is replaced.
+    """
+    path = Path(os.path.realpath(path))
     aside = path.with_name(f".{path.name}.partial")
     replaced = path.with_name(f".{path.name}.replaced")
     recover_folder(path)
@@ -95,6 +99,7 @@ def _usual_mode(folder: Path) -> int:
 
 def recover_folder(path: Path) -> None:
     """After a crash: bring `path` back when it was being replaced, and remove what was half-written beside it."""
+    path = Path(os.path.realpath(path))
     replaced = path.with_name(f".{path.name}.replaced")
     _bring_back(replaced, path)
     for left in (replaced, path.with_name(f".{path.name}.partial")):

@@ -216,6 +216,8 @@ class TrainSettings(Settings):
 
     def idle(self) -> dict[str, str]:
         idle = {} if self.parallel == "ddp" else {"on_layers": "parallel", "compile": "parallel"}
+        if not self.recompute_every:
+            idle["on_corruption"] = "recompute_every"
         if self.schedule != "warmup_stable_decay":
             return idle | {"decay": "schedule"}
         return idle if self.decay else idle | {"final_lr": "decay"}

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeGuard, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -50,7 +50,7 @@ def load_settings(
     Raises: UsageError that names `where` and lists every problem.
     """
     values = copy.deepcopy(values or {})
-    problems = [problem for override in overrides if (problem := _apply(values, override))]
+    problems = [problem for override in overrides if (problem := _apply(values, override, kind))]
     try:
         checked = kind.model_validate(values)
     except ValidationError as error:
@@ -84,7 +84,8 @@ _NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 3e-4 is a number (YAML 1.1 reads it as text) and a key given twice is an error.
+    """Safe YAML in which 3e-4 is a number (YAML 1.1 reads it as text), 010 is not 8 and 1:30 not 90, and a key given
+    twice is an error.
 
     Aliases (`*name`) are errors too: nine lines of them can stand for a billion values.
     """
@@ -107,6 +108,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_INTEGER = "tag:yaml.org,2002:int"
+_Loader.yaml_implicit_resolvers = {
+    start: [(tag, pattern) for tag, pattern in resolvers if tag != _INTEGER]
+    for start, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_INTEGER, re.compile(r"[-+]?(0|[1-9][0-9_]*)$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
@@ -146,7 +153,7 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
     return f"; valid: {', '.join(near or candidates)}"
 
 
-def _apply(values: dict[str, Any], override: str) -> str | None:
+def _apply(values: dict[str, Any], override: str, kind: type[Settings]) -> str | None:
     """Set one dotted key in `values`; returns a problem instead of raising, so that all are reported together."""
     name, separator, text = override.partition("=")
     if not separator or not name.strip():
@@ -162,7 +169,19 @@ def _apply(values: dict[str, Any], override: str) -> str | None:
         values[last] = yaml.load(text, _Loader)
     except _NOT_YAML:
         values[last] = text
+    if values[last] is not None and _is_text(kind, parents, last) and text.strip()[:1] not in ("'", '"'):
+        values[last] = text
     return None
+
+
+def _is_text(kind: type[Settings], parents: Sequence[str], last: str) -> bool:
+    """Whether a setting holds nothing but text, which YAML might take for a number, a date or a comment."""
+    group: Any = kind
+    for parent in parents:
+        field = group.model_fields.get(parent) if _is_group(group) else None
+        group = field and field.annotation
+    field = group.model_fields.get(last) if _is_group(group) else None
+    return field is not None and (field.annotation is str or set(get_args(field.annotation)) == {str, type(None)})
 
 
 def _without(values: dict[str, Any], kind: type[SettingsType], error: ValidationError) -> SettingsType | None:
@@ -237,6 +256,10 @@ def _keys(kind: type[BaseModel], group: str = "") -> list[str]:
     keys = []
     for name, field in kind.model_fields.items():
         keys.append(group + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Settings):
+        if _is_group(field.annotation):
             keys += _keys(field.annotation, f"{group}{name}.")
     return keys
+
+
+def _is_group(annotation: Any) -> TypeGuard[type[Settings]]:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)

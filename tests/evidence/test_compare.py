@@ -10,6 +10,7 @@ from tilth.evidence.compare import compare
 from tilth.evidence.report_comparison import _difference_lines
 from tilth.evidence.systems import NeuralSystem, TfidfSystem, pretraining_cost
 from tilth.evidence.verdict import TestNoise, differences, interval, summarise, verdict
+from tilth.model.folder import load_model
 from tilth.tasks.metrics import scores, scores_with_intervals
 
 SUBJECTS = ["this film", "the plot", "that dog", "an actor", "the end", "his cat", "our song", "the sea"]
@@ -65,6 +66,36 @@ def test_every_system_is_measured_at_every_budget_and_seed(small_folder, data, t
     assert best["mean"] == 1.0
     assert json.loads((tmp_path / "out" / "compare.json").read_text()) == result
     assert result["verdict"] in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_texts_that_are_cut_are_counted_and_told(small_folder, data, tmp_path: Path, capsys):
+    start = small_folder("bert", "masked")
+    tokenizer = load_model(start)[1]
+    texts = [line.split("\t")[0] for path in data.values() for line in path.read_text().splitlines()]
+    room = max(map(len, tokenizer.encode_batch(texts)))
+    long = "this film number 7 is good, and the plot and that dog too"
+    with open(data["data"], "a") as file:
+        file.write(f"{long} by far\tgood\n")
+    with open(data["test"], "a") as file:
+        file.write(f"{long}\tgood\n{long}, yes\tgood\n")
+    assert len(tokenizer.encode(long)) > room
+    settings = {"budgets": (4,), "seeds": 1, "overrides": [*FAST, f"max_length={room + 2}"], "progress": True}
+    result = run(start, data, tmp_path / "out", **settings)
+    name = result["systems"][0]["name"]
+    assert result["truncated"] == {name: {"train": 1, "test": 2}}
+    told = f"{name} reads 1 of 81 training texts and 2 of 42 test texts only in part"
+    assert told in capsys.readouterr().err
+    assert told in (tmp_path / "out" / "report.html").read_text()
+    assert run(start, data, tmp_path / "out", **settings)["truncated"] == result["truncated"]
+
+
+def test_texts_without_words_are_compared(small_folder, tmp_path: Path):
+    lines = [f"{mark * (number + 1)}\t{label}\n" for number in range(8) for mark, label in (("!", "a"), ("?", "b"))]
+    for name in ("data", "test"):
+        (tmp_path / f"{name}.tsv").write_text("".join(lines if name == "data" else ["!?!!\ta\n", "??!?\tb\n"]))
+    files = {name: tmp_path / f"{name}.tsv" for name in ("data", "test")}
+    result = run(small_folder("bert", "masked"), files, tmp_path / "out", budgets=("all",), seeds=1)
+    assert result["summary"][-1]["system"] == BASELINE and result["summary"][-1]["mean"] == 1.0
 
 
 def test_an_interrupted_comparison_goes_on_where_it_was(small_folder, data, tmp_path: Path, monkeypatch):

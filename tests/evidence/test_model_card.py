@@ -9,6 +9,7 @@ import yaml
 from tilth.api import generate
 from tilth.errors import TilthError
 from tilth.evidence.model_card import code, finetuned_model_card, plain, run_model_card
+from tilth.evidence.report import write_run_report
 from tilth.model.folder import load_model
 from tilth.model.generation import generate as generate_texts
 from tilth.recipe import Recipe
@@ -72,6 +73,19 @@ def test_card_of_a_masked_run(tmp_path):
         assert value in card, value
     assert "perplexity" not in card
     assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])["family"] == "bert"
+
+
+def test_the_loss_of_two_objectives_is_called_their_sum_as_in_the_report(tmp_path):
+    run = make_run(tmp_path / "novels", "masked", {})
+    *lines, end = (run / "log.jsonl").read_text().splitlines()
+    parts = {"masked": 4.9, "next_sentence": 0.5321}
+    (run / "log.jsonl").write_text("\n".join([*lines, json.dumps(json.loads(end) | {"parts": parts})]) + "\n")
+    card = run_model_card(run)
+    caption = (
+        "Surprise at each prediction, the sum of masked tokens (4.900) and next sentence (0.532); lower is better."
+    )
+    assert f"| loss | 5.432 nats | {caption} |" in card and "per token |" not in card
+    assert caption in write_run_report(run).read_text()
 
 
 def test_the_mask_is_that_of_the_tokenizer_whatever_the_recipe_says(tmp_path, small_folder):

@@ -8,6 +8,7 @@ import pytest
 from tilth.errors import TilthError
 from tilth.evidence.model_card import run_model_card
 from tilth.evidence.report import write_comparison_report, write_finetune_report, write_run_report
+from tilth.evidence.run_record import read_run
 from tilth.recipe import Recipe
 
 SPACE = "\u00a0"
@@ -149,7 +150,7 @@ def test_run_report_states_the_figures_of_the_log(tmp_path):
         "5.432",
         f"328{SPACE}K",
         f"3{SPACE}min 12{SPACE}s",
-        "7,025",  # the median of the speeds
+        "2,048",  # tokens per second on the clock, of the only steps without an evaluation between them
         f"11.3{SPACE}M",
         f"3.16{SPACE}M",
         "A perplexity of 229.",
@@ -165,6 +166,33 @@ def test_run_report_states_the_figures_of_the_log(tmp_path):
         assert value in text, value
     assert text.count('role="img"') == 6
     assert "No warnings" in text
+
+
+def test_the_speed_is_that_of_the_clock_between_steps(tmp_path):
+    def at(number: int, seconds: float) -> dict:
+        return step(number, tokens=100 * number, seconds=seconds)
+
+    events = [
+        START,
+        at(1, 10.0),  # 10 seconds to start
+        at(2, 11.0),  # 100 tokens per second
+        {"event": "evaluation", "step": 2, "tokens": 200, "seconds": 60.0},
+        at(3, 61.0),
+        {"event": "sample", "step": 3, "tokens": 300, "prompt": "a", "text": "b"},
+        at(4, 99.0),
+        at(5, 99.5),  # 200
+        at(6, 150.0),
+        {"event": "resume", "step": 5},
+        at(6, 300.0),
+        at(7, 300.25),  # 400
+        at(8, 400.0),
+        {"event": "rewind", "step": 7},
+        at(8, 500.0),
+        at(9, 510.0),  # 10
+    ]
+    record = read_run(make_run(tmp_path / "run", events))
+    assert record.speed == (100 + 200) / 2
+    assert read_run(make_run(tmp_path / "short", events[:2])).speed is None
 
 
 def test_reports_load_nothing_and_are_reproducible(tmp_path):
@@ -362,6 +390,14 @@ def comparison() -> dict:
     }  # fmt: skip
 
 
+def test_a_comparison_names_the_texts_that_were_cut(tmp_path):
+    cut = {"ours <b>": {"train": 12, "test": 3}, "other": {"train": 0, "test": 0}}
+    result = comparison() | {"truncated": cut, "examples": {"train": 1200, "test": 400}}
+    text = write_comparison_report(result, tmp_path).read_text()
+    assert "ours &lt;b&gt; reads 12 of 1,200 training texts and 3 of 400 test texts only in part" in text
+    assert text.count("only in part") == 1
+
+
 def test_comparison_opens_with_its_verdict_and_shows_every_mean(tmp_path):
     path = write_comparison_report(comparison(), tmp_path / "comparison")
     text = path.read_text(encoding="utf-8")
@@ -479,7 +515,7 @@ def test_a_run_that_was_planned_shows_what_was_predicted_beside_what_was_reached
     text = " ".join(re.sub(r"<[^>]+>", " ", write_run_report(run).read_text()).replace(SPACE, " ").split())
     assert "The recipe has changed since: train.lr." in text
     assert "Time 2 min 30 s 3 min 12 s" in text
-    assert "Tokens per second 6,900 7,020" in text
+    assert "Tokens per second 6,900 2,048" in text
     assert "Held-out loss 5.600 [5.500, 5.800] 5.432, better than expected" in text
     (run / "plan.json").write_text(json.dumps({**plan, "loss": None, "probe": None, "seconds": None}))
     text = " ".join(re.sub(r"<[^>]+>", " ", write_run_report(run).read_text()).replace(SPACE, " ").split())

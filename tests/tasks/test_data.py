@@ -46,6 +46,8 @@ def test_every_format_gives_the_same_examples(tmp_path: Path):
         "b.txt": ("text\tlabel\n" + tsv).encode(),
         "headerless.tsv": tsv.encode(),
         "windows.tsv": b"\xef\xbb\xbf" + ("text\tlabel\n" + tsv).replace("\n", "\r\n").encode(),
+        "array.json": json.dumps([{"text": a, "label": b} for a, b in ROWS], indent=2).encode(),
+        "array": json.dumps([{"label": b, "text": a} for a, b in ROWS]).encode(),
         "c.csv": 'label,text\ngood,"a ""quoted film"\nbad,"naïve, twice"\ngood,third\n'.encode(),
         "d.bin": (tmp_path / "file.parquet").read_bytes(),
         "e.gz": gzip.compress(jsonl(ROWS).encode()),
@@ -181,6 +183,62 @@ def test_broken_rows_are_set_aside_with_their_line(tmp_path: Path):
     assert [(row.line, row.reason) for row in examples.rejected] == [(3, "not valid UTF-8")]
 
 
+@pytest.mark.parametrize("lacks", ["text", "label"])
+def test_the_columns_of_json_are_those_of_all_rows(tmp_path: Path, lacks: str):
+    first = json.dumps({"id": 1, "text": "x", "label": "1"} | {lacks: None}) + "\n"
+    bare = json.dumps({"id": 1, "text" if lacks == "label" else "label": "1"}) + "\n"
+    good = jsonl([(f"text {number}", "1") for number in range(30)])
+    for row in (first, bare):
+        for content, line in ((row + good, 1), (good[: good.index("\n") + 1] + row + good, 2)):
+            examples = read_examples(write(tmp_path / "a.jsonl", content))
+            assert len(examples) == 29 + line
+            assert [(row.line, row.reason) for row in examples.rejected] == [(line, f"no {lacks}")]
+
+
+def test_the_usual_name_of_a_column_is_taken_from_any_row(tmp_path: Path):
+    rows = '{"body": "no", "label": "1"}\n' + jsonl([(f"text {number}", "1") for number in range(30)])
+    examples = read_examples(write(tmp_path / "a.jsonl", rows))
+    assert examples.texts == [f"text {number}" for number in range(30)]
+    assert [(row.line, row.reason) for row in examples.rejected] == [(1, "no text")]
+
+
+def test_lines_of_a_json_array_are_told(tmp_path: Path):
+    rows = [*[{"text": f"text {number}", "label": "1"} for number in range(20)], {"text": "x"}, 5]
+    examples = read_examples(write(tmp_path / "a.json", "\n" + json.dumps(rows, indent=1)))
+    assert examples.texts == [f"text {number}" for number in range(20)]
+    assert [(row.line, row.reason) for row in examples.rejected] == [(83, "no label"), (86, "not a JSON object")]
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+@pytest.mark.parametrize("blank", [0, 3])
+def test_blank_lines_before_a_header_count_as_lines(tmp_path: Path, delimiter: str, blank: int):
+    rows = [("text", "label"), ("two\nlines", "1"), *[("x", '"1"')] * 18, ("", "1")]
+    path = tmp_path / "a"
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        file.write("\n" * blank)
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    assert path.read_text().split("\n").index(f"{delimiter}1") + 1 == 22 + blank
+    examples = read_examples(path)
+    assert [(row.line, row.reason) for row in examples.rejected] == [(22 + blank, "no text")]
+
+
+def test_a_column_that_is_named_twice_is_refused(tmp_path: Path):
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    message = "its header names the column 'text' more than once; rename all but one"
+    quoted = '"text"\t"text"\t"label"\n"a"\t"b"\t"1"\n'
+    for content in ("text,text,label\na,b,1\n", "text\ttext \tlabel\na\tb\t1\n", quoted):
+        with pytest.raises(TilthError, match=message):
+            read_examples(write(tmp_path / "a", content))
+    table = pa.Table.from_arrays([pa.array(["a"])] * 3, names=["text", "text", "label"])
+    parquet.write_table(table, tmp_path / "a")
+    with pytest.raises(TilthError, match=message):
+        read_examples(tmp_path / "a")
+    # Spreadsheets write empty columns behind the table.
+    assert pairs(read_examples(write(tmp_path / "a", "text,label,,\na,1,,\nb,2,,\n"))) == [("a", "1"), ("b", "2")]
+
+
 def test_too_many_broken_rows_are_an_error(tmp_path: Path):
     def file(good: int, bad: int) -> Path:
         return write(tmp_path / "a.tsv", "text\tlabel\n" + "x\ty\n" * good + "\ty\n" * bad)
@@ -209,6 +267,8 @@ def test_too_many_broken_rows_are_an_error(tmp_path: Path):
         (b"PAR1 and then nothing", "not a whole Parquet file"),
         (gzip.compress(jsonl(ROWS * 1000).encode())[:-20], "is damaged"),
         (b'text,label\n"never closed,1\n', "a quote may be open"),
+        (b"id;text;label\n1;fine;0\n", "starts with 'id;text;label'. Separate the cells of a table by commas or tabs"),
+        (b'[\n {"text": "fine",\n', r"is not a whole JSON array: .*line \d column \d.*Mend it or write jsonl"),
         (b'{"text": "' + b"x" * 16_100_000, "line 1 is longer than 16,000,000 characters"),
     ],
 )

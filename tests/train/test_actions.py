@@ -8,6 +8,7 @@ import torch
 
 from tilth.errors import TilthError
 from tilth.train.batches import Batches
+from tilth.train.checkpoint import read_checkpoint, save_checkpoint
 from tilth.train.control import Change, Control
 from tilth.train.layers import LayerMonitor
 from tilth.train.loop import Run, pretrain
@@ -112,6 +113,24 @@ def test_a_rewind_goes_back_to_the_checkpoint_and_leaves_batches_out(recipe, cor
         for run in ("run", "other")
     ]
     assert weights[0] == weights[1]
+
+
+def test_a_rewind_to_before_an_accepted_change_brings_no_losses_of_then_back(
+    recipe, corpus, nan_batch, run_until, tmp_path
+):
+    settings, run = (*RUN, "train.on_nonfinite=rewind", "train.save_every=6 steps"), tmp_path / "run"
+    run_until(recipe(*settings), corpus, run, stop=13)
+    saved = {step: read_checkpoint(run / "checkpoints" / f"step-{step:08d}") for step in (12, 13)}
+    for step, checkpoint in saved.items():
+        checkpoint.state["monitor"] |= {"best_loss": 1.0}  # lower than any that comes
+        save_checkpoint(run / "checkpoints", step, checkpoint, keep=9)
+    nan_batch(14)
+    changed = recipe(*settings, "train.evaluate_tokens=300")
+    summary = pretrain(changed, corpus, run, resume=True, accept_changes=True, progress=False)
+    assert [record["step"] for record in events(run, "rewind")] == [12]
+    after = [record for record in events(run, "evaluation") if record["step"] > 10]
+    assert [record["step"] for record in after] == [20, 30] and after[0]["best"]
+    assert summary["held_out_loss"] == min(record["held_out_loss"] for record in after)
 
 
 def test_a_rewound_run_that_is_interrupted_where_it_was_before_is_saved_again(

@@ -14,7 +14,7 @@ from tilth.model.precision import compute_dtype
 from tilth.recipe import _ON_RESUME, Recipe, on_resume
 from tilth.train import identity
 from tilth.train.checkpoint import load_latest, save_checkpoint
-from tilth.train.identity import check_identity
+from tilth.train.identity import _MEASURED_BY, check_identity, measured_otherwise
 from tilth.train.loop import pretrain
 from tilth.train.trackers import read_log
 
@@ -192,6 +192,92 @@ def test_another_corpus_is_named_and_can_be_accepted(recipe, make_corpus, stoppe
     pretrain(recipe(*SETTINGS), other, stopped, resume=True, accept_changes=True, progress=False)
     (record,) = resumed(stopped)
     assert [change.partition(" ")[0] for change in record["accepted"]] == ["corpus"]
+
+
+@pytest.fixture
+def far(stopped):
+    """The stopped run, as if its losses had been far lower than they can be, up to a divergence."""
+    checkpoint, _ = load_latest(stopped / "checkpoints")
+    checkpoint.state["monitor"] |= {"best_loss": 1.0, "losses": [1.0] * 32, "lowest": 1.0}
+    save_checkpoint(stopped / "checkpoints", 10, checkpoint, keep=1)
+    return stopped
+
+
+def evaluated(run):
+    return [
+        (r["step"], r["best"]) for r in read_log(run / "log.jsonl") if r["event"] == "evaluation" and r["step"] > 10
+    ]
+
+
+def warned(run):
+    return [record["kind"] for record in read_log(run / "log.jsonl") if record["event"] == "warning"]
+
+
+def test_losses_on_another_corpus_are_not_compared_with_those_before(recipe, make_corpus, far):
+    other = make_corpus([text[:200] for text in list(topics.values())[30:50]])
+    settings = recipe(*SETTINGS, "train.budget=40 steps", "train.evaluate_every=10 steps")
+    summary = pretrain(settings, other, far, resume=True, accept_changes=True, progress=False)
+    assert evaluated(far)[0] == (20, True)
+    assert summary["best_step"] >= 20
+    assert json.loads((far / "model" / "training.json").read_text())["step"] == summary["best_step"]
+    assert warned(far) == []
+    first = next(r for r in read_log(far / "log.jsonl") if r["event"] == "evaluation" and r["step"] == 20)
+    losses = [r["loss"] for r in read_log(far / "log.jsonl") if r["event"] == "step" and 10 < r["step"] <= 20]
+    assert first["train_loss"] == pytest.approx(sum(losses) / 10), "of the steps on this corpus alone"
+
+
+def test_another_sample_of_held_out_text_gives_another_best(recipe, corpus, far):
+    """The training loss is what it was, and so is what the monitor says of that."""
+    settings = recipe(*SETTINGS, "train.evaluate_tokens=300")
+    summary = pretrain(settings, corpus, far, resume=True, accept_changes=True, progress=False)
+    assert evaluated(far) == [(12, True)]
+    assert summary["best_step"] == 12
+    assert warned(far) == ["spike"]
+
+
+def test_the_best_model_stays_it_when_what_is_measured_is_the_same(recipe, corpus, far):
+    settings = recipe(*SETTINGS, "train.lr=2e-3", "train.budget=14 steps", "train.evaluate_every=2 steps")
+    before = (far / "model" / "model.safetensors").read_bytes()
+    pretrain(settings, corpus, far, resume=True, accept_changes=True, progress=False)
+    assert evaluated(far) == [(12, False), (14, False)]
+    assert (far / "model" / "model.safetensors").read_bytes() == before
+    assert warned(far) == ["spike"]
+
+
+def test_what_losses_depend_on_is_known(recipe):
+    def identity(*overrides, **values):
+        settings = recipe(*SETTINGS, *overrides).model_dump(mode="json")
+        return {"recipe": settings, "corpus": "one", "tokenizer": "one", "processes": 1, "compiled": False} | values
+
+    both = ["held_out", "training"]
+    for now, others in (
+        (identity(), []),
+        (identity("train.lr=0.5", "train.budget=40 steps", "train.evaluate_every=1 steps", "train.clip=2"), []),
+        (identity("train.device=auto", "train.patience=9", processes=2, threads=5), []),
+        (identity(corpus="other"), both),
+        (identity(tokenizer="other"), both),
+        (identity("seed=1"), both),
+        (identity("data.cross_documents=true"), both),
+        (identity("objective.rate=0.3"), both),
+        (identity("objective.duplicates=3"), both),
+        (identity("train.evaluate_tokens=300"), ["held_out"]),
+        (identity("objective.vocabulary_share=0.5"), ["training"]),
+        (identity("model.dropout=0.2"), ["training"]),
+    ):
+        assert measured_otherwise(identity(), now) == others
+    named = set().union(*_MEASURED_BY.values()) - {"corpus", "tokenizer"}
+    assert named <= set(names(Recipe)), "settings that are gone"
+
+
+def test_a_refused_change_leaves_the_run_as_it_was(recipe, corpus, make_corpus, stopped):
+    """Also where a change that goes with it would be accepted, and have the shards made anew."""
+    other = make_corpus([text[:200] for text in list(topics.values())[30:50]])
+    before = {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()}
+    settings = recipe(*SETTINGS, "train.batch_tokens=1024")
+    with pytest.raises(UsageError, match=r"cannot change within a run: train\.batch_tokens \(was 512, is 1024\)"):
+        pretrain(settings, other, stopped, resume=True, accept_changes=True, progress=False)
+    assert {path: path.read_bytes() for path in stopped.rglob("*") if path.is_file()} == before
+    assert pretrain(recipe(*SETTINGS), corpus, stopped, resume=True, progress=False)["step"] == 12
 
 
 def test_a_setting_that_an_older_version_did_not_have_was_at_its_default(recipe):

@@ -75,6 +75,31 @@ def test_losses_that_are_not_numbers_are_neither_best_nor_overfitting():
     assert watch([nan] * 3, [nan] * 3)[1].best_step == 0
 
 
+def test_what_is_measured_otherwise_is_forgotten():
+    """An overfitting, diverging run goes on to something harder, of which it says nothing until that goes wrong."""
+    monitor = watch(FALLING, np.where(STEPS <= 10, FALLING, FALLING[9] + 0.05 * (STEPS - 10)))[1]
+    for loss in [1.0] * WINDOW + [2.0] * WINDOW:
+        monitor.take_step(loss, 1.0)
+    assert monitor.overfits and monitor.diverges and monitor.lowest == 1.0
+    monitor.forget_held_out_losses()
+    assert (monitor.best_loss, monitor.evaluations_since_best, monitor.overfits) == (np.inf, 0, False)
+    assert monitor.diverges and monitor.lowest == 1.0, "the training losses are what they were"
+    monitor.forget_training_losses()
+    assert [monitor.take_step(9.0, 1.0) for _ in range(2 * WINDOW)] == [None] * (2 * WINDOW)
+    assert monitor.lowest == 9.0
+    assert monitor.evaluate(40, 9.0, 8.0)
+    assert (monitor.best_step, monitor.best_loss, monitor.train_loss_at_best) == (40, 8.0, 9.0)
+
+
+def test_what_training_loss_the_best_had_is_forgotten_where_only_that_is_measured_otherwise():
+    monitor = watch(FALLING[:10], FALLING[:10])[1]
+    monitor.forget_training_losses()
+    for step in range(11, 20):
+        assert not monitor.evaluate(step, 0.1, 9.0)
+        assert monitor.names_overfitting(0.1) is None
+    assert monitor.best_step == 10
+
+
 def test_what_it_remembers_survives_json():
     for steps in (0, 4, 15):
         held_out = np.where(STEPS <= 10, FALLING, FALLING[9] + 0.05 * (STEPS - 10))[:steps]

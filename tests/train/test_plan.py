@@ -9,9 +9,10 @@ import pytest
 
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.report import write_run_report
+from tilth.recipe import load_recipe
 from tilth.train.loop import pretrain
 from tilth.train.planning.ladder import climb, fit_law, predict, rungs
-from tilth.train.planning.plan import plan
+from tilth.train.planning.plan import _tokens_and_seconds, plan
 from tilth.train.planning.probe import Probe
 
 TOKENS = np.array([1e6, 2e6, 4e6, 8e6, 16e6, 32e6])
@@ -65,6 +66,28 @@ def test_time_and_tokens_of_a_probe_agree():
     assert speed.seconds(10_000) == 6 + 20 + 24
     assert speed.tokens(50) == pytest.approx(10_000)
     assert speed.tokens(3) == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "tokens", "seconds"),
+    [
+        (["train.budget=1M tokens"], 1e6, 1 + 100 + 12 * 5),
+        (["train.budget=1M tokens", "train.evaluate_every=100K tokens"], 1e6, 1 + 100 + 10 * 5),
+        (["train.budget=1M tokens", "train.evaluate_every=1 steps"], 1e6, 1 + 100 + 250 * 5),
+        (["train.budget=1M tokens", "train.evaluate_every=1 minutes"], 1e6, 1 + 100 + 100 / 55 * 5),
+        (["train.budget=500 steps", "train.evaluate_every=0.5 epochs"], 2e6, 1 + 200 + 4 * 5),
+        (["train.budget=10 minutes"], (600 - 1 - 60) * 10_000, 600),
+        (["train.budget=30 minutes"], (1800 - 1 - 60) * 10_000, 1800),
+        (["train.budget=5 minutes"], (300 - 1 - 30) * 10_000, 300),
+        (["train.budget=10 minutes", "train.evaluate_every=25 steps"], (600 - 1 - 40 * 5) * 10_000, 600),
+        (["train.budget=10 minutes", "train.evaluate_every=1 minutes"], (600 - 1 - 10 * 5) * 10_000, 600),
+    ],
+)
+def test_evaluations_are_counted_as_often_as_the_recipe_has_them(overrides, tokens, seconds):
+    speed = Probe(tokens_per_second=10_000, seconds_per_evaluation=5, start_seconds=1)
+    settings = load_recipe("gpt2-mini", overrides).train
+    found = _tokens_and_seconds(settings, {"tokens": 1.0, "steps": 4000.0, "epochs": 1e6}, speed)
+    assert found == pytest.approx((tokens, seconds))
 
 
 def test_no_loss_is_claimed_where_the_ladder_does_not_reach(recipe, tmp_path):

@@ -31,7 +31,10 @@ def prepared_in(run, recipe, corpus, resume=False):
         (["data.length=64", "model.max_length=32"], r"data\.length=64 is longer than the model reads.*max_length=32"),
         (["model.width=33"], r"model\.width=33 is not divisible by model\.heads=2"),
         (["family=gpt3", "size=1.3b", "model.width=", "model.heads="], "24 x 128 for a width of 2048.*model.heads=16"),
-        (["family=gpt3", "size=13b", "model.width=", "model.heads="], "40 x 128 for a width of 5140"),
+        (
+            ["family=gpt3", "size=13b", "model.width=", "model.heads="],
+            "40 x 128 for a width of 5140.*width=5120 for 13b",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_found_before_any_work(overrides, problem, recipe, tmp_path):
@@ -50,6 +53,21 @@ def test_each_family_says_which_objectives_suit_it():
         check_family(load_recipe("roberta-mini", ["objective.name=next_sentence"]))
     with pytest.raises(UsageError, match="bert does not learn by 'causal'; valid: masked, next_sentence$"):
         check_family(load_recipe("bert-mini", ["objective.name=causal"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "width", "heads", "head_size", "kv_heads"),
+    [
+        (["gpt3-mini", "size=1.3b", "model.heads=16"], 2048, 16, 128, 0),
+        (["gpt3-mini", "size=13b", "model.width=5120"], 5120, 40, 128, 0),
+        (["qwen3-mini", "size=0.6b", "model.heads=8"], 1024, 8, 256, 4),
+        (["qwen3-mini", "model.width=320", "model.heads=5"], 320, 5, 64, 1),
+    ],
+)
+def test_heads_and_width_of_a_size_can_be_changed(overrides, width, heads, head_size, kv_heads):
+    settings = load_recipe(overrides[0], overrides[1:])
+    config = _trunk_config(settings, check_family(settings), 1000)
+    assert (config.width, config.heads, config.head_size, config.kv_heads) == (width, heads, head_size, kv_heads)
 
 
 def test_overrides_change_the_trunk(recipe, corpus, tmp_path):

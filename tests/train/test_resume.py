@@ -250,6 +250,10 @@ def test_a_damaged_summary_is_made_again(content, recipe, corpus, copied):
 def test_there_must_be_a_run_to_resume(recipe, corpus, tmp_path):
     with pytest.raises(UsageError, match="holds no run to resume"):
         pretrain(recipe(), corpus, tmp_path / "run", resume=True, progress=False)
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UsageError, match="holds no run to resume"):
+        pretrain(recipe(), corpus, tmp_path / "run", resume=True, progress=False)
 
 
 def test_a_run_is_not_overwritten(recipe, corpus, copied):
@@ -257,6 +261,19 @@ def test_a_run_is_not_overwritten(recipe, corpus, copied):
     with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
         pretrain(recipe(*FINISHED), corpus, copied, progress=False)
     assert (copied / "log.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("gone", [(), ("summary.json",), ("log.jsonl",), ("log.jsonl", "summary.json")], ids=str)
+def test_a_run_whose_checkpoints_have_gone_is_not_overwritten(gone, recipe, corpus, copied):
+    shutil.rmtree(copied / "checkpoints")
+    for name in gone:
+        (copied / name).unlink()
+    before = {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=r"already holds a run, whose checkpoints have gone; choose another --out"):
+        pretrain(recipe(*FINISHED), corpus, copied, progress=False)
+    with pytest.raises(TilthError, match=r"no checkpoint to resume from"):
+        pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    assert {path: path.read_bytes() for path in copied.rglob("*") if path.is_file()} == before
 
 
 def test_the_process_saves_on_a_signal_and_goes_on_exactly(recipe, corpus, straight, outcome, tmp_path):
@@ -338,14 +355,14 @@ def test_damage_is_told_on_the_terminal_and_in_the_log(recipe, corpus, copied, c
     assert resume["step"] == 8 and "step-00000012 lacks state.json" in resume["damaged"][0]
 
 
-def test_a_run_killed_before_its_first_checkpoint_starts_anew_when_resumed(recipe, corpus, copied, finished, outcome):
-    """But not one whose checkpoints someone has taken away."""
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(resume, recipe, corpus, copied, finished, outcome):
+    """Its first evaluation has left a model, and the summary of a run goes when it starts."""
     shutil.rmtree(copied / "checkpoints")
-    with pytest.raises(TilthError, match="no checkpoint to resume from"):
-        pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    (copied / "summary.json").unlink()
     log = copied / "log.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:3]))
-    pretrain(recipe(*FINISHED), corpus, copied, resume=True, progress=False)
+    pretrain(recipe(*FINISHED), corpus, copied, resume=resume, progress=False)
     assert_equal(outcome(copied), outcome(finished))
 
 

@@ -59,6 +59,15 @@ def test_no_texts_have_no_answers(small_folder, tmp_path: Path):
     assert predict_with(model, tokenizer, []) == []
 
 
+def test_a_bare_text_is_refused(small_folder, tmp_path: Path):
+    model, tokenizer = load_model(small_folder("bert", "masked"))
+    model.add_head("classify", labels=["yes", "no"])
+    with pytest.raises(UsageError, match="^texts must be texts in a list, not 'good'$"):
+        predict_with(model, tokenizer, "good")
+    with pytest.raises(UsageError, match="^texts must be texts in a list, not 'good'$"):
+        predict(tmp_path / "not opened", "good")
+
+
 def test_a_model_without_labels_is_told(small_folder):
     with pytest.raises(TilthError, match="gives no labels; fine-tune it first"):
         predict(small_folder("bert", "masked"), ["text"])

@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from tilth.errors import TilthError
+from tilth.tasks.data import read_examples
 from tilth.use.texts import read_texts
 
 TEXTS = ["one, two", 'three "quoted"', "naïve"]
@@ -23,6 +24,7 @@ def table(delimiter: str, header: list[str]) -> bytes:
 
 
 JSONL = "".join(json.dumps({"label": "x", "text": text}) + "\n" for text in TEXTS).encode()
+ARRAY = json.dumps([{"label": "x", "text": text} for text in TEXTS], indent=1).encode()
 LINES = "".join(text + "\n" for text in TEXTS).encode()
 
 
@@ -42,8 +44,11 @@ LINES = "".join(text + "\n" for text in TEXTS).encode()
         ("a.jsonl", JSONL),
         ("a.jsonl.zst", zstandard.compress(JSONL)),
         ("a.txt", JSONL),
-        ("b.txt", table("\t", ["text", "label"])),
-        ("c.txt.bz2", bz2.compress(table(",", ["text", "label"]))),
+        ("b.txt", JSONL.replace(b"{", b"{ ")),
+        ("a.json", JSONL),
+        ("b.json", ARRAY),
+        ("c.json.bz2", bz2.compress(b"\xef\xbb\xbf\n" + ARRAY)),
+        ("d.txt", ARRAY.replace(b"\n", b"")),
     ],
 )
 def test_every_format_gives_the_same_texts(tmp_path: Path, name: str, content: bytes, capsys):
@@ -74,6 +79,59 @@ def test_an_unknown_header_is_not_taken_for_a_text(tmp_path: Path):
     assert len(read_texts(tmp_path / "a.tsv", "review")) == 20
     (tmp_path / "a.tsv").write_text(rows)
     assert len(read_texts(tmp_path / "a.tsv")) == 20
+
+
+@pytest.mark.parametrize("header", ["id;text;rating", "text;rating"])
+def test_a_semicolon_table_is_refused_as_by_finetune(tmp_path: Path, header: str):
+    path = tmp_path / "semi.csv"
+    path.write_text(f"{header}\n1;good film;5\n2;bad film;1\n")
+    message = f"semi.csv is not jsonl, csv, tsv or parquet: it starts with '{header}'. .* by commas or tabs"
+    for text_column in (None, "text"):
+        with pytest.raises(TilthError, match=message):
+            read_texts(path, text_column)
+    with pytest.raises(TilthError, match=message):
+        read_examples(path)
+
+
+def test_prose_with_the_name_of_a_column_in_its_first_line_is_lines(tmp_path: Path, capsys):
+    lines = ["The court, body, and soul of it", "text, and more", "{braces} are letters", "[so, are, these]"]
+    for name in ("prose.txt", "prose", "prose.md"):
+        for given in (lines, lines[::-1]):
+            (tmp_path / name).write_text("\n".join(given))
+            assert read_texts(tmp_path / name) == given
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.txt", table("\t", ["text", "label"])),
+        ("a.txt.bz2", bz2.compress(table(",", ["text", "label"]))),
+        ("a", b"\xef\xbb\xbf" + table("\t", ["text", "label"])),
+    ],
+)
+def test_what_may_be_a_table_by_its_first_line_is_not_guessed_at(tmp_path: Path, name: str, content: bytes):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(TilthError, match="may be a table.*'.?text.*label.?'.*--text-column text.*standard input"):
+        read_texts(tmp_path / name)
+    assert read_texts(tmp_path / name, "text") == TEXTS
+
+
+def test_the_header_of_a_csv_of_one_column_is_not_a_text(tmp_path: Path):
+    path = tmp_path / "one.csv"
+    path.write_text("review\ngood film\nbad; or so\n")
+    with pytest.raises(TilthError, match="one.csv: .*'review' is no usual name of a text column.*--text-column.*.txt$"):
+        read_texts(path)
+    assert read_texts(path, "review") == ["good film", "bad; or so"]
+    path.write_text("sentence\ngood film\nbad; or so\n")
+    assert read_texts(path) == ["good film", "bad; or so"]
+
+
+def test_a_first_json_row_without_text_is_left_out(tmp_path: Path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"label": "x"}\n' + '{"body": "good", "label": "x"}\n' * 20)
+    assert read_texts(path) == ["good"] * 20
+    assert "a.jsonl: 1 of 21 rows was left out: no text (line 1)" in capsys.readouterr().err
 
 
 def test_what_is_left_out_is_told_with_its_line(tmp_path: Path, capsys):

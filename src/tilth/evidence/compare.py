@@ -12,13 +12,14 @@ import numpy as np
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.earlier import check_earlier
 from tilth.evidence.report import write_comparison_report
+from tilth.evidence.report_comparison import truncation_notes
 from tilth.evidence.systems import NeuralSystem, System, TfidfSystem, pretraining_cost, weights_fingerprint
 from tilth.evidence.verdict import TestNoise, differences, summarise, verdicts
 from tilth.files import fingerprint, new_folder, write_json, write_text
 from tilth.model.folder import load_model
 from tilth.model.precision import keep_freed_memory, pick_device
 from tilth.model.threads import choose_threads, threads_restored
-from tilth.progress import progress_bar
+from tilth.progress import announce, progress_bar
 from tilth.settings import load_settings
 from tilth.tasks import metrics
 from tilth.tasks.data import Examples, hold_out, stratified_sample, tell_rejected, without
@@ -117,6 +118,13 @@ def compare(
             ),
         }
         check_earlier(folder, plan, overwrite)
+        truncated = {
+            system.name: {"train": system.num_cut(pool.texts), "test": system.num_cut(held_out.texts)}
+            for system in neural
+            if system.kind == "pretrained"
+        }
+        for note in truncation_notes(truncated, plan["examples"]):
+            announce(note, progress)
         points = _run_all(systems, chosen_budgets, trial_seeds, pool, held_out, true, folder / "points.jsonl", progress)
         noise = TestNoise(true, len(labels))
         first, *others = scratch_of
@@ -125,6 +133,7 @@ def compare(
         difference_rows = differences(points, pairs, noise, METRIC)
         costs = {name: pretraining_cost(model) for name, model in zip(scratch_of, models, strict=True)}
         result = plan | {
+            "truncated": truncated,
             "points": [
                 {name: value for name, value in point.items() if name not in ("key", "predictions")} for point in points
             ],

@@ -10,7 +10,7 @@ import yaml
 from tilth.evidence import human
 from tilth.evidence.report import render
 from tilth.evidence.report_comparison import metric_name
-from tilth.evidence.report_run import caption_of_loss, method_in_words, size_in_words
+from tilth.evidence.report_run import caption_of_loss, method_in_words, size_in_words, unit_of_loss
 from tilth.evidence.report_run_pictures import bits_caption
 from tilth.evidence.run_record import read_run
 from tilth.tokens.load import load_tokenizer
@@ -26,7 +26,7 @@ def run_model_card(run: Path) -> str:
     causal, detects = record.objective == "causal", record.objective == "replaced_token"
     family = str(record.recipe.get("family", "model"))
     card, result = record.card or {}, record.result or {}
-    loss = result.get("held_out_loss")
+    loss, parts = result.get("held_out_loss"), result.get("parts") or {}
     metadata = {
         **{name: card[name] for name in ("language", "license") if card.get(name)},
         "library_name": "transformers",
@@ -46,7 +46,8 @@ def run_model_card(run: Path) -> str:
         "sources": [code(Path(str(source["source"])).name) for source in card.get("sources") or []],
         "result": result,
         "bits_caption": bits_caption(record.objective),
-        "loss_caption": caption_of_loss(result.get("parts") or {}),
+        "loss_caption": caption_of_loss(parts),
+        "loss_unit": unit_of_loss(parts),
         "perplexity": math.exp(loss) if causal and human.is_number(loss) and loss < 50 else None,
         "start": record.start,
         "tokens": record.tokens,

@@ -41,6 +41,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
         "status": None,
         "lede": result["verdict"],
         "figures": _headline(result, metric),
+        "notes": truncation_notes(result.get("truncated") or {}, result.get("examples") or {}),
         "method": (
             f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and "
             f"scored by {metric} on the same test data, which no system saw. {_INTERVALS}"
@@ -80,6 +81,21 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
             ("Threads", _text(result.get("threads"))),
         ],
     }
+
+
+def truncation_notes(truncated: dict[str, dict[str, int]], examples: dict[str, int]) -> list[str]:
+    """A sentence for each model that does not read all texts to their end.
+
+    truncated: of each pre-trained system, how many texts were cut ("train", "test"); from scratch it cuts the same.
+    examples: how many texts there are of either.
+    """
+    return [
+        f"{name} reads {human.count(cut['train'])} of {human.count(examples['train'])} training texts and "
+        f"{human.count(cut['test'])} of {human.count(examples['test'])} test texts only in part: they were longer "
+        "than the model reads and were cut at the end, for the model from scratch too; TF-IDF reads all of every text."
+        for name, cut in truncated.items()
+        if sum(cut.values())
+    ]
 
 
 def _trained(result: dict[str, Any]) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ _STATUS = {
     "interrupted": ("interrupted", True),
 }
 _MOMENTS = 6
+_SPEED = "The median over the run, on the clock from one step to the next, without evaluation; higher is faster."
 _SAMPLES = {
     "causal": "How the model continues the same text at several moments of the run: from noise towards language.",
     "masked": "What the model would put in the hidden places, and how sure it is, at several moments of the run.",
@@ -111,10 +112,10 @@ def _headline(record: RunRecord) -> list[Stat]:
     bits = human.decimal(result.get("bits_per_byte"))
     return [
         Stat("Held-out bits per byte", bits, bits_caption(record.objective), "bits"),
-        Stat("Held-out loss", human.decimal(loss), loss_caption, "nats" if len(parts) > 1 else "nats per token"),
+        Stat("Held-out loss", human.decimal(loss), loss_caption, unit_of_loss(parts)),
         Stat("Tokens seen", human.count(record.tokens), f"Text read while training{passes}.", "tokens"),
         Stat("Time", human.duration(record.seconds), _parts_of_time(record)),
-        Stat("Speed", human.count(record.speed), "The median over the run; higher is faster.", "tokens per second"),
+        Stat("Speed", human.count(record.speed), _SPEED, "tokens per second"),
         Stat("Parameters", human.count(record.parameters), f"Numbers the model learned{in_trunk}."),
     ]
 
@@ -130,6 +131,11 @@ def caption_of_loss(parts: dict[str, float]) -> str:
     }
     of_each = " and ".join(f"{names.get(name, name)} ({human.decimal(part)})" for name, part in parts.items())
     return f"Surprise at each prediction, the sum of {of_each}; lower is better."
+
+
+def unit_of_loss(parts: dict[str, float]) -> str:
+    """The unit of a held-out loss; a sum of heads that predict other things has none that is per token."""
+    return "nats per token" if len(parts) < 2 else "nats"
 
 
 def _parts_of_time(record: RunRecord) -> str:

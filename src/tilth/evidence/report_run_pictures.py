@@ -96,7 +96,7 @@ def run_pictures(record: RunRecord) -> list[Picture]:
             record,
             "speed",
             "Speed",
-            "Tokens per second. A fall means the machine was busy or hot.",
+            "Tokens per second within a step. A fall means the machine was busy or hot.",
             [_steps(record, "tokens_per_second", "speed", _MACHINERY)],
             y_limits=(0, None),
             y_format=human.count,

@@ -1,5 +1,6 @@
 """What a run folder says about its run, whether the run is finished, going on, resumed or broken off."""
 
+import itertools
 import json
 import statistics
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class RunRecord:
     samples: list[Event] = field(default_factory=list)
     warnings: list[Event] = field(default_factory=list)
     resumes: list[Event] = field(default_factory=list)
+    rewinds: list[Event] = field(default_factory=list)
     checkpoints: list[Event] = field(default_factory=list)
     changes: list[Event] = field(default_factory=list)
     unreadable_lines: int = 0
@@ -75,8 +77,24 @@ class RunRecord:
 
     @property
     def speed(self) -> float | None:
-        """Tokens a second, the median over the steps."""
-        speeds = [step["tokens_per_second"] for step in self.steps if human.is_number(step.get("tokens_per_second"))]
+        """Tokens a second on the clock, as a plan predicts them: the median over intervals from one step to the next.
+
+        Left out are intervals in which something else was done: an evaluation, samples, a resumption, a way back.
+        """
+        interrupted = {
+            event["step"]
+            for events in (self.evaluations, self.samples, self.resumes, self.rewinds)
+            for event in events
+            if "step" in event
+        }
+        speeds = []
+        for before, after in itertools.pairwise(self.steps):
+            figures = [event.get(name) for event in (before, after) for name in ("tokens", "seconds")]
+            if before.get("step") in interrupted or not all(map(human.is_number, figures)):
+                continue
+            seconds = after["seconds"] - before["seconds"]
+            if seconds > 0:
+                speeds.append((after["tokens"] - before["tokens"]) / seconds)
         return statistics.median(speeds) if speeds else None
 
     @property
@@ -152,7 +170,9 @@ def _take(record: RunRecord, line: str) -> None:
             # The steps past the checkpoint are done again; what was wrong with those of a rewind stays on record.
             if events is not record.warnings:
                 events[:] = [earlier for earlier in events if earlier.get("step", 0) <= event["step"]]
-        if kind == "resume":
+        if kind == "rewind":
+            record.rewinds.append(event)
+        else:
             record.resumes.append(event)
             record.end = None
 

@@ -1,6 +1,7 @@
 """What a comparison compares: models that were pre-trained, the same from scratch, and the baseline."""
 
 import copy
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tilth.evidence.baselines import FOLDS, STRENGTHS, fit_tfidf
+from tilth.evidence.baselines import FOLDS, MOST_CHARACTERS, STRENGTHS, UNSPACED, fit_tfidf
 from tilth.files import fingerprint
 from tilth.key import Key
 from tilth.model.model import Model, build_model
@@ -89,6 +90,7 @@ class NeuralSystem:
         self.task, self.labels, self.test_texts, self.settings, self.fresh = task, labels, test_texts, settings, fresh
         self.parameters: int | None = sum(parameter.numel() for parameter in self.model.trunk.parameters())
         self._pieces: dict[str, list[int]] = {}
+        self._cut: set[str] = set()
 
     @property
     def identity(self) -> str:
@@ -120,6 +122,11 @@ class NeuralSystem:
             {"steps": fitted.steps, "best_epoch": fitted.best_epoch, "held_out": len(held_out or ())},
         )
 
+    def num_cut(self, texts: Sequence[str]) -> int:
+        """How many of the texts are longer than the model reads, and are cut at the end."""
+        self._cached(self.model, texts)
+        return sum(text in self._cut for text in texts)
+
     def _start(self, settings: FinetuneSettings) -> Model:
         if self.fresh:
             model = build_model(self.model.family, self.model.config, (), settings.seed)
@@ -136,8 +143,9 @@ class NeuralSystem:
         """Token ids of texts; each text is tokenised once in a comparison."""
         new = [text for text in dict.fromkeys(texts) if text not in self._pieces]
         if new:
-            pieces, _ = self.task.encode(model, self.tokenizer, new, self.settings.max_length)
+            pieces, cut = self.task.encode(model, self.tokenizer, new, self.settings.max_length)
             self._pieces.update(zip(new, pieces, strict=True))
+            self._cut.update(itertools.compress(new, cut))
         return [self._pieces[text] for text in texts]
 
 
@@ -154,7 +162,7 @@ class TfidfSystem:
         import sklearn
 
         self.labels, self.test_texts = labels, test_texts
-        self.identity = fingerprint(["tfidf", sklearn.__version__, STRENGTHS, FOLDS])
+        self.identity = fingerprint(["tfidf", sklearn.__version__, STRENGTHS, FOLDS, UNSPACED, MOST_CHARACTERS])
 
     def run(self, train: Examples, seed: int) -> Outcome:
         fitted = fit_tfidf(train, self.test_texts, self.labels, seed)

@@ -1,8 +1,9 @@
 """Labelled data: reading it, sampling it, and splitting it without leaks."""
 
 import hashlib
+import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from tilth.corpus.rejections import allowed_rejections
 from tilth.errors import TilthError
 from tilth.key import Key
 from tilth.progress import announce
-from tilth.tasks.formats import read_rows
+from tilth.tasks.formats import Row, read_rows
 
 LABEL_COLUMNS = ("label", "intent", "class", "category")
 NOT_UTF8 = "not valid UTF-8"
 MOST_REJECTED = 0.01
 """Share of the rows that may be broken; see `allowed_rejections`."""
+_ROWS_WITH_COLUMNS = 1000
+"""Rows that are looked at for the columns there are: a JSON object may lack some of them."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Examples:
 
 
 def read_examples(path: str | Path, text_column: str | None = None, label_column: str | None = None) -> Examples:
-    """Read labelled examples from a jsonl, csv, tsv or parquet file, compressed or not.
+    """Read labelled examples from a jsonl, json, csv, tsv or parquet file, compressed or not.
 
     The text column is one of the corpus's `TEXT_COLUMNS`, by the corpus's rule; the label column is `label`, else
     `intent`, `class` or `category`; any other must be named. A TSV of two columns without such a header is text TAB
@@ -94,14 +97,15 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
     texts: list[str] = []
     labels: list[str] = []
     rejected: list[Rejected] = []
-    for line, row in read_rows(path, is_header, headerless):
+    found, rows = columns_of(read_rows(path, is_header, headerless))
+    for line, row in rows:
         if isinstance(row, str):
             rejected.append(Rejected(line, row))
             continue
         if columns is None:
             columns = (
-                choose_column(list(row), text_names, "text", path),
-                choose_column(list(row), label_names, "label", path),
+                choose_column(found, text_names, "text", path),
+                choose_column(found, label_names, "label", path),
             )
         text, label, reason = _example(row.get(columns[0]), row.get(columns[1]))
         if reason:
@@ -113,6 +117,21 @@ def read_examples(path: str | Path, text_column: str | None = None, label_column
     if first_cells and first_cells[0] == [texts[0].strip(), labels[0]]:
         check_headerless(path, texts, labels)
     return Examples(texts, labels, str(path), rejected)
+
+
+def columns_of(rows: Iterator[Row]) -> tuple[list[str], Iterator[Row]]:
+    """The names of the columns that the first rows have between them, in order, and all the rows."""
+    first: list[Row] = []
+    names: dict[str, None] = {}
+    count = 0
+    for number, row in rows:
+        first.append((number, row))
+        if isinstance(row, dict):
+            names |= dict.fromkeys(row)
+            count += 1
+        if count == _ROWS_WITH_COLUMNS:
+            break
+    return list(names), itertools.chain(first, rows)
 
 
 def choose_column(found: list[str], names: tuple[str, ...], role: str, path: Path) -> str:

@@ -1,7 +1,8 @@
-"""Rows of JSON lines, CSV, TSV and Parquet files, told by content; each row comes with its line, or with what is wrong.
+"""Rows of JSON lines, JSON arrays, CSV, TSV and Parquet files, told by content; each row comes with its line, or with
+what is wrong.
 
-CSV is read with the usual quoting. TSV is read without, because the tab-separated files of language tasks hold
-unbalanced quotes, unless its beginning shows that a CSV writer wrote it.
+CSV is read with the usual quoting, its first line as the header. TSV is read without, because the tab-separated files
+of language tasks hold unbalanced quotes, unless its beginning shows that a CSV writer wrote it.
 """
 
 import codecs
@@ -28,6 +29,10 @@ _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 _CELL = re.compile(r'(?:"((?:[^"]|"")*)"|[^"\t\n]*)(?:\t|\r?\n|\Z)')
 """A cell as a CSV writer writes it, with what ends it; group 1 is what stands in its quotes."""
 
+_OBJECTS = re.compile(r'\s*\[\s*\{\s*["}]')
+"""How a JSON array of objects begins."""
+_BETWEEN = re.compile(r"[\s,]*")
+
 
 def read_rows(
     path: Path,
@@ -38,9 +43,9 @@ def read_rows(
     """The rows of a file, in order. Blank lines are passed over.
 
     is_header: whether the first line of a two-column TSV names its columns; where it does not, they are `headerless`.
-    one_column: read a file without any delimiter in its first line as if it had this one; its only column is named as
-    the first of two.
-    Raises: UsageError when the file is missing, TilthError when it is empty, damaged, or in no known format.
+    one_column: read a file without any delimiter in its first line as if it had this one.
+    Raises: UsageError when the file is missing, TilthError when it is empty, damaged, in no known format, or has two
+    columns of one name.
     """
     if path.is_dir():
         raise TilthError(f"{path} is a folder; give one file of labelled examples (jsonl, csv, tsv or parquet)")
@@ -84,16 +89,26 @@ def _text_rows(
     if first is None:
         raise TilthError(f"{path} is empty; it needs rows of text and label")
     lines = itertools.chain([first], lines)
-    if first[1].lstrip().startswith("{"):
+    if is_json_array(stream.head):
+        yield from _array_rows(path, first[0], "".join(line for _, line in lines))
+    elif first[1].lstrip().startswith("{"):
         yield from _json_rows(lines)
     elif "\t" in first[1] and is_quoted(stream.head.decode("utf-8", "replace")):
         yield from _quoted_rows(path, lines, "\t", is_header, headerless)
     elif "\t" in first[1] or one_column == "\t":
-        yield from _tab_rows(lines, is_header, headerless)
-    elif "," in first[1] or one_column == ",":
-        yield from _quoted_rows(path, lines, ",", lambda cells: len(cells) > 1 or is_header(cells), headerless)
+        yield from _tab_rows(path, lines, is_header, headerless)
+    elif "," in first[1] or (one_column == "," and ";" not in first[1]):
+        yield from _quoted_rows(path, lines, ",", lambda cells: True, headerless)
     else:
-        raise TilthError(f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}")
+        raise TilthError(
+            f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}. "
+            "Separate the cells of a table by commas or tabs"
+        )
+
+
+def is_json_array(head: bytes) -> bool:
+    """Whether a file that starts with `head` is a JSON array of objects."""
+    return _OBJECTS.match(head.decode("utf-8-sig", "replace")) is not None
 
 
 def is_quoted(head: str) -> bool:
@@ -148,12 +163,33 @@ def _json_rows(lines: Lines) -> Iterator[Row]:
         yield number, row if isinstance(row, dict) else "not a JSON object"
 
 
-def _tab_rows(lines: Lines, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]) -> Iterator[Row]:
+def _array_rows(path: Path, number: int, content: str) -> Iterator[Row]:
+    """The items of a JSON array that starts on line `number`, each with the line on which it starts."""
+    try:
+        json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise TilthError(f"{path} is not a whole JSON array: {error}. Mend it or write jsonl") from None
+    decoder = json.JSONDecoder()
+    place = content.index("[") + 1
+    while True:
+        start = _BETWEEN.match(content, place).end()  # pyright: ignore[reportOptionalMemberAccess] (it matches "" too)
+        number += content.count("\n", place, start)
+        if content[start] == "]":
+            return
+        row, place = decoder.raw_decode(content, start)
+        yield number, row if isinstance(row, dict) else "not a JSON object"
+        number += content.count("\n", start, place)
+
+
+def _tab_rows(
+    path: Path, lines: Lines, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
+) -> Iterator[Row]:
     number, first = next(lines)
     names = [cell.strip() for cell in first.split("\t")]
     if len(names) <= 2 and not is_header(names):
         names = list(headerless[: len(names)])
         lines = itertools.chain([(number, first)], lines)
+    _check_names(path, names)
     for number, line in lines:
         if line.strip():
             yield number, _row(names, line.rstrip("\r\n").split("\t"))
@@ -163,9 +199,10 @@ def _quoted_rows(
     path: Path, lines: Lines, delimiter: str, is_header: Callable[[list[str]], bool], headerless: tuple[str, str]
 ) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader((line for _, line in lines), delimiter=delimiter, strict=True)
+    first_number, first = next(lines)
+    reader = csv.reader(itertools.chain([first], (line for _, line in lines)), delimiter=delimiter, strict=True)
     names: list[str] | None = None
-    line_number = 1
+    line_number = first_number
     while True:
         try:
             cells = next(reader, None)
@@ -180,9 +217,16 @@ def _quoted_rows(
             names = [cell.strip() for cell in cells]
             if len(names) <= 2 and not is_header(names):
                 names, is_row = list(headerless[: len(names)]), True
+            _check_names(path, names)
         if is_row and cells:
             yield line_number, _row(names, cells)
-        line_number = reader.line_num + 1
+        line_number = first_number + reader.line_num
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    """Check that no two columns have one name, which would hide the first of them; spreadsheets leave empty ones."""
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise TilthError(f"{path}: its header names the column {twice[:40]!r} more than once; rename all but one")
 
 
 def _row(names: list[str], cells: list[str]) -> dict[str, Any] | str:
@@ -197,7 +241,9 @@ def _parquet_rows(path: Path, file: BinaryIO) -> Iterator[Row]:
 
     try:
         number = 0
-        for batch in parquet.ParquetFile(file).iter_batches():
+        table = parquet.ParquetFile(file)
+        _check_names(path, table.schema_arrow.names)
+        for batch in table.iter_batches():
             for row in batch.to_pylist():
                 number += 1
                 yield number, row

@@ -18,6 +18,15 @@ from tilth.train.parallel import compiles
 from tilth.train.prepare import Prepared
 from tilth.version import RESULT_VERSION
 
+_PREDICTED = {
+    "corpus", "tokenizer", "seed", "data.cross_documents", "objective.rate", "objective.masks", "objective.duplicates",
+}  # fmt: skip
+_MEASURED_BY = {
+    "held_out": _PREDICTED | {"train.evaluate_tokens"},
+    "training": _PREDICTED | {"objective.vocabulary_share", "model.dropout"},  # which evaluations do without
+}
+"""What each loss depends on besides the weights: the text, what is to be predicted in it and from what."""
+
 
 def run_identity(
     recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype, processes: int = 1
@@ -50,22 +59,42 @@ def check_identity(before: dict[str, Any], now: dict[str, Any], accept: bool) ->
         # Asked for, and known to round otherwise; with it goes the number of threads of each.
         before = before | {"threads": now["threads"]}
     found: dict[str, list[str]] = {"fixed": [], "alters": [], "harmless": []}
-    for name, was, is_now in _differences(before, now):
-        setting = name.removeprefix("recipe.")
-        kind = "harmless" if name == "processes" else on_resume(setting)
+    for setting, was, is_now in _differences(before, now):
+        kind = "harmless" if setting == "processes" else on_resume(setting)
         if setting == "train.save_every" and _may_rewind(before, now):  # which says where a rewind goes
             kind = "alters"
         found[kind].append(f"{setting} (was {was}, is {is_now})")
-    if found["fixed"]:
-        raise UsageError(
-            f"these cannot change within a run: {', '.join(found['fixed'])}; restore them, or start another run"
-        )
+    _refuse(found["fixed"])
     if found["alters"] and not accept:
         raise UsageError(
             f"the run would not end as it would have: these differ from its checkpoint: {', '.join(found['alters'])}; "
             "restore them, accept them with --accept-changes, or start another run"
         )
     return {"accepted": found["alters"], "changed": found["harmless"]}
+
+
+def check_fixed(before: dict[str, Any], recipe: Recipe) -> None:
+    """Compare a checkpoint's identity with a recipe's settings that cannot change: it takes no data to know these.
+
+    Raises: UsageError naming those that did.
+    """
+    settings = {"recipe": recipe.model_dump(mode="json")}
+    differences = _differences({"recipe": _with_defaults(before)["recipe"]}, settings)
+    _refuse([f"{name} (was {was}, is {now})" for name, was, now in differences if on_resume(name) == "fixed"])
+
+
+def measured_otherwise(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Which losses of the same weights are others since a checkpoint: `held_out`, `training`, both or none.
+
+    They cannot be compared with those of before.
+    """
+    changed = {name for name, _, _ in _differences(_with_defaults(before), now)}
+    return [kind for kind, names in _MEASURED_BY.items() if not changed.isdisjoint(names)]
+
+
+def _refuse(fixed: list[str]) -> None:
+    if fixed:
+        raise UsageError(f"these cannot change within a run: {', '.join(fixed)}; restore them, or start another run")
 
 
 def _may_rewind(*identities: dict[str, Any]) -> bool:
@@ -82,14 +111,14 @@ def _with_defaults(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Dotted names of the values that differ, with both."""
+    """Dotted names of the values that differ (settings without `recipe.`), with both."""
     found = []
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name), now.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
             found += _differences(old, new, f"{prefix}{name}.")
         elif old != new:
-            found.append((f"{prefix}{name}", old, new))
+            found.append((f"{prefix}{name}".removeprefix("recipe."), old, new))
     return found
 
 

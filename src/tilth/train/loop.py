@@ -28,13 +28,13 @@ from tilth.progress import progress_bar
 from tilth.recipe import Recipe
 from tilth.train.account import describe_start, sum_up
 from tilth.train.batches import Batches, batch_rows
-from tilth.train.checkpoint import holds_checkpoints, recorded_threads
+from tilth.train.checkpoint import load_latest, recorded_threads
 from tilth.train.control import Control
 from tilth.train.corruption import GUARD_TOKENS, recompute
 from tilth.train.distributed import World, goes_on, note_start
 from tilth.train.external_trackers import check_installed
 from tilth.train.held_out import HeldOut, held_out_loss
-from tilth.train.identity import run_identity
+from tilth.train.identity import check_fixed, run_identity
 from tilth.train.interrupt import Interrupt
 from tilth.train.layers import EVERY, LayerMonitor, LayerProbe
 from tilth.train.mending import unwritable
@@ -46,11 +46,11 @@ from tilth.train.persistence import restore, snapshot
 from tilth.train.position import Position
 from tilth.train.prepare import Prepared, fresh_model, prepare
 from tilth.train.responses import respond, respond_to_layers, take_change
-from tilth.train.run_folder import alone_in, check_run
+from tilth.train.run_folder import alone_in, check_run, holds_run
 from tilth.train.samples import default_prompts, sample
 from tilth.train.saver import Saver
 from tilth.train.schedules import rate
-from tilth.train.trackers import Trackers, has_saved
+from tilth.train.trackers import Trackers
 from tilth.train.word_sample import WordSample
 
 GOES_ON = ("interrupted", "stopped on request")
@@ -81,13 +81,18 @@ def pretrain(
     device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
+    if world.is_first and not out.exists():  # what is refused leaves no folder
+        check_run(out, resume, accept_changes)
     with deterministic_kernels(device), alone_in(out) if world.is_first else contextlib.nullcontext():
         resume = goes_on(world, out, resume)
         if world.is_first:
             check_run(out, resume, accept_changes)
             check_installed(recipe.train.trackers)
         # A run that ended before its first checkpoint has nothing to go on with, and is started anew.
-        resume = world.share(resume and (holds_checkpoints(out / "checkpoints") or has_saved(out)))
+        resume = world.share(resume and holds_run(out))
+        if resume and accept_changes and world.is_first:
+            # Before what was made from another corpus is made anew: a refusal leaves the run as it was.
+            check_fixed(load_latest(out / "checkpoints")[0].identity, recipe)
         prepared = world.first_then_others(
             # What the first process has made anew is what the others find.
             lambda first: prepare(

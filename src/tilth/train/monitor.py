@@ -175,6 +175,18 @@ class Monitor:
             "stalls. Look at the text, or change train.lr",
         )
 
+    def forget_training_losses(self) -> None:
+        """Training losses to come cannot be compared with those so far."""
+        self.losses, self.lowest, self.evaluations = [], math.inf, []
+        self.spikes = self.diverges = self.stalls = False
+        self.train_loss_at_best = math.nan  # until there is a better model, none can be said to overfit
+
+    def forget_held_out_losses(self) -> None:
+        """Held-out losses to come cannot be compared with those so far: the next is the best."""
+        self.best_loss = self.train_loss_at_best = math.inf
+        self.evaluations_since_best, self.evaluations = 0, []
+        self.overfits = self.stalls = False
+
     def state(self) -> dict[str, Any]:
         """What to keep in a checkpoint, as JSON."""
         return {name: None if value == math.inf else value for name, value in asdict(self).items()}

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from tilth.files import recover_folder
 from tilth.train.checkpoint import Checkpoint, go_back, load_latest
-from tilth.train.identity import check_identity
+from tilth.train.identity import check_identity, measured_otherwise
 from tilth.train.layers import LayerMonitor
 from tilth.train.lost_model import restore_model
 from tilth.train.monitor import Monitor
@@ -75,6 +75,7 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
     if before.get("micro_batch_tokens") != now["micro_batch_tokens"]:
         run.rows_per_micro_batch = rows
     run.position.recount(before, now)
+    _forget_other_losses(run, checkpoint)
     return {"damaged": problems, **changes}
 
 
@@ -87,7 +88,9 @@ def rewind(run: "Run") -> None:
     failed, last_batches = run.position.step + 1, run.position.step + run.batches_left_out
     run.optimizers.clear()
     run.saver.wait()
-    _load(run, go_back(run.out / "checkpoints", target) if run.world.is_first else None)
+    checkpoint = go_back(run.out / "checkpoints", target) if run.world.is_first else None
+    _load(run, checkpoint)
+    _forget_other_losses(run, checkpoint)
     if best.best_loss < run.monitor.best_loss:
         run.monitor.best_loss, run.monitor.best_step = best.best_loss, best.best_step
         run.monitor.train_loss_at_best = best.train_loss_at_best
@@ -110,3 +113,18 @@ def _load(run: "Run", checkpoint: Checkpoint | None) -> None:
     run.log_bytes = state["log_bytes"]
     for name in COUNTERS:
         setattr(run, name, state[name])
+
+
+def _forget_other_losses(run: "Run", checkpoint: Checkpoint | None) -> None:
+    """Of what a checkpoint remembers, forget the losses that would be others now, by changes accepted since.
+
+    The best model so far stays in the run's folder until the next evaluation, which takes its place.
+    """
+    others = run.world.share(measured_otherwise(checkpoint.identity, run.identity) if checkpoint else [])
+    if "training" in others:
+        run.monitor.forget_training_losses()
+        if run.position.spent < 1:  # otherwise the last steps before are still to be evaluated
+            run.loss_since_evaluation, run.steps_since_evaluation = 0.0, 0
+    if "held_out" in others:
+        run.monitor.forget_held_out_losses()
+        run.last_held_out_loss = None

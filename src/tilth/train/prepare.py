@@ -127,7 +127,12 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
     if changes.width or changes.heads:
         if width % heads:
             raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
-        head_size = width * config.heads * config.head_size // (config.width * heads)  # as wide in all as the size's
+        # As wide in all, beside the model's width, as the size's.
+        head_size = width * config.heads * config.head_size // (config.width * heads)
+        head_size = width // heads if family.heads_fill_width else head_size
+    kv_heads = config.kv_heads and max(1, config.kv_heads * heads // config.heads)
+    while kv_heads and heads % kv_heads:
+        kv_heads -= 1
     try:
         sized = replace(
             config,
@@ -136,7 +141,7 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
             width=width,
             heads=heads,
             head_size=head_size,
-            kv_heads=config.kv_heads and max(1, config.kv_heads * heads // config.heads),
+            kv_heads=kv_heads,
             mlp_width=width * config.mlp_width // config.width,
             max_length=max_length,
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from tilth.errors import UsageError
 from tilth.files import locked, output_folder
 from tilth.train.checkpoint import holds_checkpoints
+from tilth.train.trackers import has_saved
 
 
 @contextlib.contextmanager
@@ -20,11 +21,26 @@ def alone_in(out: Path) -> Iterator[None]:
         yield
 
 
+def holds_run(out: Path) -> bool:
+    """Whether a start in `out` would overwrite the result of a run, whose checkpoints may have gone.
+
+    A run that was killed before its first checkpoint has none yet, although its best model may be there already.
+    """
+    if holds_checkpoints(out / "checkpoints") or (out / "summary.json").exists():
+        return True
+    # Without the log nothing tells how far the run had come.
+    return has_saved(out) if (out / "log.jsonl").exists() else (out / "model" / "model.safetensors").exists()
+
+
 def check_run(out: Path, resume: bool, accept_changes: bool) -> None:
     """Whether `out` is as a start or a resume needs it. Raises: UsageError when it is not."""
     if accept_changes and not resume:
         raise UsageError("changes can be accepted in a run that goes on: give --accept-changes with --resume")
     if not resume and holds_checkpoints(out / "checkpoints"):
         raise UsageError(f"{out} already holds a run; go on with --resume, or choose another --out")
+    if not resume and holds_run(out):
+        raise UsageError(
+            f"{out} already holds a run, whose checkpoints have gone; choose another --out, or remove that folder first"
+        )
     if resume and not (out / "recipe.yaml").exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")

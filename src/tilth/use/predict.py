@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 from tilth.model.folder import load_model
 from tilth.model.model import Model
 from tilth.model.precision import pick_device
@@ -21,8 +21,9 @@ def predict(model: str | Path, texts: Sequence[str], device: str = "auto") -> li
     device: auto (the best there is), cpu, cuda or mps.
     Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read
     only its beginning.
-    Raises: TilthError when the model has no labels, UsageError when the device is not there.
+    Raises: TilthError when the model has no labels, UsageError when the device is not there or `texts` is no list.
     """
+    _check(texts)
     place = pick_device(device)
     loaded, tokenizer = load_model(model)
     return predict_with(loaded.to(place), tokenizer, texts)
@@ -30,6 +31,7 @@ def predict(model: str | Path, texts: Sequence[str], device: str = "auto") -> li
 
 def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
     """As `predict`, with a model that is already open, on the device where it is."""
+    _check(texts)
     if "classify" not in model.heads:
         raise TilthError(f"this {model.family.name} model gives no labels; fine-tune it first (tilth finetune)")
     if not texts:
@@ -47,3 +49,8 @@ def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -
         }
         results.append(result | {"truncated": True} if was_cut else result)
     return results
+
+
+def _check(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UsageError(f"texts must be texts in a list, not {texts!r}")

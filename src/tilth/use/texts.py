@@ -1,6 +1,8 @@
 """The texts of a file: those of a table, or one a line."""
 
-from collections.abc import Iterable, Sequence
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from tilth.corpus.formats.columns import TEXT_COLUMNS
@@ -12,35 +14,45 @@ from tilth.tasks.data import (
     check_headerless,
     check_rejected,
     choose_column,
+    columns_of,
     is_utf8,
     rejected_message,
     usable_text,
 )
-from tilth.tasks.formats import numbered_lines, opened, read_rows
+from tilth.tasks.formats import is_json_array, numbered_lines, opened, read_rows
 
-_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"}
+_TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"}
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+_HEADER = re.compile(r'"?[\w.-]+"?(?:(?:,|\t)"?[\w.-]+"?)+')
+"""Words with a comma or tab between them and no blank, as no sentence has them."""
 
 
 def read_texts(path: str | Path, text_column: str | None = None) -> list[str]:
     """The texts of a file in its order, compressed or not.
 
-    A csv, tsv, jsonl or parquet file is a table with a text column, as for `read_examples`; so is a file of another
-    name that is Parquet, starts with a JSON object or with a header that names a text column, or whose text column is
-    named. Any other file holds one text a line. What is no text (a blank line, a row without text) is left out, and
-    standard error says so with its line.
+    A csv, tsv, jsonl, json or parquet file is a table with a text column, as for `read_examples`; so is a file of
+    another name that is Parquet, whose first line is a JSON object, that is a JSON array of objects, or whose text
+    column is named. Any other file holds one text a line. What is no text (a blank line, a row without text) is left
+    out, and standard error says so with its line.
     Raises: UsageError when the file is missing, TilthError when it is unreadable, not UTF-8 or without a text, when the
-    text column is missing or could be several, and when too many rows of a table are broken.
+    text column is missing or could be several, when a file of another name starts with what may be a table's header,
+    and when too many rows of a table are broken.
     """
     path = Path(path)
     if path.is_dir():
         raise TilthError(f"{path} is a folder; give one file of texts")
     names = (text_column,) if text_column else TEXT_COLUMNS
+    is_table = text_column is not None or _suffix(path) in _TABLES
+    lines: list[str] = []
     with opened(path) as stream:
-        is_table = text_column is not None or _is_table(path, stream.head, names)
+        is_table = is_table or stream.head.startswith(b"PAR1") or is_json_array(stream.head)
         if not is_table:
             lines = [line.removesuffix("\n") for _, line in numbered_lines(path, stream.chunks())]
-    return _texts_of_table(path, names, text_column is not None) if is_table else texts_of_lines(str(path), lines)
+    first = next((line.strip() for line in lines if line.strip()), "")
+    if is_table or _is_json_object(first):
+        return _texts_of_table(path, names, text_column is not None)
+    _check_is_no_header(path, first)
+    return texts_of_lines(str(path), lines)
 
 
 def texts_of_lines(source: str, lines: Sequence[str]) -> list[str]:
@@ -59,15 +71,21 @@ def texts_of_lines(source: str, lines: Sequence[str]) -> list[str]:
     return texts
 
 
-def _is_table(path: Path, head: bytes, names: Iterable[str]) -> bool:
-    first = head.removeprefix(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0].decode("utf-8", "replace").strip()
-    headers = [[cell.strip(' "') for cell in first.split(delimiter)] for delimiter in "\t,"]
-    return (
-        _suffix(path) in _TABLES
-        or head.startswith(b"PAR1")
-        or first.startswith('{"')
-        or any(len(header) > 1 and set(names) & set(header) for header in headers)
-    )
+def _is_json_object(line: str) -> bool:
+    try:
+        return line.startswith("{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _check_is_no_header(path: Path, first: str) -> None:
+    """Check that a file that is to be read line by line does not start as a table does, whose rows are no texts."""
+    header = [cell.strip('"') for cell in re.split("[,\t]", first)] if _HEADER.fullmatch(first) else []
+    if column := next((name for name in TEXT_COLUMNS if name in header), None):
+        raise TilthError(
+            f"{path} may be a table, because it starts with {first[:60]!r}: read it with --text-column {column}. "
+            "If it holds one text a line, give it on standard input"
+        )
 
 
 def _suffix(path: Path) -> str:
@@ -84,17 +102,17 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
         has_header = is_named or bool(set(cells) & set(names))
         return has_header
 
+    one_column = "\t" if _suffix(path) == ".tsv" else "," if is_named or _suffix(path) == ".csv" else None
+    found, rows = columns_of(read_rows(path, is_header, (names[0], LABEL_COLUMNS[0]), one_column))
     column = ""
     texts: list[str] = []
     others: list[str] = []
     broken: list[Rejected] = []
-    for line, row in read_rows(
-        path, is_header, (names[0], LABEL_COLUMNS[0]), one_column="\t" if _suffix(path) == ".tsv" else ","
-    ):
+    for line, row in rows:
         if isinstance(row, str):
             broken.append(Rejected(line, row))
             continue
-        column = column or choose_column(list(row), names, "text", path)
+        column = column or _text_column(path, found, names)
         text, reason = usable_text(row.get(column))
         if reason:
             broken.append(Rejected(line, reason))
@@ -109,3 +127,12 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
     if broken:
         announce(rejected_message(str(path), len(texts), broken))
     return texts
+
+
+def _text_column(path: Path, found: list[str], names: tuple[str, ...]) -> str:
+    if _suffix(path) == ".csv" and len(found) == 1 and len(names) > 1 and found[0] not in names:
+        raise TilthError(
+            f"{path}: the first line of a csv file is its header, and {found[0][:40]!r} is no usual name of a text "
+            f"column ({', '.join(names)}). Give the name with --text-column; if the line is a text, call the file .txt"
+        )
+    return choose_column(found, names, "text", path)

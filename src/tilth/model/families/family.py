@@ -36,6 +36,8 @@ class Family:
     """What their configuration calls the tokenizer's special tokens -> the roles they have in ours."""
     template: Literal["bert", "roberta"] | None = None
     """How a text is framed for the model (`TextTokenizer.with_template`)."""
+    heads_fill_width: bool = False
+    """Whether their form has no size of a head: all heads together are as wide as the model."""
     residual_scale: bool = False
     """Start the output projections of blocks smaller by 1/sqrt(2 layers), as GPT-2 does."""
 

@@ -58,8 +58,8 @@ def _write_config(trunk: TrunkConfig) -> dict[str, Any]:
     if trunk.heads * trunk.head_size != trunk.width:
         raise ValueError(
             f"GPT-Neo needs heads x head size = width, and this size has {trunk.heads} x {trunk.head_size} for a width "
-            f"of {trunk.width} (as in the paper's table for 1.3B and 13B); choose heads that divide the width, such as "
-            "model.heads=16"
+            f"of {trunk.width} (as in the paper's table for 1.3B and 13B); change one of them, such as to "
+            "model.heads=16 for 1.3b and to model.width=5120 for 13b"
         )
     windows = [trunk.window(layer) for layer in range(trunk.layers)]
     kinds = ["global" if window is None else "local" for window in windows]
@@ -113,5 +113,6 @@ GPT3 = Family(
     read_config=_read_config,
     token_roles=TOKEN_ROLES,
     write_config=_write_config,
+    heads_fill_width=True,
     residual_scale=True,
 )

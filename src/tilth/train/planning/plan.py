@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ from tilth.model.families import FAMILIES
 from tilth.model.model import Model
 from tilth.model.precision import compute_dtype, describe_processor, pick_device
 from tilth.progress import progress_bar
-from tilth.recipe import Recipe
+from tilth.recipe import Recipe, TrainSettings
 from tilth.train.batches import batch_rows
 from tilth.train.planning.ladder import RUNGS, Expected, climb, rungs
 from tilth.train.planning.memory import Network, estimate, free_memory, measured_peak, rows_that_fit
 from tilth.train.planning.probe import Probe, probe
+from tilth.train.position import EVALUATION_SHARE, TIMES
 from tilth.train.prepare import Prepared, prepare, trunk_config
 
 PLAN = "plan.json"
@@ -96,7 +98,7 @@ def _plan(
             f"the budget is {spent['epochs']:.1f} passes over the training text; past {MAX_EPOCHS}, repeated text is "
             "worth less and less (Muennighoff et al. 2023, on decoders): use more text or a smaller budget"
         )
-    seconds = _seconds(recipe, speed, spent["tokens"])
+    seconds = spent.pop("seconds")
     return {
         "recipe": recipe.model_dump(mode="json"),
         "corpus": prepared.corpus.fingerprint,
@@ -144,31 +146,46 @@ def _memory(network: Network, warnings: list[str]) -> tuple[dict[str, Any], dict
 
 
 def _spent(recipe: Recipe, prepared: Prepared, device: torch.device, speed: Probe | None) -> dict[str, Any]:
-    """The budget in tokens, steps and epochs; None where that takes a speed that is not known."""
-    budget, rows = recipe.train.budget, prepared.train.num_rows
-    tokens_per_row = prepared.train.length * prepared.train.fill
+    """The budget in tokens, steps and epochs, and the seconds it takes; None where that takes a speed that is not
+    known."""
     rows_per_step, _ = batch_rows(recipe, device)
-    tokens: float | None = None
-    if budget.unit == "tokens":
-        tokens = budget.amount
-    elif budget.unit == "steps":
-        tokens = budget.amount * rows_per_step * tokens_per_row
-    elif budget.unit == "epochs":
-        tokens = budget.amount * rows * tokens_per_row
-    elif speed is not None:
-        tokens = speed.tokens(60 * budget.amount)
+    row = prepared.train.length * prepared.train.fill
+    sizes = {"tokens": 1.0, "steps": rows_per_step * row, "epochs": prepared.train.num_rows * row}
+    tokens, seconds = _tokens_and_seconds(recipe.train, sizes, speed)
     return {
         "tokens": None if tokens is None else round(tokens),
-        "steps": None if tokens is None else math.ceil(tokens / (rows_per_step * tokens_per_row) - 1e-9),
-        "epochs": None if tokens is None else tokens / (rows * tokens_per_row),
-        "tokens_in_data": round(rows * tokens_per_row),
+        "steps": None if tokens is None else math.ceil(tokens / sizes["steps"] - 1e-9),
+        "epochs": None if tokens is None else tokens / sizes["epochs"],
+        "tokens_in_data": round(sizes["epochs"]),
+        "seconds": seconds,
     }
 
 
-def _seconds(recipe: Recipe, speed: Probe | None, tokens: int | None) -> float | None:
-    if recipe.train.budget.unit == "minutes":
-        return 60 * recipe.train.budget.amount
-    return None if speed is None or tokens is None else speed.seconds(tokens)
+def _tokens_and_seconds(
+    settings: TrainSettings, sizes: Mapping[str, float], speed: Probe | None
+) -> tuple[float | None, float | None]:
+    """What a budget comes to. sizes: tokens in each unit that a budget may have, but minutes."""
+    budget, every = settings.budget, settings.evaluate_every
+    tokens = None if budget.unit == "minutes" else budget.amount * sizes[budget.unit]
+    seconds = 60 * budget.amount if budget.unit == "minutes" else None
+    if speed is None:
+        return tokens, seconds
+    took = speed.seconds_per_evaluation
+    if every is None:
+        usual = TIMES["evaluate_every"]
+        evaluations = usual if seconds is None else min(usual, EVALUATION_SHARE * seconds / max(took, 1e-9))
+    else:
+        # The clock goes on through evaluations. There are no two at one step.
+        by_clock = every.unit == "minutes"
+        trained = 60 * every.amount - took if by_clock else every.amount * sizes[every.unit] / speed.tokens_per_second
+        interval = max(trained, sizes["steps"] / speed.tokens_per_second)
+        if tokens is not None:
+            evaluations = tokens / speed.tokens_per_second / interval
+        else:
+            evaluations = 60 * budget.amount / (interval + took)
+    if tokens is None:
+        return speed.tokens(60 * budget.amount, evaluations), seconds
+    return tokens, speed.seconds(tokens, evaluations)
 
 
 def _compute_optimal(parameters: int, tokens: int | None) -> dict[str, Any] | None:

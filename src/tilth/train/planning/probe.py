@@ -25,11 +25,11 @@ class Probe:
     seconds_per_evaluation: float
     start_seconds: float
 
-    def seconds(self, tokens: float, evaluations: int = TIMES["evaluate_every"]) -> float:
+    def seconds(self, tokens: float, evaluations: float = TIMES["evaluate_every"]) -> float:
         """How long a run on so many tokens takes."""
         return self.start_seconds + tokens / self.tokens_per_second + evaluations * self.seconds_per_evaluation
 
-    def tokens(self, seconds: float, evaluations: int = TIMES["evaluate_every"]) -> float:
+    def tokens(self, seconds: float, evaluations: float = TIMES["evaluate_every"]) -> float:
         """How many tokens a run of so many seconds trains on."""
         training = seconds - self.start_seconds - evaluations * self.seconds_per_evaluation
         return max(0.0, training) * self.tokens_per_second
