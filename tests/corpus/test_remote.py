@@ -171,8 +171,12 @@ def test_progress_makes_earlier_failures_forgotten(server, cut, monkeypatch):
 
 def test_a_server_that_throttles_is_given_the_time_it_asks_for(server):
     server.files["/a"] = lines(0)
-    soon = email.utils.formatdate(time.time() + 3, usegmt=True)  # whole seconds
-    server.faults["/a"] = [status(429, Retry_After="1"), status(503), status(503, Retry_After=soon)]
+
+    def soon(handler, path, start) -> None:
+        date = email.utils.formatdate(time.time() + 2, usegmt=True)  # whole seconds
+        status(503, Retry_After=date)(handler, path, start)
+
+    server.faults["/a"] = [status(429, Retry_After="1"), status(503), soon]
     assert content(server, "/a") == server.files["/a"]
     waits = [after - before for before, after in zip(server.times[1:], server.times[2:], strict=False)]
     assert waits[0] >= 1 and waits[2] > 0.5
@@ -248,7 +252,8 @@ def test_a_connection_that_gives_next_to_nothing_is_left(server, cut, monkeypatc
 
     server.faults["/a"] = [drip]
     assert content(server, "/a") == server.files["/a"]
-    assert [start for method, _, start in server.asked if method == "GET"] == [0, pytest.approx(8, abs=6)]
+    first, second = (start for method, _, start in server.asked if method == "GET")
+    assert first == 0 and second < 20
 
 
 def test_no_more_connections_than_are_polite_and_pauses_between(server):
@@ -361,7 +366,8 @@ def test_a_list_that_cannot_be_followed_is_a_wrong_use(crawl, tmp_path):
 def test_a_killed_build_does_not_fetch_finished_files_again(crawl, build, documents, tmp_path):
     where = f"{crawl.url}/crawl-data/C-1/warc.paths.gz"
     held = "/crawl-data/C-1/segments/4/c.jsonl.gz"
-    crawl.faults[held] = [lambda *rest: time.sleep(3)]
+    killed = threading.Event()
+    crawl.faults[held] = [lambda *rest: killed.wait(60)]
     script = (
         "import sys; from pathlib import Path\n"
         "from tilth.corpus import file_task; file_task.MOST_FILES = 1\n"
@@ -375,6 +381,7 @@ def test_a_killed_build_does_not_fetch_finished_files_again(crawl, build, docume
         time.sleep(0.02)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    killed.set()
     files = [f"/crawl-data/C-1/segments/{number}/c.jsonl.gz" for number in range(6)]
     assert [crawl.gets()[path] for path in files] in ([1, 1, 1, 1, 1, 0], [1, 1, 1, 1, 0, 0])
     crawl.faults.clear()

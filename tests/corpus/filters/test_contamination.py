@@ -114,7 +114,9 @@ def test_files_that_cannot_be_used(tmp_path):
         read_evaluation_sets([str(tmp_path / "absent.txt")])
     with pytest.raises(UsageError, match="ngram is 7"):
         contamination([str(tmp_path / "a.txt")], ngram=7)
-    with pytest.raises(UsageError, match="no test set"):
+    with pytest.raises(UsageError, match=r"paths is a list of the files of test sets"):
+        contamination("/a/test.jsonl")
+    with pytest.raises(UsageError, match=r"paths is a list of the files of test sets"):
         contamination([])
     with pytest.raises(UsageError, match="min_share is 2"):
         contamination([str(tmp_path / "a.txt")], min_share=2)

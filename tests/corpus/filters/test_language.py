@@ -81,6 +81,8 @@ def test_odd_texts(run, odd_text):
 def test_wrong_settings():
     with pytest.raises(UsageError, match="'eng' is no language of the model; do you mean 'en'"):
         language(keep=["eng"])
+    with pytest.raises(UsageError, match=r"keep is a list of languages, such as \[en\]"):
+        language(keep="en")
     with pytest.raises(UsageError, match="keep is empty"):
         language(keep=[])
     with pytest.raises(UsageError, match="by_paragraph needs keep"):

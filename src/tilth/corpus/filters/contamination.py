@@ -59,8 +59,8 @@ def read_evaluation_sets(paths: Sequence[str], ngram: int = 13, fields: Sequence
     """
     if ngram < SHORTEST:
         raise UsageError(f"contamination: ngram is {ngram}; runs below {SHORTEST} words occur anywhere by chance")
-    if not paths:
-        raise UsageError("contamination: no test set; name its files")
+    if isinstance(paths, str) or not paths:
+        raise UsageError("contamination: paths is a list of the files of test sets, such as [test.jsonl]")
     hashes: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     owners: defaultdict[int, list[np.ndarray]] = defaultdict(list)
     count = too_short = 0

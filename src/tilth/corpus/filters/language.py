@@ -52,6 +52,8 @@ def language(
         raise UsageError(f"language: confidence is {confidence}; choose a number from 0 to 1")
     if by_paragraph and not keep:
         raise UsageError("language: by_paragraph needs keep, the languages that are wanted")
+    if isinstance(keep, str):
+        raise UsageError(f"language: keep is a list of languages, such as [{keep}]")
     model = _model()
     wanted = None if keep is None else frozenset(keep)
     if wanted is not None:
