@@ -301,7 +301,7 @@ def evaluate(
         raise UsageError("--stride is for --lm only")
     if not lm:
         return evaluate_task(model, data, out, text_column=text_column, label_column=label_column, progress=progress)
-    result = evaluate_language(model, data, stride=stride, text_column=text_column or "text", progress=progress)
+    result = evaluate_language(model, data, stride=stride, text_column=text_column, progress=progress)
     if out is not None:
         write_json(output_folder(Path(out)) / "evaluation.json", result)
     return result

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import tilth
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.language import evaluate_language, score_language, windows
 from tilth.model.folder import save_model
@@ -136,7 +137,7 @@ def test_a_model_that_detects_replaced_tokens_refers_to_its_generator(small, tok
     assert "masked" in score_language(model.generator, tokenizer, TEXTS)["protocol"]
 
 
-def test_wrong_use_is_told(small, tokenizer: TextTokenizer):
+def test_wrong_use_is_told(small, tokenizer: TextTokenizer, tmp_path: Path):
     causal, masked = small("gpt2", "causal"), small("bert", "masked")
     with pytest.raises(UsageError, match="between 1 and the model's context of 24"):
         score_language(causal, tokenizer, TEXTS, stride=25)
@@ -144,6 +145,10 @@ def test_wrong_use_is_told(small, tokenizer: TextTokenizer):
         score_language(masked, tokenizer, TEXTS, stride=3)
     with pytest.raises(TilthError, match="no text to score"):
         score_language(causal, tokenizer, ["", ""])
+    (tmp_path / "raw").write_text("A text of some length. " * 200)
+    tilth.corpus_build([str(tmp_path / "raw")], tmp_path / "corpus", progress=False)
+    with pytest.raises(UsageError, match="corpus is a corpus, which has no other texts than its documents"):
+        tilth.evaluate(tmp_path / "no model", tmp_path / "corpus", lm=True, text_column="body")
     masked.heads.clear()
     with pytest.raises(TilthError, match="predicts no text"):
         score_language(masked, tokenizer, TEXTS)

@@ -30,6 +30,8 @@ def test_the_best_device_that_is_there_is_picked(monkeypatch):
     for absent in ("cuda", "cuda:1", "mps", "tpu"):
         with pytest.raises(UsageError, match=rf"no device '{absent}' here; available: auto, cpu"):
             pick_device(absent)
+    with pytest.raises(UsageError, match="'cpu:first' names no device; write one as cpu or cpu:0"):
+        pick_device("cpu:first")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert pick_device() == torch.device("cuda")
     assert pick_device("cuda:1") == torch.device("cuda:1")

@@ -55,7 +55,7 @@ def evaluate_language(
     data: str | Path,
     *,
     stride: int | None = None,
-    text_column: str = "text",
+    text_column: str | None = None,
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -63,18 +63,21 @@ def evaluate_language(
 
     data: a corpus (its validation split is read), or a file, folder, glob or archive in any format that `corpus build`
     reads; documents are scored as they are, without cleaning.
-    text_column: the field of tables and JSON records that holds the text.
+    text_column: the field of tables and JSON records that holds the text; default `text`.
     stride: causal models only: tokens that a window newly scores; default half of the model's context.
     Returns {"tokens", "bytes", "loss" (nats per token), "perplexity", "bits_per_byte", "protocol" (how it was measured,
     in words), "stride", "documents", "unknown_tokens", "rejected"}.
     Raises: TilthError when there is no text, more than 1 % (and ten) of its records are broken, or the model predicts
-    none; UsageError for a wrong stride.
+    none; UsageError for a wrong stride, and for a text column beside a corpus.
     """
+    if text_column is not None and is_corpus(Path(data)):
+        raise UsageError(f"{data} is a corpus, which has no other texts than its documents; leave --text-column out")
     model, tokenizer = load_model(model_path)
     model.to(pick_device(device))
     totals = _Totals()
     with progress_bar("scoring text", None, "bytes", progress) as update:
-        return score_language(model, tokenizer, read_texts(data, totals, text_column), stride, totals, update)
+        texts = read_texts(data, totals, text_column or Reading.text_column)
+        return score_language(model, tokenizer, texts, stride, totals, update)
 
 
 def score_language(
@@ -137,7 +140,7 @@ def score_language(
     }
 
 
-def read_texts(data: str | Path, totals: _Totals, text_column: str = "text") -> Iterator[str]:
+def read_texts(data: str | Path, totals: _Totals, text_column: str) -> Iterator[str]:
     """The texts of a corpus's validation split, or of raw data; what cannot be read is added to `totals.rejected`."""
     if is_corpus(Path(data)):
         for document in open_corpus(Path(data)).documents("validation"):

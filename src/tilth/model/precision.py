@@ -25,7 +25,10 @@ def pick_device(setting: str = "auto") -> torch.device:
     if not available.get(kind, False):
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise UsageError(f"no device {setting!r} here; available: auto, {there}")
-    return torch.device(setting)
+    try:
+        return torch.device(setting)
+    except RuntimeError:
+        raise UsageError(f"{setting!r} names no device; write one as {kind} or {kind}:0") from None
 
 
 def compute_dtype(setting: str, device: torch.device) -> torch.dtype:
