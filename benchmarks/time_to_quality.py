@@ -312,7 +312,8 @@ def table(work: Work, minutes: float, results: Path) -> None:
             says.append(f"{recipe}, seed {seed}: {fast}.")
         if ratios:
             says.append(
-                f"Median over {len(ratios)} seeds: {statistics.median(ratios):.1f} times as fast (target {target:g})."
+                f"Median over {len(ratios)} seed{'s' * (len(ratios) > 1)}: {statistics.median(ratios):.1f} times as "
+                f"fast (target {target:g})."
             )
     if work.objective == "masked":
         entropy = unigram_entropy(work)
