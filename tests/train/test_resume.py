@@ -13,6 +13,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
+import tilth
 from tilth.errors import TilthError, UsageError
 from tilth.key import Key
 from tilth.model.threads import threads_restored
@@ -249,7 +250,7 @@ def test_a_damaged_summary_is_made_again(content, recipe, corpus, copied):
 
 def test_there_must_be_a_run_to_resume(recipe, corpus, tmp_path):
     with pytest.raises(UsageError, match="holds no run to resume"):
-        pretrain(recipe(), corpus, tmp_path / "run", resume=True, progress=False)
+        tilth.pretrain("gpt2-mini", corpus, tmp_path / "run", resume=True, progress=False)
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     with pytest.raises(UsageError, match="holds no run to resume"):

@@ -24,6 +24,11 @@ def is_tar(head: bytes) -> bool:
     return head[257:262] == b"ustar"
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a path, or a folder on it, has a name that starts with a dot."""
+    return any(part.startswith(".") for part in PurePosixPath(name).parts if part != "..")
+
+
 def read_members(stream: Stream, source: str) -> Iterator[tuple[str, Stream] | Dropped | Rejected]:
     """Each regular file of the archive as (name, stream), to be read before the next is asked for.
 
@@ -43,7 +48,7 @@ def read_members(stream: Stream, source: str) -> Iterator[tuple[str, Stream] | D
                 if count > MAX_MEMBERS:
                     yield Rejected(source, name, "too_many_members", f"only the first {MAX_MEMBERS:,} members are read")
                     return
-                if any(part.startswith(".") for part in PurePosixPath(member.name).parts if part != ".."):
+                if is_hidden(member.name):
                     yield Dropped("hidden")
                     continue
                 if problem := _problem(member):

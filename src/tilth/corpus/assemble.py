@@ -124,8 +124,8 @@ def assemble(
     found = counts(tallies)
     repeated = int(np.maximum(copies - 1, 0).sum())
     written = sum(summary["documents"] for summary in splits.values()) - len(split.ends) - repeated
-    available = np.bincount(sources, sizes[settings.mixture_by] * ~split.validation, len(tallies))
     if mixture:
+        available = np.bincount(sources, sizes[settings.mixture_by] * ~split.validation, len(tallies))
         shares = _shares(mixture, tallies, trained, available)
         facts = {"mixture": {"by": settings.mixture_by, "repeated_documents": repeated, "sources": shares}, **facts}
         notes = notes + mixture.note(shares)

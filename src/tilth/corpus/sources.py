@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tilth.corpus import remote
-from tilth.corpus.archives import is_tar, read_members
+from tilth.corpus.archives import is_hidden, is_tar, read_members
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
 from tilth.corpus.formats import read_stream
 from tilth.corpus.installed_docs import installed_modules, read_docs
@@ -125,7 +125,7 @@ def _find_remote(text: str, base_url: str, manners: Manners, seen: set[Path | st
         found = store.find(text)
         if not found:
             raise UsageError(f"{text}: no such file or folder, and nothing matches it as a pattern")
-        listed = [(url, name, (size, version)) for url, name, size, version in found if not _hidden(name)]
+        listed = [(url, name, (size, version)) for url, name, size, version in found if not is_hidden(name)]
         if len(found) > len(listed):
             source.notes.append(_told_of_hidden(len(found) - len(listed)))
     new = [item for item in dict.fromkeys(listed) if item[0] not in seen]
@@ -151,10 +151,6 @@ def _remote_file(found: _Found, manners: Manners) -> File:
     except Broken:
         return File(url, printable(name), 0, 0, None)
     return File(url, printable(name), size, 0, version)
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _told_of_hidden(count: int) -> str:

@@ -81,8 +81,6 @@ def pretrain(
     device = world.device(recipe.train.device)
     if device.type == "cpu":
         keep_freed_memory()
-    if world.is_first and not out.exists():  # what is refused leaves no folder
-        check_run(out, resume, accept_changes)
     with deterministic_kernels(device), alone_in(out) if world.is_first else contextlib.nullcontext():
         resume = goes_on(world, out, resume)
         if world.is_first:

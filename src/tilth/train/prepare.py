@@ -128,8 +128,8 @@ def _trunk_config(recipe: Recipe, family: Family, vocab_size: int) -> TrunkConfi
         if width % heads:
             raise UsageError(f"model.width={width} is not divisible by model.heads={heads}")
         # As wide in all, beside the model's width, as the size's.
-        head_size = width * config.heads * config.head_size // (config.width * heads)
-        head_size = width // heads if family.heads_fill_width else head_size
+        all_heads = width if family.heads_fill_width else width * config.heads * config.head_size // config.width
+        head_size = all_heads // heads
     kv_heads = config.kv_heads and max(1, config.kv_heads * heads // config.heads)
     while kv_heads and heads % kv_heads:
         kv_heads -= 1
