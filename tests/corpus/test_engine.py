@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tilth.corpus import attempts, libraries
+from tilth.corpus import attempts, libraries, likeness
 from tilth.corpus import build as build_module
 from tilth.corpus.build import build_corpus
 from tilth.corpus.file_task import ACCOUNT, plan_tasks, run_task
@@ -186,6 +186,43 @@ def test_a_record_that_kills_its_reader_is_set_aside_alone(tmp_path, build, set_
         ("a.jsonl", f"line 41, byte {sum(len(line) + 1 for line in lines[:40])}"),
         ("b.csv", "from the break on"),
     }
+
+
+def test_what_is_learned_from_a_sample_outlives_a_record_that_kills_its_reader(
+    sources, build, set_aside, deadly, tmp_path
+):
+    with open(sources / "1.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"id": "DIE", "text": f"DIE {text(999)}"}))
+    (tmp_path / "good.jsonl").write_text("\n".join(json.dumps({"text": text(number)}) for number in range(40)))
+    filters = {"nearest": {"paths": [str(tmp_path / "good.jsonl")], "keep": 0.25}}
+    card = build(sources, workers=2, max_rejected=0.1, filters=filters).card
+    assert card["rejected"] == {"invalid_json": 6, "worker_died": 1}
+    assert card["kept"] == pytest.approx(60, abs=10)
+    assert [line["record"] for line in set_aside(tmp_path / "out") if line["reason"] == "worker_died"] == ["DIE"]
+
+
+def test_a_sample_takes_the_first_records_of_files_until_it_has_enough(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(likeness, "SAMPLED", 30)
+    monkeypatch.setattr(likeness, "SAMPLED_OF_A_FILE", 10)
+    ran = []
+
+    def run(tasks, folder, tick):
+        ran.append([file.name for task in tasks for file in task.files])
+        return build_module._run_here(tasks, folder, tick)
+
+    found = find_sources([str(sources)], None)
+    (tmp_path / "parts").mkdir()
+    texts = list(likeness.sample_texts(found, CorpusSettings(), tmp_path / "parts", run))
+    firsts = {f"sources/{number}.jsonl": [text(40 * number + index) for index in range(10)] for number in range(6)}
+    assert len(ran) == 1 and len(ran[0]) == 3
+    assert texts == [each for name in ran[0] for each in firsts[name]]
+    assert list(likeness.sample_texts(found, CorpusSettings(), tmp_path / "parts", run)) == texts and ran[1] == []
+    monkeypatch.setattr(likeness, "SAMPLED", 10)  # a file at first, then two, then the other three
+    for number in range(6):
+        (sources / f"{number}.jsonl").write_text(json.dumps({"text": text(number)}))
+    ran.clear()
+    texts = list(likeness.sample_texts(find_sources([str(sources)], None), CorpusSettings(), tmp_path / "parts", run))
+    assert [len(names) for names in ran] == [1, 2, 3] and sorted(texts) == sorted(map(text, range(6)))
 
 
 def test_workers_that_do_nothing_but_die_end_the_build(sources, build, deadly, monkeypatch, tmp_path):

@@ -18,7 +18,17 @@ from typing import Any, NoReturn
 
 from tilth.corpus.assemble import Part, assemble
 from tilth.corpus.card import Tally, card_markdown, counts, reasons
-from tilth.corpus.file_task import ACCOUNT, REJECTED, SAMPLES, Account, FileTask, mark_of, plan_tasks, run_task
+from tilth.corpus.file_task import (
+    ACCOUNT,
+    REJECTED,
+    SAMPLES,
+    Account,
+    FileTask,
+    Runner,
+    mark_of,
+    plan_tasks,
+    run_task,
+)
 from tilth.corpus.filters.contamination import read_evaluation_sets
 from tilth.corpus.formats.text import PART
 from tilth.corpus.libraries import versions_of
@@ -42,13 +52,6 @@ ALONE = 32_000_000
 """Bytes of all sources up to which this process does the work, as it is done before workers would have started.
 
 Pages, PDF and the like go to workers all the same."""
-
-
-Runner = Callable[[Sequence[FileTask], Path, Callable[[int], None]], Iterator[FileTask]]
-"""runner(tasks, folder, tick) runs every task into `folder`/its id, and yields each as it is done.
-
-tick(bytes) is called from time to time with what the tasks that are running have read so far.
-"""
 
 
 @dataclass
@@ -122,7 +125,7 @@ def build_corpus(
         output_folder(out.parent)
         fetched = any(file.version is not None for source in found for file in source.files)
         with _parts_folder(out, kept=fetched or run is not _run_here) as parts:
-            learned, facts = learn_likeness(settings, found, parts)
+            learned, facts = learn_likeness(settings, found, parts, run)
             functions_of(learned)  # so that wrong parameters, or an extra that is missing, stop nothing half-way
             known, told = _read_known(settings, parts, out, run, progress)
             tasks = plan_tasks(found, learned)

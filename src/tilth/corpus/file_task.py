@@ -10,7 +10,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
@@ -56,7 +56,7 @@ class FileTask:
     deadly: records that ended the workers that read them, by digest, with the reason to give. spoiled: files that did
     so where no record could be told, by their place in the task, with how many things they gave out before, and the
     reason. careful: work on one record at a time, so that the one that ends the worker can be told. keys_only: the part
-    is only to be compared with, and has no texts. id: see `plan_tasks`.
+    is only to be compared with, and has no texts. first: see `read_files`. id: see `plan_tasks`.
     """
 
     source: int
@@ -69,6 +69,7 @@ class FileTask:
     careful: bool = False
     id: str = ""
     keys_only: bool = False
+    first: int | None = None
 
     @property
     def size(self) -> int:
@@ -90,13 +91,20 @@ class FileTask:
         return cls(**value)
 
 
+Runner = Callable[[Sequence[FileTask], Path, Callable[[int], None]], Iterator[FileTask]]
+"""runner(tasks, folder, tick) runs every task into `folder`/its id, and yields each as it is done.
+
+tick(bytes) is called from time to time with what the tasks that are running have read so far.
+"""
+
+
 def _named(task: FileTask) -> FileTask:
     """The task with its id: a hash of all that the part depends on."""
     files = [(os.fsencode(file.path).hex(), file.size, file.modified, file.version) for file in task.files]
     stages = [stage.to_json() for stage in stages_of(task.settings)]
     named = states_of_files(task.settings.filters.values())
     reading = vars(task.settings.reading)
-    depends = [__version__, task.source, task.name, files, reading, stages, named, task.keys_only]
+    depends = [__version__, task.source, task.name, files, reading, stages, named, task.keys_only, task.first]
     return replace(task, id=fingerprint(depends))
 
 
@@ -157,10 +165,12 @@ class Account:
             yield item
 
 
-def plan_tasks(sources: Sequence[Source], settings: CorpusSettings, keys_only: bool = False) -> list[FileTask]:
+def plan_tasks(
+    sources: Sequence[Source], settings: CorpusSettings, keys_only: bool = False, first: int | None = None
+) -> list[FileTask]:
     """The tasks of a build, in the order of its documents, whatever the number of workers."""
     return [
-        _named(FileTask(number, source.name, source.installed, files, settings, keys_only=keys_only))
+        _named(FileTask(number, source.name, source.installed, files, settings, keys_only=keys_only, first=first))
         for number, source in enumerate(sources)
         for files in _bundles(source.files)
     ]
@@ -193,7 +203,8 @@ def run_task(task: FileTask, part: Path, functions: list[BatchFunction]) -> None
     forget_used()
     own = part.with_name(f"{part.name}-{uuid.uuid4().hex}")
     with whole_folder(own) as folder, PartWriter(folder, task.keys_only) as writer:
-        items = read_files(task.files, task.installed, task.settings.reading, task.spoiled, task.settings.manners)
+        reading, manners = task.settings.reading, task.settings.manners
+        items = read_files(task.files, task.installed, reading, task.spoiled, manners, task.first)
         for item in to_batches(account.note_parts(items), 1 if task.careful else None):
             if isinstance(item, Dropped):
                 account.tally.records += item.count

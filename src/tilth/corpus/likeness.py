@@ -2,16 +2,18 @@
 `filters.nearest`)."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tilth.corpus.file_task import TEXTS, Runner, plan_tasks, read_batches
 from tilth.corpus.filters.classifier import Scorer, fit_classifier
 from tilth.corpus.filters.nearest import Neighbours, fit_neighbours
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Record, Rejected
 from tilth.corpus.sample import read_some
-from tilth.corpus.settings import CorpusSettings
+from tilth.corpus.settings import CorpusSettings, Repeated
 from tilth.corpus.sources import Source, find_sources, read_files
 from tilth.errors import UsageError
 from tilth.key import Key
@@ -30,12 +32,13 @@ _LEARNED: dict[str, Callable[[Iterable[str], Iterable[str]], Scorer | Neighbours
 
 
 def learn_likeness(
-    settings: CorpusSettings, sources: Sequence[Source], folder: Path
+    settings: CorpusSettings, sources: Sequence[Source], folder: Path, run: Runner
 ) -> tuple[CorpusSettings, dict[str, Any]]:
     """The settings with a scorer, saved in `folder`, in place of `paths` and `text_column` of the filters that are
     learned; and what the card says of it.
 
     paths: files or folders with examples. text_column: the field that holds their text, where it has no usual name.
+    run: reads the sample of the sources.
     Raises: UsageError.
     """
     facts = {}
@@ -48,7 +51,7 @@ def learn_likeness(
                 f"filters.{name}: paths is a list of files or folders with texts to resemble, such as [good.jsonl]"
             )
         examples = read_examples(paths, given.get("text_column"), f"filters.{name}")
-        scorer = fit(examples, sample_texts(sources, settings))
+        scorer = fit(examples, sample_texts(sources, settings, folder, run))
         saved = folder / f"{name}-{scorer.fingerprint}.npz"
         scorer.save(saved)
         parameters = {key: value for key, value in given.items() if key not in ("paths", "text_column")}
@@ -73,22 +76,31 @@ def read_examples(paths: Sequence[str], text_column: str | None, asked: str) -> 
                 yield item.text
 
 
-def sample_texts(sources: Sequence[Source], settings: CorpusSettings) -> Iterator[str]:
-    """Documents of corpora, from all over them; of other files, in a random order, the first documents of each."""
-    files = [(source, file) for source in sources for file in source.files]
+def sample_texts(sources: Sequence[Source], settings: CorpusSettings, folder: Path, run: Runner) -> Iterator[str]:
+    """Documents of corpora, from all over them; of other files, in a random order, the first documents of each.
+
+    Files are read as the build itself reads them, by tasks of their own with parts in `folder`, so that a record that
+    crashes its parser costs no more than itself.
+    """
+    files = [(number, file) for number, source in enumerate(sources) for file in source.files]
     folders = {file.path.parent.parent for _, file in files if isinstance(file.path, Path)}
     corpora = {folder for folder in folders if is_corpus(folder)}
     parts = [file.path for _, file in files if isinstance(file.path, Path) and file.path.parent.parent in corpora]
     yield from (row["text"] for row in read_some(parts))
-    taken = 0
-    for number in sorted(range(len(files)), key=lambda number: Key(0, number, "like files").digest()):
-        source, file = files[number]
-        if file.path in parts:
-            continue
-        items = read_files([file], source.installed, settings.reading, manners=settings.manners)
-        texts = (item.text for item in items if isinstance(item, Record))
-        for text, _ in zip(texts, range(SAMPLED_OF_A_FILE), strict=False):
-            yield text
-            taken += 1
-        if taken >= SAMPLED:
-            return
+    order = [files[each] for each in sorted(range(len(files)), key=lambda each: Key(0, each, "like files").digest())]
+    order = [(number, file) for number, file in order if file.path not in parts]
+    unfiltered = settings.model_copy(update={"filters": {}, "repeated": Repeated(), "near_duplicates": "keep"})
+    taken, most = 0, SAMPLED // SAMPLED_OF_A_FILE
+    while order and taken < SAMPLED:
+        chosen = [
+            replace(source, files=[file for of, file in order[:most] if of == number])
+            for number, source in enumerate(sources)
+        ]
+        tasks = plan_tasks(chosen, unfiltered, first=SAMPLED_OF_A_FILE)
+        for _ in run([task for task in tasks if not (folder / task.id).exists()], folder, lambda read: None):
+            pass
+        for task in tasks:
+            for batch in read_batches(folder / task.id / TEXTS):
+                taken += batch.num_rows
+                yield from batch["text"].to_pylist()
+        order, most = order[most:], 2 * most  # where files hold a document each, few are too few

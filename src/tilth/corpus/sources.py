@@ -19,7 +19,7 @@ from tilth.corpus.installed_docs import installed_modules, read_docs
 from tilth.corpus.mark import Deadly, advance, note_item, start_file
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
-from tilth.corpus.records import Item, Rejected, printable
+from tilth.corpus.records import Item, Record, Rejected, printable
 from tilth.corpus.rejections import FROM_THE_BREAK_ON
 from tilth.corpus.remote import hub, store, web
 from tilth.corpus.remote.manners import USUAL, Manners
@@ -209,11 +209,13 @@ def read_files(
     reading: Reading,
     spoiled: Mapping[int, tuple[int, str]] = MappingProxyType({}),
     manners: Manners = USUAL,
+    first: int | None = None,
 ) -> Iterator[Item]:
     """Everything the files of a source hold, in order; what cannot be read is rejected, never raised.
 
     installed: see `Source`. spoiled: files that cannot be read to their end, by their place, with how many things they
-    give out, and why no more. manners: for servers.
+    give out, and why no more. manners: for servers. first: of each file, but for `installed`, no more than so many
+    records.
     """
     if installed:
         yield from read_docs([(file.name, Path(file.path)) for file in files], lambda index: advance(files[index].size))
@@ -222,13 +224,23 @@ def read_files(
         start_file(index)
         most, reason = spoiled.get(index, (None, ""))
         try:
-            for item in itertools.islice(_read_file(file, reading, manners), most):
+            for item in itertools.islice(_first_records(_read_file(file, reading, manners), first), most):
                 yield item
                 note_item()
         except Broken as broken:
             yield Rejected(file.name, FROM_THE_BREAK_ON, broken.reason, broken.detail)
         if reason:
             yield Rejected(file.name, FROM_THE_BREAK_ON, reason, str(Deadly(reason)))
+
+
+def _first_records(items: Iterator[Item], most: int | None) -> Iterator[Item]:
+    """The items up to the record of that number; all, where there is none."""
+    for item in items:
+        yield item
+        if most is not None and isinstance(item, Record):
+            most -= 1
+            if not most:
+                return
 
 
 def _read_file(file: File, reading: Reading, manners: Manners) -> Iterator[Item]:
