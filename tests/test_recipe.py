@@ -164,6 +164,7 @@ def test_warmup_and_decay_must_fit_in_the_budget():
         ("gpt2-mini", ["objective.masks=fixed"], "objective.masks .* beside objective.name=causal"),
         ("gpt2-mini", ["objective.duplicates=3"], "objective.duplicates .* beside objective.name=causal"),
         ("electra-mini", ["objective.vocabulary_share=0.5"], "objective.vocabulary_share .*name=replaced_token"),
+        ("gpt2-mini", ["data.shards=made", "data.cache=kept"], "data.cache .* beside data.shards=made"),
         ("roberta-mini", ["objective.duplicates=3"], "objective.duplicates .* beside objective.masks=fresh"),
         ("gpt2-mini", ["train.decay=0.4", "train.schedule=cosine"], "train.decay .* beside train.schedule=cosine"),
         ("gpt2-mini", ["train.schedule=linear", "train.decay=0.1"], "train.decay .* beside train.schedule=linear"),

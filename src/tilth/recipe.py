@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSeriali
 
 from tilth.errors import UsageError
 from tilth.settings import Settings, load_settings, nearest, read_yaml
+from tilth.urls import is_url
 
 _BUDGET = re.compile(
     r"\s*([0-9][0-9_]*(?:\.[0-9]+)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([KMB]?)\s*(token|step|epoch|second|minute|hour)s?\s*"
@@ -111,6 +112,9 @@ class DataSettings(Settings):
     cache: str | None = Field(
         default=None, description="where shards from a URL are kept; default: the user's cache folder"
     )
+
+    def idle(self) -> dict[str, str]:
+        return {} if self.shards is not None and is_url(self.shards) else {"cache": "shards"}
 
 
 class ObjectiveSettings(Settings):

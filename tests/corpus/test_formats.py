@@ -69,6 +69,16 @@ def test_format_and_compression(kind, suffix, tmp_path, build, documents):
         assert found[f"raw/03.{kind}{suffix}"].text == TEXTS[3]
 
 
+def test_zstd_frames_that_are_to_be_skipped_are(tmp_path, build, documents):
+    """As pzstd writes them: the size of each frame before it."""
+    frames = [zstandard.ZstdCompressor().compress(json.dumps({"text": text}).encode() + b"\n") for text in TEXTS]
+    sizes = [b"\x50\x2a\x4d\x18\x04\0\0\0" + len(frame).to_bytes(4, "little") for frame in frames]
+    packed = b"".join(size + frame for size, frame in zip(sizes, frames, strict=True))
+    (tmp_path / "data.jsonl.zst").write_bytes(packed)
+    found = documents(build(tmp_path / "data.jsonl.zst", validation=0.2))
+    assert sorted(document.text for document in found.values()) == sorted(TEXTS)
+
+
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow", "feather", "html"])
 def test_content_tells_the_format_not_the_name(kind, tmp_path, build, documents):
     for name, data in write_format(tmp_path / "raw", kind).items():

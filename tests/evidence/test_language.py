@@ -3,12 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 import tilth
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.language import evaluate_language, score_language, windows
 from tilth.model.folder import save_model
 from tilth.model.model import Model
+from tilth.tokens.load import special_tokens
 from tilth.tokens.tokenizer import TextTokenizer
 
 TEXTS = [
@@ -135,6 +137,17 @@ def test_a_model_that_detects_replaced_tokens_refers_to_its_generator(small, tok
     with pytest.raises(TilthError, match="predicts no text: .*; its generator does: the folder generator"):
         score_language(model, tokenizer, TEXTS)
     assert "masked" in score_language(model.generator, tokenizer, TEXTS)["protocol"]
+
+
+def test_a_text_of_nothing_but_unknown_characters_is_told(small_model):
+    backend = Tokenizer(models.WordPiece({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "a": 5}))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    backend.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    letters = TextTokenizer(backend, special_tokens(backend))
+    masked = small_model("bert", letters.vocab_size, ("masked",))
+    assert score_language(masked, letters, ["a"])["tokens"] == 1
+    with pytest.raises(TilthError, match="no text to score: the tokenizer knows none of its 2 tokens"):
+        score_language(masked, letters, ["☃ ☄"])
 
 
 def test_wrong_use_is_told(small, tokenizer: TextTokenizer, tmp_path: Path):

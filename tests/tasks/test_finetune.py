@@ -272,6 +272,9 @@ def test_a_rate_that_blows_up_is_told(small_folder, train: Path, tmp_path: Path)
 def test_settings_have_bounds():
     with pytest.raises(UsageError, match="valid_share"):
         load_settings(FinetuneSettings, ["valid_share=0.7"])
+    with pytest.raises(UsageError, match=r"min_steps \(30\) is above max_steps \(20\)"):
+        load_settings(FinetuneSettings, ["min_steps=30", "max_steps=20"])
+    assert load_settings(FinetuneSettings, ["max_steps=20"]).min_steps == 100, "a default bound gives way"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ RATIO_FROM = 16_000_000
 """Decompressed bytes below which the ratio does not matter: a small file of blanks is no bomb."""
 
 MAGIC = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz", b"\x28\xb5\x2f\xfd": "zst"}
+# zstd's frames that a reader skips, as pzstd puts before others.
+MAGIC |= {bytes([number]) + b"\x2a\x4d\x18": "zst" for number in range(0x50, 0x60)}
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".tgz", ".tbz2", ".txz", ".tzst")
 
 BZ2_BLOCK = 1_000_000

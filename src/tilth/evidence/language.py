@@ -122,7 +122,10 @@ def score_language(
         )
     broken = ", ".join(sorted({f"{item['reason']} ({item['source']})" for item in totals.rejected})[:5])
     if totals.tokens == 0 or totals.scored == 0:
-        raise TilthError("there is no text to score" + (f"; rejected: {broken}" if broken else ""))
+        why = f"; rejected: {broken}" if broken else ""
+        if totals.tokens and totals.unknown == totals.tokens:
+            why = f": the tokenizer knows none of its {totals.tokens:,} tokens"
+        raise TilthError(f"there is no text to score{why}")
     if len(totals.rejected) > allowed_rejections(totals.documents + len(totals.rejected), MOST_REJECTED):
         raise TilthError(f"{len(totals.rejected)} records are broken, too many to trust the rest: {broken}; mend them")
     loss = totals.loss / totals.scored

@@ -71,6 +71,13 @@ class FinetuneSettings(Settings):
         bounds = {"min_steps": 1, "max_steps": None} if "epochs" in values else {}
         return bounds | ({"summary": "trained"} if values.get("freeze") else {}) | values
 
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> "FinetuneSettings":
+        given = self.model_fields_set
+        if {"min_steps", "max_steps"} <= given and self.max_steps is not None and self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps ({self.min_steps}) is above max_steps ({self.max_steps})")
+        return self
+
     def idle(self) -> dict[str, str]:
         frozen = dict.fromkeys(("lr", "layer_decay"), "freeze") if self.freeze else {}
         return frozen | ({} if self.valid_share else {"patience": "valid_share"})
