@@ -6,7 +6,8 @@ from tilth.train.position import Position
 @pytest.fixture
 def position(recipe, opened):
     def make(*overrides: str) -> Position:
-        made = Position(recipe("gpt2-mini", "train.budget=2 minutes", *overrides).train, opened().prepared.train, 1)
+        settings, packing = recipe("gpt2-mini", "train.budget=2 minutes", *overrides), opened().prepared.train
+        made = Position(settings.train, packing, 1, settings.data.length)
         made.clock.agreed = 0.0
         return made
 
@@ -40,3 +41,14 @@ def test_a_recipe_that_says_how_often_to_evaluate_is_followed(position):
     asked = position("train.evaluate_every=5 seconds")
     asked.note_evaluation(3.0)
     assert due_at(asked, [4.9, 5.1]) == [5.1]
+
+
+def test_a_budget_in_tokens_is_what_the_log_counts(opened):
+    """A causal row has a token more than the model reads of it, which is predicted alone."""
+    run = opened("gpt2-mini", "train.budget=20000 tokens")
+    steps, counted = 0, 0
+    while run.position.spent < 1:
+        counted += sum(batch.tokens for batch in run.batches.at(steps))
+        steps += 1
+        run.position.step = steps
+    assert counted == pytest.approx(20_000, rel=0.01)

@@ -131,7 +131,7 @@ class Run:
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
         )
         self.identity = run_identity(recipe, prepared, device, self.dtype, self.world.size)
-        self.position = Position(self.settings, prepared.train, self.rows_per_step)
+        self.position = Position(self.settings, prepared.train, self.rows_per_step, recipe.data.length)
         if self.world.size > 1:
             self.position.clock.agreed = 0.0
         self.word_sample = WordSample(

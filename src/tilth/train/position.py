@@ -37,9 +37,11 @@ class Clock:
 class Position:
     """Counts what a run has done, in every unit that a budget may have."""
 
-    def __init__(self, settings: TrainSettings, packing: Packing, rows_per_step: int) -> None:
+    def __init__(self, settings: TrainSettings, packing: Packing, rows_per_step: int, length: int) -> None:
+        """length: tokens that the model reads of a full row."""
         self.step, self.tokens, self.clock = 0, 0, Clock()
         self._settings, self._packing, self._rows_per_step = settings, packing, rows_per_step
+        self._tokens_per_step = rows_per_step * length * packing.fill
         self._last = {"evaluate_every": 0.0, "save_every": 0.0, "keep_every": 0.0}
         self._pause = 0.0
         """Seconds from an evaluation's start on in which the next is not due."""
@@ -66,7 +68,7 @@ class Position:
             return self.clock.seconds / 60
         if budget.unit == "tokens":
             # Counted as the plan fills rows on average, so that the number of steps is known before the run.
-            return self.step * self._rows_per_step * self._packing.length * self._packing.fill
+            return self.step * self._tokens_per_step
         return self.epoch if budget.unit == "epochs" else float(self.step)
 
     def is_due(self, setting: str) -> bool:

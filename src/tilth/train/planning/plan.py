@@ -149,7 +149,7 @@ def _spent(recipe: Recipe, prepared: Prepared, device: torch.device, speed: Prob
     """The budget in tokens, steps and epochs, and the seconds it takes; None where that takes a speed that is not
     known."""
     rows_per_step, _ = batch_rows(recipe, device)
-    row = prepared.train.length * prepared.train.fill
+    row = recipe.data.length * prepared.train.fill
     sizes = {"tokens": 1.0, "steps": rows_per_step * row, "epochs": prepared.train.num_rows * row}
     tokens, seconds = _tokens_and_seconds(recipe.train, sizes, speed)
     return {
