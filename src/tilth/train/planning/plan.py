@@ -88,17 +88,16 @@ def _plan(
         with progress_bar("Short runs", 1 + (RUNGS if ladder else 0), "runs", progress) as update:
             speed = probe(fitting, prepared, folder)
             update(1)
-            spent = _spent(recipe, prepared, device, speed)
+            spent, _ = _spent(recipe, prepared, device, speed)
             if ladder and spent["tokens"]:
                 steps = rungs(ladder, speed)
                 expected = climb(fitting, prepared, folder, steps, spent["tokens"], lambda done: update(1 + done))
-    spent = _spent(recipe, prepared, device, speed)
+    spent, seconds = _spent(recipe, prepared, device, speed)
     if spent["epochs"] and spent["epochs"] > MAX_EPOCHS:
         warnings.append(
             f"the budget is {spent['epochs']:.1f} passes over the training text; past {MAX_EPOCHS}, repeated text is "
             "worth less and less (Muennighoff et al. 2023, on decoders): use more text or a smaller budget"
         )
-    seconds = spent.pop("seconds")
     return {
         "recipe": recipe.model_dump(mode="json"),
         "corpus": prepared.corpus.fingerprint,
@@ -145,20 +144,22 @@ def _memory(network: Network, warnings: list[str]) -> tuple[dict[str, Any], dict
     return split, {"rows": rows, "tokens": rows * length, "rows_that_fit": fit}
 
 
-def _spent(recipe: Recipe, prepared: Prepared, device: torch.device, speed: Probe | None) -> dict[str, Any]:
+def _spent(
+    recipe: Recipe, prepared: Prepared, device: torch.device, speed: Probe | None
+) -> tuple[dict[str, Any], float | None]:
     """The budget in tokens, steps and epochs, and the seconds it takes; None where that takes a speed that is not
     known."""
     rows_per_step, _ = batch_rows(recipe, device)
     row = recipe.data.length * prepared.train.fill
     sizes = {"tokens": 1.0, "steps": rows_per_step * row, "epochs": prepared.train.num_rows * row}
     tokens, seconds = _tokens_and_seconds(recipe.train, sizes, speed)
-    return {
+    spent = {
         "tokens": None if tokens is None else round(tokens),
         "steps": None if tokens is None else math.ceil(tokens / sizes["steps"] - 1e-9),
         "epochs": None if tokens is None else tokens / sizes["epochs"],
         "tokens_in_data": round(sizes["epochs"]),
-        "seconds": seconds,
     }
+    return spent, seconds
 
 
 def _tokens_and_seconds(
