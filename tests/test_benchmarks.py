@@ -3,6 +3,7 @@
 import importlib
 import json
 import multiprocessing
+import re
 import runpy
 import subprocess
 import sys
@@ -157,3 +158,11 @@ def test_times_as_fast_follow_from_the_trainers_runs(monkeypatch):
     assert [times_as_fast(trainer, 10, loss) for loss in (2.1, 2.0, 1.5, 1.0, 0.9)] == [
         "", "3.0", f"{3 * 2**0.5:.1f}", "6.0", "more than 6.0",
     ]  # fmt: skip
+
+
+def test_the_index_names_every_script_and_every_table():
+    index = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    scripts = {path.name for path in BENCHMARKS.glob("*.py")} - {"machine.py", "turns.py"}
+    assert {line.split("`")[1] for line in index.splitlines() if line.startswith("| `")} == scripts
+    tables = {f"results/{path.name}" for path in (BENCHMARKS / "results").glob("*.md")}
+    assert set(re.findall(r"\]\((results/[^)]*)\)", index)) == tables

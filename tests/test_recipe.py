@@ -1,7 +1,9 @@
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -9,6 +11,7 @@ from tilth.errors import UsageError
 from tilth.model.families import FAMILIES
 from tilth.objectives import OBJECTIVES
 from tilth.recipe import Budget, Recipe, builtin_recipes, load_recipe
+from tilth.train.prepare import check_family
 
 
 @pytest.mark.parametrize(
@@ -233,3 +236,18 @@ def test_the_readme_names_every_recipe_size_and_architecture():
         _, _, _, sizes, architectures, _ = rows[name].split("|")
         assert sizes.strip().split(", ") == [size for size in family.sizes if size != "mini"]
         assert f"`{family.architectures[OBJECTIVES[recipe.objective.name].heads]}`" in architectures
+
+
+def test_the_recipes_in_the_documentation_can_be_run():
+    text = (Path(__file__).parents[1] / "docs" / "scale.md").read_text(encoding="utf-8")
+    recipes = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "family:" in block]
+    assert len(recipes) == 2
+    for block in recipes:
+        recipe = Recipe.model_validate(yaml.safe_load(block))
+        check_family(recipe)
+        assert recipe.train.budget.unit == "tokens" and recipe.train.batch_tokens // recipe.data.length >= 512
+
+
+def test_an_objective_that_is_not_there_is_told_with_the_nearest():
+    with pytest.raises(UsageError, match=r"objective\.name: there is no objective 'casual'; did you mean causal\?"):
+        check_family(load_recipe("gpt2-mini", ["objective.name=casual"]))

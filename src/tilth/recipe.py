@@ -120,7 +120,7 @@ class DataSettings(Settings):
 class ObjectiveSettings(Settings):
     """What the trunk learns from."""
 
-    name: Literal["masked", "next_sentence", "replaced_token", "causal"] = "masked"
+    name: str = Field(default="masked", description="masked, next_sentence, replaced_token or causal")
     rate: float = Field(default=0.15, gt=0, lt=1, description="share of tokens to predict (masked objectives)")
     masks: Literal["fresh", "fixed"] = Field(
         default="fresh", description="new masks every epoch (RoBERTa), or fixed when the data is made (BERT)"

@@ -170,6 +170,21 @@ def test_compression_bomb(tmp_path, build, set_aside):
     assert [(record["source"], record["reason"]) for record in set_aside(corpus.path)] == [("bomb.txt.zst", "bomb")]
 
 
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_an_archive_whose_names_would_fill_the_memory_is_corrupt_from_there_on(format, tmp_path, build, set_aside):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=format) as archive:
+        for name in ("one.txt", "n" * 1_000_001, "two.txt"):
+            member = tarfile.TarInfo(name)
+            member.size = 20
+            archive.addfile(member, io.BytesIO(b"twenty bytes of text"))
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    corpus = build(tmp_path / "a.tar", max_rejected=0.6)
+    (rejected,) = set_aside(corpus.path)
+    assert rejected["reason"] == "corrupt" and "bytes of names" in rejected["detail"]
+    assert corpus.card["kept"] == 1
+
+
 def test_hostile_archive(tmp_path, build, documents, set_aside):
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

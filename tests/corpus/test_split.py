@@ -8,11 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
+from tilth.corpus.assemble import _note_of_sizes
 from tilth.corpus.groups import join_documents, name_groups
 from tilth.corpus.normalise import normalise, normalised
 from tilth.corpus.records import DOCUMENT_SCHEMA
 from tilth.corpus.sketch import band_values, sketcher
-from tilth.corpus.split import check_leaks, choose_split, cut_text
+from tilth.corpus.split import Split, check_leaks, choose_split, cut_text
 from tilth.errors import TilthError
 
 WORDS = [f"w{number}" for number in range(5000)]
@@ -189,3 +190,14 @@ def test_leak_check_finds_a_planted_leak(tmp_path):
     )
     write("validation", [("c", "same text", "g3"), ("d", "new", "g2"), ("g", long.upper(), "g6")])
     assert check_leaks(tmp_path) == {"groups_on_both_sides": 1, "texts_on_both_sides": 2}
+
+
+def test_documents_of_another_size_on_one_side_are_told():
+    sizes = np.array([100] * 10 + [1000] * 10)
+    validation = np.zeros(20, bool)
+    validation[:5] = True
+    (told,) = _note_of_sizes(Split(validation, "a rule"), sizes)
+    assert told.startswith("documents in validation have 100 bytes on average, the others 700")
+    validation[10:15] = True
+    assert _note_of_sizes(Split(validation, "a rule"), sizes) == []
+    assert _note_of_sizes(Split(np.zeros(20, bool), "a rule", {3: 20}), sizes) == []

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tilth.errors import TilthError, UsageError
 from tilth.evidence.compare import compare
@@ -42,6 +43,18 @@ def test_a_length_that_a_model_does_not_have_is_told_before_anything_is_trained(
     with pytest.raises(UsageError, match="max_length=99 is more than the 24 tokens that the model reads"):
         run(small_folder("bert", "masked"), data, tmp_path / "out", overrides=["max_length=99"])
     assert not (tmp_path / "out").exists()
+
+
+def test_trainings_in_another_type_are_not_taken_for_these(small_folder, data, tmp_path: Path, monkeypatch):
+    """`precision=auto` is float32 on one processor and bfloat16 on another."""
+    start, overrides = small_folder("bert", "masked"), [*FAST[:-1], "precision=auto"]
+    keys = []
+    for units in ({}, {}, {"amx_bf16": True}):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda units=units: units)
+        run(start, data, tmp_path / "out", overrides=overrides, budgets=(4,), overwrite=True)
+        points = (tmp_path / "out" / "points.jsonl").read_text().splitlines()
+        keys.append({point["key"] for point in map(json.loads, points) if point["system"] != BASELINE})
+    assert keys[0] == keys[1] and keys[0] < keys[2] and len(keys[2]) == 2 * len(keys[0])
 
 
 def test_every_system_is_measured_at_every_budget_and_seed(small_folder, data, tmp_path: Path):

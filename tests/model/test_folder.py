@@ -372,3 +372,14 @@ def test_a_model_is_loaded_without_what_only_compilers_need(small, tmp_path: Pat
     )
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "model"], capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "qwen3"])
+def test_weights_of_more_layers_than_the_configuration_says_are_refused(name, saved):
+    folder = saved(name)
+    config = json.loads((folder / "config.json").read_text())
+    key = "n_layer" if "n_layer" in config else "num_hidden_layers"
+    assert config[key] == 2
+    change_config(folder, **{key: 1})
+    with pytest.raises(TilthError, match=r"do not fit its config\.json: more than 1 layers have some"):
+        load_model(folder)

@@ -73,8 +73,13 @@ def test_intervals_repeat_and_depend_on_the_seed():
     assert one["macro_f1"]["low"] != two["macro_f1"]["low"]
 
 
-def test_perfect_answers_have_no_spread():
-    assert scores_with_intervals(TRUE, TRUE)["accuracy"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+def test_answers_that_are_all_right_or_all_wrong_have_wilsons_interval():
+    """By hand, for five: z = 1.96 squared is 3.84, and 5 / (5 + 3.84) = 0.566."""
+    true = np.array([0, 1, 0, 1, 1])
+    for found in scores_with_intervals(true, true).values():
+        assert found == {"value": 1.0, "low": pytest.approx(0.5655, abs=1e-4), "high": 1.0}
+    for found in scores_with_intervals(true, 1 - true).values():
+        assert found == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.4345, abs=1e-4)}
 
 
 def test_many_classes_stay_small():

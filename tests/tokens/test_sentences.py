@@ -29,3 +29,8 @@ def test_the_token_that_reaches_past_the_boundary_starts_the_sentence():
 
 def test_a_text_without_tokens_has_no_sentences():
     assert sentence_starts("", np.zeros(0, dtype=np.int64)).tolist() == []
+
+
+def test_a_text_in_small_letters_alone_has_sentences_too():
+    assert cut('it was late. "was it?" no.\n\nok.') == ["it was late. ", '"was it?" ', "no.\n\n", "ok."]
+    assert cut("see e.g. this. And that") == ["see e.g. this. ", "And that"]

@@ -46,6 +46,24 @@ def test_wordpiece_folds_case_and_accents_when_asked(tokenizers, stories):
     assert cased.decode(cased.encode("The naïve clerk")) == "The naïve clerk"
 
 
+def test_wordpiece_of_ideographs_fills_its_vocabulary_with_them(make_corpus):
+    """Each is a word of its own: none stands within another, and there is nothing to merge."""
+    ideographs = [chr(0x4E00 + number) for number in range(600)]
+    text = "\n".join("".join(ideographs[:end]) for end in range(1, 601, 7))
+    tokenizer = train(make_corpus([text]), "wordpiece", vocab_size=500)
+    assert tokenizer.vocab_size == 500 and not [name for name in tokenizer.backend.get_vocab() if name[:2] == "##"]
+    assert tokenizer.special.unk not in tokenizer.encode("".join(ideographs[:495]))
+    assert tokenizer.encode(ideographs[499]) == [tokenizer.special.unk]
+    mixed = train(make_corpus([text + " the mill and the miller" * 300]), "wordpiece", vocab_size=605)
+    assert mixed.special.unk not in mixed.encode(f"{ideographs[3]}miller{ideographs[5]}")
+    with pytest.raises(
+        TilthError, match=r"supports a vocabulary of \d+ entries, not 5000; set .* to (\d+) or less"
+    ) as told:
+        train(make_corpus([text]), "wordpiece", vocab_size=5000)
+    size = int(re.findall(r"to (\d+) or less", str(told.value))[0])
+    assert train(make_corpus([text]), "wordpiece", vocab_size=size).vocab_size == size > 590
+
+
 @pytest.mark.parametrize("kind", SIZES)
 def test_special_tokens_written_in_a_document_are_ordinary_text(tokenizers, tmp_path, kind):
     tokenizers[kind].save(tmp_path / "tokenizer.json")

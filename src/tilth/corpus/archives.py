@@ -17,6 +17,12 @@ CHUNK = 16 * 1024
 
 MAX_MEMBERS = 1_000_000
 MAX_MEMBER_BYTES = 16 * 1024**3
+MAX_EXTENSION_BYTES = 1_000_000
+"""Of what a header says in a place of its own, such as a long name."""
+
+_EXTENSIONS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 def is_tar(head: bytes) -> bool:
@@ -82,6 +88,12 @@ class _Member(tarfile.TarInfo):
         if member.size < 0:
             raise tarfile.ReadError(f"a damaged header: a member of {member.size} bytes")
         return member
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:  # the hook that `tarfile` leaves to subclasses
+        """What comes after the header. Long names and the like are read whole, before anyone can look at them."""
+        if self.type in _EXTENSIONS and self.size > MAX_EXTENSION_BYTES:
+            raise tarfile.InvalidHeaderError(f"{self.size:,} bytes of names")  # type: ignore[attr-defined]
+        return super()._proc_member(archive)  # type: ignore[misc]
 
 
 def _problem(member: tarfile.TarInfo) -> tuple[str, str] | None:

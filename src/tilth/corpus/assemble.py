@@ -34,6 +34,9 @@ from tilth.files import fingerprint, sha256_file
 from tilth.progress import progress_bar
 from tilth.version import __version__
 
+UNEVEN = 1.5
+"""How many times as long documents of one split may be as those of the other without a word."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -144,7 +147,7 @@ def assemble(
         "stages": [stage.to_json() for stage in stages_of(settings)],
         "settings": settings.model_dump(exclude=TRANSPORT),
         **facts,
-        "notes": notes + _note_of_cuts(split),
+        "notes": notes + _note_of_cuts(split) + _note_of_sizes(split, sizes["bytes"]),
         "files": [
             {"path": f"{name}/{path.name}", "size": path.stat().st_size, "sha256": sha256_file(path)}
             for name, writer in writers.items()
@@ -329,6 +332,17 @@ def _cut(documents: pa.RecordBatch, held: np.ndarray, ends: dict[int, int]) -> t
         rows += [row | {"text": text}, row | {"id": f"{row['id']}#end", "text": end, "group": f"{row['group']}-end"}]
     batch = pa.RecordBatch.from_pylist(rows, schema=DOCUMENT_SCHEMA)
     return measure(normalise(batch)), np.insert(held, [index + 1 for index in sorted(ends)], True)
+
+
+def _note_of_sizes(split: Split, sizes: np.ndarray) -> list[str]:
+    """Large documents do not fit the share of a small corpus."""
+    held, others = sizes[split.validation], sizes[~split.validation]
+    if split.ends or not len(held) or not len(others) or UNEVEN * held.mean() >= others.mean() >= held.mean() / UNEVEN:
+        return []
+    return [
+        f"documents in validation have {held.mean():,.0f} bytes on average, the others {others.mean():,.0f}: held-out "
+        "losses are those of texts of another length"
+    ]
 
 
 def _note_of_cuts(split: Split) -> list[str]:

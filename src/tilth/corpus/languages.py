@@ -9,6 +9,14 @@ from tilth.corpus.sample import Sampled
 from tilth.errors import TilthError
 
 
+UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Tibetan, Burmese, Khmer
+    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese but for its Chinese characters
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
+)
+"""The characters, as ranges of a regular expression, of scripts that put no spaces between words."""
+
+
 def languages_of(documents: Sequence[Sampled]) -> list[str] | None:
     """The ISO 639 code of each document's language; None where telling one needs the extra `language`, which is absent.
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Extraction = Literal["fast", "quality"]
-"""How the main content of a page is found. fast: resiliparse. quality: trafilatura, a fifth as fast and more exact."""
+"""How the main content of a page is found. fast: resiliparse. quality: trafilatura, a sixth as fast and more exact."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class CorpusSettings(Settings):
     )
     text_column: str = Field(default="text", description="field of tables and JSON records that holds the text")
     extraction: Extraction = Field(
-        default="fast", description="how a page's main content is found; quality: more exact, a fifth as fast"
+        default="fast", description="how a page's main content is found; quality: more exact, a sixth as fast"
     )
     near_duplicates: Literal["keep", "drop"] = Field(
         default="keep", description="of documents that share most of their text, keep all or only the first"

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from tilth.corpus.languages import UNSPACED
 from tilth.corpus.records import fixed_rows
 from tilth.corpus.rolling import inverse_powers, powers
 from tilth.key import Key, mix
@@ -21,6 +23,10 @@ MAX_BYTES = 1_000_000
 
 SLICE_BYTES = 1_000_000
 """Text that is hashed together: the arrays of a slice stay near the processor."""
+
+_MAY_START_UNSPACED = np.zeros(256, bool)
+_MAY_START_UNSPACED[[0xE0, 0xE1, *range(0xE3, 0xEA), 0xEF, 0xF0]] = True
+"""Bytes with which a character of `UNSPACED` begins in UTF-8; quotation marks and dashes begin with others."""
 
 _PRIME = np.uint64(0x100000001B3)
 _SPACE = ord(" ")
@@ -71,9 +77,11 @@ def band_values(column: pa.Array) -> np.ndarray:
 def shingle_hashes(texts: pa.Array, shingle: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The hashes of all shingles, in slices of documents that follow one another.
 
-    texts: strings with single spaces between words. A document with fewer words than a shingle is one shingle.
+    texts: strings with single spaces between words. A document with fewer words than a shingle is one shingle. Where a
+    text has characters of scripts without spaces between words, each of them is a word.
     Yields (hashes, starts): uint64 hashes of the slice's shingles, and where each of its documents starts in them.
     """
+    texts = _spaced(texts)
     offsets = np.frombuffer(texts.buffers()[1], np.int32)[texts.offset : texts.offset + len(texts) + 1].astype(np.int64)
     content = np.frombuffer(texts.buffers()[2] or b"", np.uint8)
     ends = np.minimum(offsets[1:], offsets[:-1] + MAX_BYTES)
@@ -85,6 +93,17 @@ def shingle_hashes(texts: pa.Array, shingle: int) -> Iterator[tuple[np.ndarray, 
         base = offsets[first]
         yield _hash_slice(content[base : ends[last - 1]], offsets[first:last] - base, ends[first:last] - base, shingle)
         first = last
+
+
+def _spaced(texts: pa.Array) -> pa.Array:
+    """The texts with spaces around each character of `UNSPACED`."""
+    if not _MAY_START_UNSPACED[np.frombuffer(texts.buffers()[2] or b"", np.uint8)].any():
+        return texts
+    found = pc.match_substring_regex(texts, f"[{UNSPACED}]")
+    if not pc.any(found).as_py():
+        return texts
+    apart = pc.replace_substring_regex(texts.filter(found), f"([{UNSPACED}])", r" \1 ")
+    return pc.replace_with_mask(texts, found, pc.utf8_trim(pc.replace_substring_regex(apart, " +", " "), " "))
 
 
 def _hash_slice(

@@ -69,7 +69,7 @@ def stages_of(settings: CorpusSettings) -> list[Stage]:
         Stage("measure", 1, lambda: measure),
         Stage("deduplicate", 1, deduplicator),
         *([Stage("units", 1, unit_hasher, units)] if units["kinds"] else []),
-        Stage("sketch", 2, sketcher, {"shingle": SHINGLE, "near": settings.near_duplicates == "drop"}),
+        Stage("sketch", 3, sketcher, {"shingle": SHINGLE, "near": settings.near_duplicates == "drop"}),
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tilth.corpus.languages import UNSPACED
 from tilth.tasks.data import Examples
 
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -20,12 +21,6 @@ FEWEST_TO_TUNE = FOLDS
 """Examples that every class must have for the strength to be cross-validated."""
 MOST_CHARACTERS = 3
 """Characters in the longest feature of text that has no spaces between words."""
-UNSPACED = (
-    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Tibetan, Burmese, Khmer
-    "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese but for its Chinese characters
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Chinese characters
-)
-"""The characters, as ranges of a regular expression, of scripts that put no spaces between words."""
 _WORD = re.compile(r"\b\w+\b")
 _UNSPACED_RUN = re.compile(f"[{UNSPACED}]+")
 

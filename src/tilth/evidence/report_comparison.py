@@ -15,8 +15,9 @@ _LONGEST_BESIDE = 40
 """Characters of the longest name that leaves enough of a wide figure for its curves; longer ones stand below."""
 _INTERVALS = (
     "Ranges and bars are 95\u00a0% intervals over both seeds (other labelled examples and random draws) and test texts "
-    "(another test set). A system that gives the same with every seed, as TF-IDF with all labels may, has an interval "
-    "over test texts alone."
+    "(another test set). With all labels every seed learns from the same examples: what others would have done is not "
+    "in the interval there, and a system that gives the same with every seed, as TF-IDF may, has one over test texts "
+    "alone."
 )
 
 
@@ -44,7 +45,7 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
         "notes": truncation_notes(result.get("truncated") or {}, result.get("examples") or {}),
         "method": (
             f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and "
-            f"scored by {metric} on the same test data, which no system saw. {_INTERVALS}"
+            f"scored by {metric} on the same test data, which no system learned from. {_INTERVALS}"
         ),
         "pictures": _pictures(result, metric),
         "metric": metric,

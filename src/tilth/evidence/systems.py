@@ -11,7 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from tilth.evidence.baselines import FOLDS, MOST_CHARACTERS, STRENGTHS, UNSPACED, fit_tfidf
+from tilth.corpus.languages import UNSPACED
+from tilth.evidence.baselines import FOLDS, MOST_CHARACTERS, STRENGTHS, fit_tfidf
 from tilth.files import fingerprint
 from tilth.key import Key
 from tilth.model.model import Model, build_model
@@ -43,8 +44,6 @@ class Outcome:
 class System(Protocol):
     """Something that learns from labelled examples and labels the test texts.
 
-    kind: pretrained, scratch or baseline. identity: a fingerprint of all that decides the outcome, the examples and the
-    seed aside.
     is_random: whether equal examples with another seed may give another outcome.
     """
 
@@ -54,12 +53,18 @@ class System(Protocol):
     is_random: bool
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """pretrained, scratch or baseline."""
+        ...
 
     @property
-    def identity(self) -> str: ...
+    def identity(self) -> str:
+        """A fingerprint of all that decides the outcome, the examples and the seed aside."""
+        ...
 
-    def run(self, train: Examples, seed: int) -> Outcome: ...
+    def run(self, train: Examples, seed: int) -> Outcome:
+        """Learn from the examples, and label the test texts."""
+        ...
 
 
 class NeuralSystem:
@@ -98,7 +103,9 @@ class NeuralSystem:
         weights = None if self.fresh else weights_fingerprint(self.model)
         settings = self.settings.model_dump(mode="json", exclude={"seed"})
         held_out = [FEWEST_HELD_OUT, MOST_HELD_OUT]
-        return fingerprint([self.kind, config, weights, self.tokenizer.fingerprint, settings, held_out])
+        device = self.model.trunk.embeddings.tokens.weight.device
+        computed = [self.task.name, device.type, str(compute_dtype(self.settings.precision, device)), torch.__version__]
+        return fingerprint([self.kind, config, weights, self.tokenizer.fingerprint, settings, held_out, computed])
 
     def run(self, train: Examples, seed: int) -> Outcome:
         settings = self.settings.model_copy(update={"seed": seed})

@@ -1,7 +1,8 @@
 """From the points of a comparison to means with intervals, paired differences, and one sentence.
 
 An interval covers both reasons why another comparison would come out otherwise: other labelled samples and random draws
-(seeds), and another test set. S seeds, N test examples, C classes, R bootstrap resamples.
+(seeds), and another test set. With all labels it does not cover other labelled samples. S seeds, N test examples, C
+classes, R bootstrap resamples.
 """
 
 import math

@@ -124,7 +124,13 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     check_tokenizer(folder, config, family, tokenizer, trunk_config.vocab_size)
     with torch.device("meta"):
         model = Model(family, trunk_config, heads, labels)
-    state = to_ours(_prefixed(_read_weights(folder), family), family.names, trunk_config)
+    weights = _prefixed(_read_weights(folder), family)
+    layered = {name for each in family.names for name in each.theirs if "{i}" in name}
+    if any(name.format(i=trunk_config.layers) in weights for name in layered):
+        raise TilthError(
+            f"the weights in {folder} do not fit its config.json: more than {trunk_config.layers} layers have some"
+        )
+    state = to_ours(weights, family.names, trunk_config)
     if model.generator is not None:
         generator, _ = load_model(folder / GENERATOR)
         state |= {f"generator.{name}": tensor for name, tensor in generator.state_dict().items()}

@@ -11,6 +11,7 @@ from tilth.key import Key
 
 RESAMPLES = 1000
 LEVEL = 0.95
+_NORMAL_QUANTILE = 1.959964
 _CELLS_AT_ONCE = 4_000_000
 
 
@@ -46,6 +47,8 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
 
     Both metrics depend on the examples only through the confusion matrix, and resampling N examples with replacement
     draws that matrix from a multinomial over its cells: the draws below are the bootstrap itself, not an approximation.
+    Where all answers are right, or all wrong, no draw differs, which says nothing of other examples: there Wilson's
+    interval of a share (1927) stands for both.
     """
     true, predicted = np.asarray(true), np.asarray(predicted)
     num_classes = int(max(true.max(), predicted.max())) + 1
@@ -66,8 +69,12 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
 
     tail = 100 * (1 - LEVEL) / 2
     intervals = {}
+    right = int((true == predicted).sum())
     for name, value in scores(true, predicted).items():
         low, high = np.percentile(np.concatenate(resampled[name]), [tail, 100 - tail])
+        if right in (0, len(true)):
+            beyond = _NORMAL_QUANTILE**2 / (len(true) + _NORMAL_QUANTILE**2)
+            low, high = (1 - beyond, 1.0) if right else (0.0, beyond)
         intervals[name] = {"value": value, "low": float(low), "high": float(high)}
     return intervals
 

@@ -13,6 +13,10 @@ _BOUNDARY = re.compile(
 )
 
 
+# For a text in small letters alone.
+_LAX_BOUNDARY = re.compile(r"""[.!?…]["'”’»)\]]*\s+(?=\S)|\n[^\S\n]*\n\s*(?=\S)""")
+
+
 def sentence_starts(text: str, ends: np.ndarray) -> np.ndarray:
     """Numbers of the tokens that start a sentence; token 0 always does.
 
@@ -20,7 +24,8 @@ def sentence_starts(text: str, ends: np.ndarray) -> np.ndarray:
     """
     if len(ends) == 0:
         return np.zeros(0, dtype=np.int64)
-    boundaries = np.fromiter((match.end() for match in _BOUNDARY.finditer(text)), dtype=np.int64)
+    boundary = _LAX_BOUNDARY if text.islower() else _BOUNDARY
+    boundaries = np.fromiter((match.end() for match in boundary.finditer(text)), dtype=np.int64)
     # The first token that reaches past the boundary is the sentence's, also where it carries the space before its word.
     starts = np.searchsorted(ends, boundaries, side="right")
     starts = np.unique(np.append(starts, 0))

@@ -2,6 +2,7 @@
 
 import heapq
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -26,6 +27,14 @@ SPECIAL_NAMES = {
 # Of a corpus larger than the sample, no document gives more than this share of it, in spans of so many characters.
 _DOCUMENT_SHARE = 100
 _SPAN_CHARACTERS = 4096
+
+
+MOST_PARTS = 1000
+"""Characters of a WordPiece vocabulary that may stand within words."""
+_IDEOGRAPH = re.compile(
+    "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
+)
+"""Where BERT's normalizer puts blanks around a character."""
 
 
 def train_tokenizer(
@@ -116,6 +125,7 @@ def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Toke
 
     The trainer numbers the alphabet's `##` entries in the order of a randomly seeded hash table, and breaks ties by
     those numbers, so one corpus would give many vocabularies. Handing it the alphabet in a fixed order makes it one.
+    An ideograph is a word of its own to BERT: it stands in no other, and takes the room that words leave.
     """
     special = SPECIAL_NAMES["wordpiece"]
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
@@ -123,20 +133,43 @@ def _train_wordpiece(texts: list[str], vocab_size: int, lowercase: bool) -> Toke
     for raw, count in _count_characters(texts).items():  # the normalizer treats each character by itself
         for character in normalizer.normalize_str(raw):
             counts[character] += count
-    kept = sorted((-count, character) for character, count in counts.items() if not character.isspace())
-    # BERT's limit; in a small vocabulary at most half the entries are single characters (each counts twice, with ##).
-    alphabet = sorted(character for _, character in kept[: min(1000, (vocab_size - len(special)) // 4)])
-    trained = _wordpiece({}, normalizer)
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[*special, *alphabet, *(f"##{character}" for character in alphabet)],
-        limit_alphabet=0,
-        show_progress=False,
-    )
-    trained.train_from_iterator(texts, trainer)
-    backend = _wordpiece(json.loads(trained.to_str())["model"]["vocab"], normalizer)
+    by_frequency = sorted((-count, character) for character, count in counts.items() if not character.isspace())
+    characters = [character for _, character in by_frequency]
+    alphabet = _alphabet(characters, (vocab_size - len(special)) // 2)
+
+    def train(alphabet: list[str]) -> dict[str, int]:
+        inner = [f"##{character}" for character in alphabet if not _IDEOGRAPH.match(character)]
+        trained = _wordpiece({}, normalizer)
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=vocab_size, special_tokens=[*special, *alphabet, *inner], limit_alphabet=0, show_progress=False
+        )
+        trained.train_from_iterator(texts, trainer)
+        return json.loads(trained.to_str())["model"]["vocab"]
+
+    vocab = train(sorted(alphabet))
+    others = [character for character in characters if _IDEOGRAPH.match(character) and character not in alphabet]
+    if more := others[: vocab_size - len(vocab)]:
+        vocab = train(sorted([*alphabet, *more]))
+    backend = _wordpiece(vocab, normalizer)
     backend.add_special_tokens(_added(special))
     return backend
+
+
+def _alphabet(characters: list[str], room: int) -> set[str]:
+    """The first of `characters`, the most frequent first, whose entries fit into `room`: two each, one with ##, or one
+    of an ideograph. Of the former no more than BERT's 1,000.
+    """
+    taken, parts = set(), 0
+    for character in characters:
+        is_part = not _IDEOGRAPH.match(character)
+        if is_part and parts == MOST_PARTS:
+            continue
+        room -= 1 + is_part
+        if room < 0:
+            break
+        parts += is_part
+        taken.add(character)
+    return taken
 
 
 def _wordpiece(vocab: dict[str, int], normalizer: normalizers.Normalizer) -> Tokenizer:

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from tilth.errors import Interrupted, TilthError
@@ -11,7 +12,11 @@ from tilth.files import sha256_file, write_json
 from tilth.model.folder import load_model, saved_step
 from tilth.model.precision import describe_processor
 from tilth.train.held_out import held_out_loss
+from tilth.train.monitor import Finding
 from tilth.version import __version__
+
+UNKNOWN_SHARE, UNKNOWN_LOOKED_AT = 0.01, 1_000_000
+"""Of the tokens, how many may be unknown without a word, and how many are looked at."""
 
 if TYPE_CHECKING:
     from tilth.train.loop import Run
@@ -41,6 +46,22 @@ def describe_start(run: "Run") -> dict[str, Any]:
         "rows": train.num_rows,
         "fill": round(train.fill, 4),
     }
+
+
+def unknown_tokens(run: "Run") -> Finding | None:
+    """Whether the tokenizer knows too little of the training text, by its first million tokens."""
+    split, special = run.prepared.train.split, run.prepared.tokenizer.special
+    if special.unk is None:
+        return None
+    tokens = split.tokens(np.array([0]), np.array([min(split.num_tokens, UNKNOWN_LOOKED_AT)]))
+    share = float((tokens == special.unk).mean())
+    if share <= UNKNOWN_SHARE:
+        return None
+    return Finding(
+        "unknown",
+        f"the tokenizer knows nothing of {100 * share:.0f} % of the tokens, which masked models are not asked for, so "
+        "that losses say less than they seem to: use tokenizer.kind=byte_bpe, or a larger tokenizer.vocab_size",
+    )
 
 
 def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]:

@@ -56,6 +56,8 @@ class World:
         Raises: UsageError when the setting's device is not there, or there are too few of them.
         """
         device = pick_device(setting)
+        if self.size == 1 and device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # what is made without naming a device goes there, too
         if self.size == 1 or device.type == "cpu":
             return device
         if device.type != "cuda" or self.local_rank >= torch.cuda.device_count():

@@ -26,7 +26,7 @@ from tilth.model.threads import choose_threads, threads_restored
 from tilth.objectives.objective import Batch
 from tilth.progress import progress_bar
 from tilth.recipe import Recipe
-from tilth.train.account import describe_start, sum_up
+from tilth.train.account import describe_start, sum_up, unknown_tokens
 from tilth.train.batches import Batches, batch_rows
 from tilth.train.checkpoint import load_latest, recorded_threads
 from tilth.train.control import Control
@@ -140,6 +140,13 @@ class Run:
         )  # fmt: skip
         fresh = fresh_model(recipe, prepared, warm=not resume and self.world.is_first)
         self.guarded = self.batches.first_rows(GUARD_TOKENS)
+        for of_what, batches in (("training", self.guarded), ("held-out", self.held_out)):
+            (counted,) = self.world.sum([sum(next(iter(batch.counts.values())) for batch in batches)])
+            if not counted:
+                raise TilthError(
+                    f"there is nothing to predict in the {of_what} text: it is too short, or the tokenizer knows "
+                    "none of its characters"
+                )
         predicted = sum(next(iter(batch.counts.values())) for batch in self.guarded)  # of the main head
         predicted_share = predicted / max(1, sum(batch.tokens for batch in self.guarded))
         self.num_parameters = fresh.num_parameters()
@@ -198,6 +205,8 @@ class Run:
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
         ):
             try:
+                if not self.position.step and (finding := unknown_tokens(self)) is not None:
+                    respond(self, finding, [])
                 while self.position.spent < 1 and self.ended is None:
                     self.prepared.shards.verification.poll()
                     take_change(self)

@@ -106,11 +106,12 @@ def check_family(recipe: Recipe) -> Family:
     family = FAMILIES[recipe.family]
     if recipe.size not in family.sizes:
         raise UsageError(f"{family.name} has no size {recipe.size!r}{nearest(recipe.size, list(family.sizes))}")
-    if OBJECTIVES[recipe.objective.name].heads not in family.architectures:
+    objective = recipe.objective.name
+    if objective not in OBJECTIVES:
+        raise UsageError(f"objective.name: there is no objective {objective!r}{nearest(objective, list(OBJECTIVES))}")
+    if OBJECTIVES[objective].heads not in family.architectures:
         suitable = ", ".join(name for name, kind in OBJECTIVES.items() if kind.heads in family.architectures)
-        raise UsageError(
-            f"objective.name: {family.name} does not learn by {recipe.objective.name!r}; valid: {suitable}"
-        )
+        raise UsageError(f"objective.name: {family.name} does not learn by {objective!r}; valid: {suitable}")
     return family
 
 

@@ -76,7 +76,8 @@ class Saver:
             if host is None or (host.shape, host.dtype) != (tensor.shape, tensor.dtype):
                 host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
                 self._host[f"{kind}/{name}"] = host
-            copies[name] = host.copy_(tensor.detach(), non_blocking=True)
-        if any(tensor.is_cuda for tensor in tensors.values()):
-            torch.cuda.synchronize()
+            # Not elsewhere than on CUDA: there is no telling when such a copy is done.
+            copies[name] = host.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+        for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+            torch.cuda.synchronize(device)
         return copies
