@@ -355,7 +355,8 @@ def predict(
 ) -> list[dict[str, Any]]:
     """Label texts with a fine-tuned model, on the best device there is: for each {"text", "label", "probabilities"}.
 
-    data: a file to take the texts from, a table or one text a line: see `tilth.use.texts.read_texts`.
+    data: a file to take the texts from, a table or one text a line: see `tilth.use.texts.read_texts`. What is no text
+    is left out, and each result has the "line" that its text is from.
     Raises: UsageError for texts beside `data`, TilthError when the model has no labels or the file cannot be used.
     """
     from tilth.use.predict import predict as run_prediction
@@ -365,7 +366,11 @@ def predict(
         raise UsageError("give texts or --data, not both")
     if data is None and text_column is not None:
         raise UsageError("--text-column is for --data only")
-    return run_prediction(model, texts if data is None else read_texts(data, text_column))
+    if data is None:
+        return run_prediction(model, texts)
+    numbered = read_texts(data, text_column)
+    found = run_prediction(model, [text for _, text in numbered])
+    return [{"line": line, **each} for (line, _), each in zip(numbered, found, strict=True)]
 
 
 def generate(

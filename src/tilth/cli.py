@@ -472,18 +472,19 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Label texts with a fine-tuned model."""
-    given = texts or []
-    if not given and data is None:
-        given = _lines_of_standard_input()
+    lines = [] if texts or data is not None else _lines_of_standard_input()
     with _working():
+        given = texts or [text for _, text in lines]
         predictions = tilth.predict(model, given, data=data, text_column=text_column)
+    if lines:
+        predictions = [{"line": line, **each} for (line, _), each in zip(lines, predictions, strict=True)]
     if as_json:
         render.result({"predictions": predictions}, as_json)
     else:
         render.predictions(predictions)
 
 
-def _lines_of_standard_input() -> list[str]:
+def _lines_of_standard_input() -> list[tuple[int, str]]:
     from tilth.use.texts import texts_of_lines
 
     if sys.stdin.isatty():

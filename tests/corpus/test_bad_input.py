@@ -5,6 +5,7 @@ import io
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -116,7 +117,7 @@ def test_ragged_undecodable_and_unclosed_rows(tmp_path, build, documents, set_as
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet"])
-def test_no_text_column_names_the_columns(name, tmp_path, build):
+def test_no_text_column_names_the_columns(name, tmp_path, build, capsys):
     path = tmp_path / name
     if name == "a.csv":
         path.write_text("title,label\nx,1\n")
@@ -126,6 +127,12 @@ def test_no_text_column_names_the_columns(name, tmp_path, build):
         parquet.write_table(pa.table({"title": ["x"], "label": [1]}), path)
     with pytest.raises(TilthError, match=r"no column 'text'; the columns are 'title', 'label'.*--text-column"):
         build(path)
+    (tmp_path / "good.txt").write_text("A text of some length. " * 20)
+    build(path, tmp_path / "good.txt", max_rejected=0.5)
+    told = re.search(rf"{name} was not read: (.*)", capsys.readouterr().err)
+    assert told is None if name == "a.jsonl" else "no column 'text'" in told[1], (
+        "one record of JSON lines is one record"
+    )
 
 
 def test_two_common_columns_are_ambiguous(tmp_path, build):

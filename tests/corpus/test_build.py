@@ -6,6 +6,7 @@ import json
 import random
 import re
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -15,6 +16,7 @@ from tilth.corpus import writer
 from tilth.corpus.card import card_markdown
 from tilth.corpus.card_text import render_card
 from tilth.corpus.formats import text as text_format
+from tilth.corpus.output import PLACES
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 
@@ -55,14 +57,20 @@ def test_card_counts_and_duplicates(raw, build, documents):
 
 
 def test_identical_input_gives_identical_bytes_anywhere(raw, tmp_path, build):
+    """But for a hash of where it lay."""
+
+    def files(corpus):
+        found = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+        assert len(found.pop(Path(PLACES))) > 16
+        return found
+
     corpus = build(raw)
-    first = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
+    first = files(corpus)
     moved = tmp_path / "elsewhere" / "raw"
     moved.parent.mkdir()
     raw.rename(moved)
     corpus = build(moved)
-    second = {path.relative_to(corpus.path): path.read_bytes() for path in corpus.path.rglob("*") if path.is_file()}
-    assert first == second
+    assert files(corpus) == first
     assert str(tmp_path) not in (corpus.path / "card.json").read_text() + (corpus.path / "card.md").read_text()
 
 
@@ -181,6 +189,13 @@ def test_a_corpus_is_replaced_by_a_newer_build_of_the_same_only(tmp_path, build)
     assert open_corpus(tmp_path / "out").fingerprint == second
     assert [source["source"] for source in build(b, a, overwrite=True).card["sources"]] == ["b.jsonl", "a.jsonl"]
     build(a, b, overwrite=False)
+    (tmp_path / "other").mkdir()
+    b.rename(tmp_path / "other" / "b.jsonl")
+    with pytest.raises(UsageError, match=rf"holds a corpus of sources of the same names in other places; {choose}"):
+        build(a, tmp_path / "other" / "b.jsonl", overwrite=False)
+    build(a, tmp_path / "other" / "b.jsonl", overwrite=True)
+    (tmp_path / "out" / PLACES).unlink()  # an older version's
+    build(tmp_path / "other" / "b.jsonl", a, overwrite=False)
 
 
 def test_the_api_does_not_overwrite_unless_asked(tmp_path):

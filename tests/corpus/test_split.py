@@ -201,3 +201,13 @@ def test_documents_of_another_size_on_one_side_are_told():
     validation[10:15] = True
     assert _note_of_sizes(Split(validation, "a rule"), sizes) == []
     assert _note_of_sizes(Split(np.zeros(20, bool), "a rule", {3: 20}), sizes) == []
+
+
+def test_near_copies_without_spaces_between_words_are_one_group():
+    """Each ideograph, kana or Thai letter is a word of its own to a sketch."""
+    rng = np.random.default_rng(0)
+    for first in (0x4E00, 0x3041, 0x0E01):
+        texts = ["".join(map(chr, rng.integers(first, first + 40, 2000))) for _ in range(3)]
+        copy = texts[0][:1900] + texts[1][:100]
+        groups = groups_of([*texts, copy])
+        assert groups[3] == groups[0] and len(set(groups.tolist())) == 3

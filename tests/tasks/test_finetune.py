@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 from tilth.errors import TilthError, UsageError
+from tilth.evidence.evaluate import evaluate_task
 from tilth.model.folder import load_model, save_model
 from tilth.settings import load_settings
 from tilth.tasks.classify import Classify
@@ -163,6 +165,23 @@ def test_long_texts_are_cut_and_counted(small_folder, tmp_path: Path):
     answers = predict(tmp_path / "out", ["short", rows[-1][0], rows[-2][0]])
     assert "truncated" not in answers[0] and answers[1]["truncated"] is True
     assert answers[1]["probabilities"] == pytest.approx(answers[2]["probabilities"])
+
+
+def test_a_limit_on_the_length_of_texts_goes_with_the_model(small_folder, tmp_path: Path):
+    rows = [(f"{word} {number} and nothing else", word) for number in range(40) for word in ("good", "bad")]
+    data, valid = write(tmp_path / "data.jsonl", rows[:40]), write(tmp_path / "valid.jsonl", rows[40:])
+    settings = ["min_steps=1", "max_steps=1", "max_length=9"]
+    result = finetune(small_folder("bert", "masked"), data, tmp_path / "out", valid=valid, overrides=settings)
+    model, tokenizer = load_model(tmp_path / "out")
+    assert model.reads == 9 and model.config.max_length == 24
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "out").model_max_length == 9
+    pieces, _ = Classify().encode(model, tokenizer, [rows[0][0]])
+    assert len(pieces[0]) == 9
+    found = evaluate_task(tmp_path / "out", valid)
+    assert found["truncated"] == result["truncated"]["valid"] == 40
+    assert found["accuracy"] == result["valid"]["accuracy"]
+    again = finetune(tmp_path / "out", data, tmp_path / "again", overrides=settings[:2])
+    assert again["settings"]["max_length"] == 24 and load_model(tmp_path / "again")[0].reads == 24
 
 
 def test_every_example_comes_once_an_epoch():

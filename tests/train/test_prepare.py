@@ -1,8 +1,10 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from tilth.corpus.reader import seal
 from tilth.errors import TilthError, UsageError
@@ -12,9 +14,11 @@ from tilth.model.folder import load_model, save_model
 from tilth.model.inputs import Inputs
 from tilth.model.model import INITIAL_DEVIATION
 from tilth.recipe import load_recipe
+from tilth.tokens.shards import open_shards
 from tilth.tokens.tokenizer import load_tokenizer
 from tilth.train.loop import pretrain
 from tilth.train.prepare import _trunk_config, check_family, fresh_model, prepare
+from tilth.train.trackers import read_log
 
 
 def prepared_in(run, recipe, corpus, resume=False):
@@ -174,9 +178,15 @@ def test_raw_data_is_built_into_the_run_and_found_again(recipe, corpus, tmp_path
     assert resumed.corpus.fingerprint == first.corpus.fingerprint
     other = tmp_path / "other"
     other.mkdir()
-    with pytest.raises(UsageError, match="was started on texts, not .*other; give the same --corpus"):
+    with pytest.raises(UsageError, match="was started on another texts than .*other; give the same --corpus"):
         prepared_in(run, recipe(), other, resume=True)
-    assert prepared_in(run, recipe(), texts).corpus.fingerprint != first.corpus.fingerprint
+    elsewhere = tmp_path / "elsewhere" / "texts"
+    elsewhere.parent.mkdir()
+    texts.rename(elsewhere)
+    with pytest.raises(UsageError, match="another texts than .*elsewhere/texts; .*run/corpus, which holds its text"):
+        prepared_in(run, recipe(), elsewhere, resume=True)
+    assert prepared_in(run, recipe(), run / "corpus", resume=True).corpus.fingerprint == first.corpus.fingerprint
+    assert prepared_in(run, recipe(), elsewhere).corpus.fingerprint != first.corpus.fingerprint
 
 
 def test_a_share_to_hold_out_is_idle_on_a_corpus(recipe, corpus, tmp_path):
@@ -235,3 +245,37 @@ def test_a_corpus_without_held_out_text_is_an_error(recipe, make_corpus, tmp_pat
     (corpus / "card.json").write_text(json.dumps(seal(card)))
     with pytest.raises(TilthError, match="no text in its validation split"):
         prepared_in(tmp_path / "run", recipe("gpt2-mini", "tokenizer.vocab_size=270"), corpus)
+
+
+@pytest.fixture
+def few_words(tmp_path):
+    """A function: the path of a WordPiece tokenizer that knows some words alone."""
+
+    def make(*words: str):
+        special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        names = [*special, *words, *(f"spare{number}" for number in range(30))]
+        backend = Tokenizer(models.WordPiece({name: number for number, name in enumerate(names)}))
+        backend.pre_tokenizer = pre_tokenizers.Whitespace()
+        backend.add_special_tokens(special)
+        backend.save(str(tmp_path / "few.json"))
+        return tmp_path / "few.json"
+
+    return make
+
+
+def test_nothing_to_predict_is_no_perfect_model(recipe, corpus, few_words, tmp_path):
+    settings = recipe("bert-mini", "objective.name=masked", f"tokenizer.path={few_words()}")
+    with pytest.raises(TilthError, match="nothing to predict in the training text: .*the tokenizer knows none of"):
+        pretrain(settings, corpus, tmp_path / "run", progress=False)
+
+
+def test_unknown_tokens_are_told(recipe, corpus, few_words, tmp_path, capsys):
+    settings = recipe("bert-mini", "objective.name=masked", f"tokenizer.path={few_words('the', 'of', '.', ',')}")
+    pretrain(settings, corpus, tmp_path / "run", progress=True)
+    (warning,) = [record for record in read_log(tmp_path / "run" / "log.jsonl") if record["event"] == "warning"]
+    split = open_shards(tmp_path / "run" / "shards").split("train")
+    tokens = split.tokens(np.array([0]), np.array([split.num_tokens]))
+    share = round(100 * float((tokens == 1).mean()))
+    assert warning["kind"] == "unknown" and 50 < share < 99
+    assert f"the tokenizer knows nothing of {share} % of the tokens" in warning["message"]
+    assert warning["message"] in capsys.readouterr().err

@@ -10,7 +10,12 @@ import zstandard
 
 from tilth.errors import TilthError
 from tilth.tasks.data import read_examples
-from tilth.use.texts import read_texts
+from tilth.use.texts import read_texts as numbered_texts
+
+
+def read_texts(*given) -> list[str]:
+    return [text for _, text in numbered_texts(*given)]
+
 
 TEXTS = ["one, two", 'three "quoted"', "naïve"]
 
@@ -158,3 +163,11 @@ def test_files_without_texts(tmp_path: Path, content: bytes, message: str):
         read_texts(tmp_path / "a")
     with pytest.raises(TilthError, match="does not exist"):
         read_texts(tmp_path / "none")
+
+
+def test_texts_know_their_lines(tmp_path):
+    rows = ["id,text", "d0,a b", "d1,", *(f'd{number},"text\n{number}"' for number in range(2, 30))]
+    (tmp_path / "a.csv").write_text("\n".join(rows))
+    (tmp_path / "a.txt").write_text("one\n\nthree\n")
+    assert [line for line, _ in numbered_texts(tmp_path / "a.csv")] == [2, *range(4, 60, 2)]
+    assert numbered_texts(tmp_path / "a.txt") == [(1, "one"), (3, "three")]

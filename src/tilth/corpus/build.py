@@ -36,7 +36,7 @@ from tilth.corpus.likeness import learn_likeness
 from tilth.corpus.mark import Mark, Unguarded
 from tilth.corpus.mixture import check_mixture
 from tilth.corpus.on_ray import run_on_ray
-from tilth.corpus.output import FAILED, check_out, check_replaces, explain
+from tilth.corpus.output import FAILED, PLACES, check_out, check_replaces, explain, places_hash
 from tilth.corpus.pool import run_in_processes
 from tilth.corpus.reader import CARD, Corpus, is_corpus, open_corpus, seal
 from tilth.corpus.rejections import allowed_rejections, told_of_rejections, too_many
@@ -118,7 +118,7 @@ def build_corpus(
     found = find_sources(sources, out, settings.base_url, settings.manners)
     check_mixture(settings, [source.name for source in found])
     if not overwrite:
-        check_replaces(given, [source.name for source in found], settings)
+        check_replaces(given, [source.name for source in found], sources, settings)
     run = _runner(on, workers, sum(source.size for source in found))
     build = _Build([Tally(source.name, len(source.files)) for source in found])
     try:
@@ -137,6 +137,7 @@ def build_corpus(
                 facts |= told | _facts(build, learned)
                 card = assemble(finished, build.tallies, settings, folder, _notes(build, found), facts, known, progress)
                 (folder / "card.md").write_text(card_markdown(card), encoding="utf-8")
+                (folder / PLACES).write_text(places_hash(sources) + "\n", encoding="utf-8")
                 write_json(folder / CARD, seal(card))
     except OSError as error:
         raise TilthError(explain(error, out)) from error

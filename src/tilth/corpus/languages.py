@@ -8,7 +8,6 @@ from tilth.corpus.filters.language import identify
 from tilth.corpus.sample import Sampled
 from tilth.errors import TilthError
 
-
 UNSPACED = (
     "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Tibetan, Burmese, Khmer
     "\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f"  # Japanese but for its Chinese characters

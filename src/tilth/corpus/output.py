@@ -1,6 +1,7 @@
 """Where a corpus is made: what may be replaced there, and why it cannot be written."""
 
 import errno
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,9 +9,11 @@ from pathlib import Path
 from tilth.corpus.reader import CARD, is_corpus
 from tilth.corpus.settings import TRANSPORT, CorpusSettings
 from tilth.errors import UsageError
-from tilth.files import read_json
+from tilth.files import fingerprint, read_json
+from tilth.urls import is_url
 
 FAILED = "failed.json"
+PLACES = "places.sha256"
 
 _NOT_DECIDING = {"max_rejected", *TRANSPORT}
 """Settings that only decide whether there is a corpus; the others change what is in it."""
@@ -28,11 +31,21 @@ def check_out(out: Path) -> None:
         raise UsageError(f"{out} is not a corpus and holds other things ({names}); choose an empty or new --out")
 
 
-def check_replaces(out: Path, sources: Iterable[str], settings: CorpusSettings) -> None:
+def places_hash(sources: Iterable[str]) -> str:
+    """A hash of where sources lie, their order aside. A card, equal on all machines, leaves that out."""
+    return fingerprint(sorted(each if is_url(each) else os.path.abspath(each) for each in sources))
+
+
+def are_elsewhere(corpus: Path, sources: Iterable[str]) -> bool:
+    """Whether a corpus was made from sources in other places; False where it does not say."""
+    path = corpus / PLACES
+    return path.is_file() and path.read_text(encoding="utf-8", errors="replace").strip() != places_hash(sources)
+
+
+def check_replaces(out: Path, sources: Iterable[str], given: Iterable[str], settings: CorpusSettings) -> None:
     """Refuse to replace a corpus by one that is not a newer build of the same.
 
-    sources: names, as on the card; their order does not matter. Where they lie is not on a card, so that sources of one
-    name in two places count as the same.
+    sources: names, as on the card; their order does not matter. given: where they lie, as they were given.
     Raises: UsageError when `out` holds a corpus of other sources or other settings.
     """
     if not is_corpus(out):
@@ -48,6 +61,8 @@ def check_replaces(out: Path, sources: Iterable[str], settings: CorpusSettings) 
     if sorted(names) != sorted(sources):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise UsageError(f"{out} holds a corpus of other sources ({shown}); {choose}")
+    if are_elsewhere(out, given):
+        raise UsageError(f"{out} holds a corpus of sources of the same names in other places; {choose}")
     now = settings.model_dump(exclude=_NOT_DECIDING)
     if differ := [f"{name} was {before[name]}" for name in now if before[name] != now[name]]:
         raise UsageError(f"{out} holds a corpus of other settings ({', '.join(differ)}); {choose}")

@@ -12,6 +12,9 @@ MOST_ALWAYS_ALLOWED = 10
 MOST_NAMED = 5
 """Files that are named on standard error; the rest are counted."""
 
+WHOLE_FILE = "whole file"
+"""What `Rejected.record` says of a file of which nothing can be read."""
+
 FROM_THE_BREAK_ON = "from the break on"
 """What `Rejected.record` says of a file that could be read up to some place."""
 
@@ -30,9 +33,11 @@ def too_many(rejected: int, records: int, share: float) -> str:
 
 
 def missing_after(item: Rejected) -> str | None:
-    """A sentence for a file of which the rest is missing; None where a record alone is broken."""
+    """A sentence for a file that is missing, or the rest of it; None where a record alone is broken."""
     if item.reason == "truncated":
         return f"{item.source} is cut short: what followed the cut is missing."
+    if item.record == WHOLE_FILE:
+        return f"{item.source} was not read: {item.detail}."
     if item.record == FROM_THE_BREAK_ON:
         return f"{item.source} could not be read to its end ({item.detail}): what followed is missing."
     return None

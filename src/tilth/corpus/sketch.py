@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+from pyarrow.compute import MatchSubstringOptions, ReplaceSubstringOptions, call_function
 
 from tilth.corpus.languages import UNSPACED
 from tilth.corpus.records import fixed_rows
@@ -99,11 +99,11 @@ def _spaced(texts: pa.Array) -> pa.Array:
     """The texts with spaces around each character of `UNSPACED`."""
     if not _MAY_START_UNSPACED[np.frombuffer(texts.buffers()[2] or b"", np.uint8)].any():
         return texts
-    found = pc.match_substring_regex(texts, f"[{UNSPACED}]")
-    if not pc.any(found).as_py():
-        return texts
-    apart = pc.replace_substring_regex(texts.filter(found), f"([{UNSPACED}])", r" \1 ")
-    return pc.replace_with_mask(texts, found, pc.utf8_trim(pc.replace_substring_regex(apart, " +", " "), " "))
+    found = call_function("match_substring_regex", [texts], MatchSubstringOptions(f"[{UNSPACED}]"))
+    apart = texts.filter(found)
+    for pattern, replacement in ((f"([{UNSPACED}])", r" \1 "), (" +", " "), ("^ | $", "")):
+        apart = call_function("replace_substring_regex", [apart], ReplaceSubstringOptions(pattern, replacement))
+    return call_function("replace_with_mask", [texts, found, apart])
 
 
 def _hash_slice(

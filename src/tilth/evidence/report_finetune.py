@@ -85,7 +85,7 @@ def _notes(result: dict[str, Any]) -> list[str]:
             f"{human.count(len(rejected))} rows of the data could not be used; finetune.json lists them with reasons."
         )
     if cut := sum((result.get("truncated") or {}).values()):
-        notes.append(f"{human.count(cut)} texts were longer than the model reads and were cut at the end.")
+        notes.append(f"{human.count(cut)} texts were longer than the model reads (max_length) and were cut at the end.")
     return notes
 
 

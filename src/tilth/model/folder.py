@@ -147,9 +147,19 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
             )
         )
     model.load_state_dict({name: state[name].float() for name in expected}, assign=True)
+    if "classify" in heads:
+        model.reads = _saved_limit(folder, trunk_config.max_length)
     for parameter in model.parameters():
         parameter.requires_grad_(True)
     return model.eval(), tokenizer
+
+
+def _saved_limit(folder: Path, most: int) -> int:
+    """Tokens of a text that a classifier was trained to read; transformers keeps the number with the tokenizer."""
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else None
+    limit = settings.get("model_max_length") if isinstance(settings, dict) else None
+    return min(limit, most) if isinstance(limit, int) and limit > 0 else most
 
 
 def _labels(config: dict[str, Any]) -> list[str]:
@@ -187,7 +197,7 @@ def _save_tokenizer(model: Model, tokenizer: TextTokenizer, ids: dict[str, int],
     has_types = model.config.token_types > 1
     settings: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": model.config.max_length,
+        "model_max_length": model.reads,
         "model_input_names": ["input_ids", *(["token_type_ids"] if has_types else []), "attention_mask"],
         "clean_up_tokenization_spaces": False,
         **names,

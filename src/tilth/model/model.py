@@ -28,6 +28,7 @@ TABLE_SIZE, TABLE_RATE = 4.0, 2.0
 class Model(nn.Module):
     """A family's trunk and the heads on it. Parameters are float32; `encode` says in which type to compute.
 
+    reads: how many tokens of a text it is meant to read, all that it can unless fine-tuning set a limit.
     labels: class names of the `classify` head, in the order of its logits; empty without one.
     generator: the smaller masked language model that is trained beside a `replaced_token` head, and works on this
     model's embeddings (Clark et al. 2020, section 3); None without one.
@@ -45,6 +46,7 @@ class Model(nn.Module):
         super().__init__()
         self.family = family
         self.config = config
+        self.reads = config.max_length
         self.labels = list(labels)
         self.trunk = Trunk(config, embeddings)
         self.heads = nn.ModuleDict({name: self._make_head(name) for name in heads})

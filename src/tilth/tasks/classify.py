@@ -45,11 +45,12 @@ class Classify:
     def encode(
         self, model: Model, tokenizer: TextTokenizer, texts: Sequence[str], max_length: int | None = None
     ) -> tuple[list[list[int]], list[bool]]:
-        """Token ids of each text as the model reads it, and whether it was cut to `max_length` (default: the model's).
+        """Token ids of each text as the model reads it, and whether it was cut to `max_length` (default:
+        what the model reads).
 
         An encoder reads [CLS] text [SEP]; a decoder reads the text alone, and an empty text as one end-of-text token.
         """
-        special, room = tokenizer.special, max_length or model.config.max_length
+        special, room = tokenizer.special, max_length or model.reads
         before: list[int] = []
         after: list[int] = []
         if model.family.summary == "first":

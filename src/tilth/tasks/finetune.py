@@ -73,6 +73,7 @@ def finetune(
 
         model, tokenizer = load_model(model_path)
         settings = settings.for_model(model.config)
+        model.reads = settings.max_length or model.config.max_length
         device = pick_device(settings.device)
         model.to(device)
         keep_freed_memory()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tilth.corpus.build import build_corpus
+from tilth.corpus.output import are_elsewhere
 from tilth.corpus.reader import Corpus, is_corpus, open_corpus
 from tilth.corpus.settings import CorpusSettings
 from tilth.errors import TilthError, UsageError
@@ -177,12 +178,12 @@ def _corpus(recipe: Recipe, path: Path, run: Path, resume: bool, progress: bool,
     if resume and is_corpus(built):
         corpus = open_corpus(built)
         sources = [source["source"] for source in corpus.card["sources"]]
-        if sources == [path.absolute().name]:
+        if sources == [path.absolute().name] and not are_elsewhere(built, [str(path)]):
             return corpus
         if not accept_changes:
             raise UsageError(
-                f"the run in {run} was started on {', '.join(sources)}, not {path}; give the same --corpus, or accept "
-                "the change with --accept-changes"
+                f"the run in {run} was started on another {', '.join(sources)} than {path}; give the same --corpus, or "
+                f"{built}, which holds its text, or accept the change with --accept-changes"
             )
     return build_corpus([str(path)], built, CorpusSettings(validation=recipe.data.validation), progress=progress)
 

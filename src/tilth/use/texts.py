@@ -27,8 +27,8 @@ _HEADER = re.compile(r'"?[\w.-]+"?(?:(?:,|\t)"?[\w.-]+"?)+')
 """Words with a comma or tab between them and no blank, as no sentence has them."""
 
 
-def read_texts(path: str | Path, text_column: str | None = None) -> list[str]:
-    """The texts of a file in its order, compressed or not.
+def read_texts(path: str | Path, text_column: str | None = None) -> list[tuple[int, str]]:
+    """The texts of a file in its order, compressed or not, each with its line (of a Parquet file, its row), from 1.
 
     A csv, tsv, jsonl, json or parquet file is a table with a text column, as for `read_examples`; so is a file of
     another name that is Parquet, whose first line is a JSON object, that is a JSON array of objects, or whose text
@@ -55,12 +55,12 @@ def read_texts(path: str | Path, text_column: str | None = None) -> list[str]:
     return texts_of_lines(str(path), lines)
 
 
-def texts_of_lines(source: str, lines: Sequence[str]) -> list[str]:
-    """The lines that are texts; how many are blank is said on standard error.
+def texts_of_lines(source: str, lines: Sequence[str]) -> list[tuple[int, str]]:
+    """The lines that are texts, each with its number; how many are blank is said on standard error.
 
     Raises: TilthError when none is left, or one is not UTF-8.
     """
-    texts = [line.removesuffix("\r") for line in lines if line.strip()]
+    texts = [(number, line.removesuffix("\r")) for number, line in enumerate(lines, 1) if line.strip()]
     if not texts:
         raise TilthError(f"{source} holds no text")
     for number, line in enumerate(lines, 1):
@@ -94,7 +94,7 @@ def _suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[str]:
+def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[tuple[int, str]]:
     has_header = True
 
     def is_header(cells: list[str]) -> bool:
@@ -105,7 +105,7 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
     one_column = "\t" if _suffix(path) == ".tsv" else "," if is_named or _suffix(path) == ".csv" else None
     found, rows = columns_of(read_rows(path, is_header, (names[0], LABEL_COLUMNS[0]), one_column))
     column = ""
-    texts: list[str] = []
+    texts: list[tuple[int, str]] = []
     others: list[str] = []
     broken: list[Rejected] = []
     for line, row in rows:
@@ -117,13 +117,13 @@ def _texts_of_table(path: Path, names: tuple[str, ...], is_named: bool) -> list[
         if reason:
             broken.append(Rejected(line, reason))
         else:
-            texts.append(text)
+            texts.append((line, text))
             others.append(str(row.get(LABEL_COLUMNS[0])))
     check_rejected(path, len(texts) + len(broken), broken)
     if not texts:
         raise TilthError(f"{path} holds no text")
     if not has_header:
-        check_headerless(path, texts, others)
+        check_headerless(path, [text for _, text in texts], others)
     if broken:
         announce(rejected_message(str(path), len(texts), broken))
     return texts

@@ -18,6 +18,7 @@ from tilth.corpus.formats.warc import read_arc, read_warc
 from tilth.corpus.formats.wikimedia import CIRRUS, ENTERPRISE, read_cirrus, read_enterprise
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 Reader = Callable[[Stream, str, Reading], Iterator[Item]]
 """reader(stream, source, reading) yields what it finds, in order. It may raise `Broken` at the end."""
@@ -145,15 +146,15 @@ def read_stream(stream: Stream, source: str, name: str, reading: Reading) -> Ite
     if stream.packed and kind not in _CRAWLS:
         kind = "arc"  # it starts with a record, and its first member, which names the format, is damaged
     if hint_of(name) in _CRAWLS and kind not in _CRAWLS and kind in READERS:
-        yield Rejected(source, "whole file", "wrong_format", f"the name says {hint_of(name)}, the content is {kind}")
+        yield Rejected(source, WHOLE_FILE, "wrong_format", f"the name says {hint_of(name)}, the content is {kind}")
     elif kind in READERS:
         yield from READERS[kind](stream, source, reading)
     elif kind == "utf-16":
         detail = "UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8"
-        yield Rejected(source, "whole file", "invalid_utf8", detail)
+        yield Rejected(source, WHOLE_FILE, "invalid_utf8", detail)
     elif hint := hint_of(name):
         detail = f"the name says {hint}, the content is " + ("not" if kind == "binary" else kind)
-        yield Rejected(source, "whole file", "binary" if kind == "binary" else "wrong_format", detail)
+        yield Rejected(source, WHOLE_FILE, "binary" if kind == "binary" else "wrong_format", detail)
     else:
         path = PurePosixPath(name)
         yield Dropped("unsupported", detail=path.suffix if kind == "binary" and path.suffix else kind)

@@ -12,6 +12,7 @@ from tilth.corpus.formats.columns import NoTextColumn, find_text_column
 from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import DOCUMENT_SCHEMA, Dropped, Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 ROWS = 64
 """Rows decoded at once."""
@@ -58,7 +59,7 @@ def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterat
                 detail = (
                     f"the column {column!r} holds {schema.field(column).type}, not text: choose one with --text-column"
                 )
-                yield Rejected(source, "whole file", "not_text", detail)
+                yield Rejected(source, WHOLE_FILE, "not_text", detail)
                 return
             for batch in batches:
                 _check(batch)
@@ -69,7 +70,7 @@ def _read(stream: Stream, source: str, reading: Reading, open_batches) -> Iterat
                     check_ratio(total, size)  # equal values of a column are stored once
                     yield item
         except NoTextColumn as error:
-            yield Rejected(source, "whole file", "no_text_column", str(error))
+            yield Rejected(source, WHOLE_FILE, "no_text_column", str(error))
         except (pa.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
             # A damaged length can ask for any amount of memory at once; names of columns may be no UTF-8.
             said = str(error).partition("\n")[0] or "a part of it is said to be larger than the memory"

@@ -14,6 +14,7 @@ from tilth.corpus.formats.html import MAX_BYTES, PageProblem, page_text
 from tilth.corpus.formats.text import MAX_CHARACTERS, read_long
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected, printable
+from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_MEMBERS = 100_000
 MAX_TITLE = 1000
@@ -56,10 +57,10 @@ def read_epub(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             with zipfile.ZipFile(file) as archive:
                 yield from _read(archive, source)
         except _Unreadable as problem:
-            yield Rejected(source, "whole file", problem.reason, str(problem))
+            yield Rejected(source, WHOLE_FILE, problem.reason, str(problem))
         except _DAMAGE as error:
             reason = "truncated" if "not a zip file" in str(error) else "corrupt"
-            yield Rejected(source, "whole file", reason, f"the archive of the book cannot be read: {error}")
+            yield Rejected(source, WHOLE_FILE, reason, f"the archive of the book cannot be read: {error}")
 
 
 def _read(archive: zipfile.ZipFile, source: str) -> Iterator[Item]:

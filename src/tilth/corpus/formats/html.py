@@ -13,6 +13,7 @@ from tilth.corpus.libraries import use_library
 from tilth.corpus.mark import Deadly, guarded
 from tilth.corpus.reading import PLAIN, Reading
 from tilth.corpus.records import Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_BYTES = 16_000_000
 MAX_MAIN_BYTES = 2_000_000
@@ -71,7 +72,7 @@ def read_html(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
     try:
         page = page_text(bytes(content), reading=reading)
     except PageProblem as problem:
-        yield Rejected(source, "whole file", problem.reason, str(problem))
+        yield Rejected(source, WHOLE_FILE, problem.reason, str(problem))
         return
     yield Record(source, page.text, source, page.metadata)
 

@@ -11,6 +11,7 @@ from tilth.corpus.formats.lines import BOM, excerpt, read_lines
 from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_RECORD = 64_000_000
 """Bytes of the longest line, or JSON file, that is parsed."""
@@ -36,14 +37,14 @@ def read_json(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             detail = (
                 f"a JSON file above {MAX_RECORD // 1_000_000} MB is not parsed; write it as one record a line (jsonl)"
             )
-            yield Rejected(source, "whole file", "too_large", detail)
+            yield Rejected(source, WHOLE_FILE, "too_large", detail)
             return
     try:
         values = json.loads(bytes(content).removeprefix(BOM).decode("utf-8"))
     except UnicodeDecodeError as error:
-        yield Rejected(source, "whole file", "invalid_utf8", f"byte {error.start:,} is not UTF-8 ({error.reason})")
+        yield Rejected(source, WHOLE_FILE, "invalid_utf8", f"byte {error.start:,} is not UTF-8 ({error.reason})")
     except (ValueError, RecursionError) as error:
-        yield Rejected(source, "whole file", "invalid_json", str(error))
+        yield Rejected(source, WHOLE_FILE, "invalid_json", str(error))
     else:
         for number, value in enumerate(values if isinstance(values, list) else [values], start=1):
             yield _record(value, source, str(number), f"item {number}", reading)

@@ -17,6 +17,7 @@ from tilth.corpus.formats.mediawiki_pages import END, OPEN, cut_pages, read_piec
 from tilth.corpus.mark import read_alone
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 from tilth.corpus.wikitext import Names, to_prose
 from tilth.corpus.wikitext.words import DISAMBIGUATION, DISAMBIGUATION_TITLES, ENGLISH
 
@@ -61,7 +62,7 @@ def read_mediawiki(stream: Stream, source: str, reading: Reading) -> Iterator[It
         elif piece.startswith(OPEN):
             yield read_alone(piece, source, where, functools.partial(_read_page, piece, where, site, source))
         elif b"<!DOCTYPE" in piece or b"<!ENTITY" in piece:
-            yield Rejected(source, "whole file", "unsafe_xml", "a dump declares no document type and no entities")
+            yield Rejected(source, WHOLE_FILE, "unsafe_xml", "a dump declares no document type and no entities")
             return
         elif b"<mediawiki" in piece:
             try:

@@ -15,6 +15,7 @@ from tilth.corpus.libraries import use_library
 from tilth.corpus.mark import Deadly, guarded
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Dropped, Item, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_BYTES = 256_000_000
 MAX_PAGES = 50_000
@@ -45,17 +46,17 @@ def read_pdf(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
         content += chunk
         if len(content) > MAX_BYTES:
             detail = f"a PDF above {MAX_BYTES // 1_000_000} MB is not parsed"
-            yield Rejected(source, "whole file", "too_large", detail)
+            yield Rejected(source, WHOLE_FILE, "too_large", detail)
             return
     tail = content.rstrip(b"\0 \t\r\n")[-_TAIL:]
     if b"%%EOF" not in tail and b"startxref" not in tail:
-        yield Rejected(source, "whole file", "truncated", "the PDF ends before its table of parts")
+        yield Rejected(source, WHOLE_FILE, "truncated", "the PDF ends before its table of parts")
         return
     try:
         with guarded(bytes(content)), _bounded_memory():
             items = _read(bytes(content), source, reading)
     except Deadly as deadly:
-        items = [Rejected(source, "whole file", deadly.reason, str(deadly))]
+        items = [Rejected(source, WHOLE_FILE, deadly.reason, str(deadly))]
     yield from items
 
 
@@ -66,15 +67,15 @@ def _read(content: bytes, source: str, reading: Reading) -> list[Item]:
             return _read_pages(document, source, reading)
     except pdfium.PdfiumError as error:
         if error.err_code == _BAD_PASSWORD:
-            return [Rejected(source, "whole file", "encrypted", "the PDF opens with a password only")]
-        return [Rejected(source, "whole file", "corrupt", f"the PDF is damaged: {error}")]
+            return [Rejected(source, WHOLE_FILE, "encrypted", "the PDF opens with a password only")]
+        return [Rejected(source, WHOLE_FILE, "corrupt", f"the PDF is damaged: {error}")]
 
 
 def _read_pages(document: Any, source: str, reading: Reading) -> list[Item]:
     pdfium = use_library("pypdfium2", "pdf")
     if len(document) > MAX_PAGES:
         detail = f"{len(document):,} pages; at most {MAX_PAGES:,} are read"
-        return [Rejected(source, "whole file", "too_large", detail)]
+        return [Rejected(source, WHOLE_FILE, "too_large", detail)]
     items: list[Item] = []
     pages: list[list[Line]] = []
     characters = 0
@@ -90,13 +91,13 @@ def _read_pages(document: Any, source: str, reading: Reading) -> list[Item]:
         characters += sum(len(line.text) for line in lines)
         if characters > MAX_CHARACTERS:
             detail = f"its pages give over {MAX_CHARACTERS:,} characters"
-            return [Rejected(source, "whole file", "bomb", detail)]
+            return [Rejected(source, WHOLE_FILE, "bomb", detail)]
         pages.append(lines)
     if not any(pages):
         if pictures:
             count = "1 page" if len(document) == 1 else f"{len(document):,} pages"
             detail = f"{count}, with pictures and no text, as of a scanner; recognise the text first (OCR)"
-            return [*items, Rejected(source, "whole file", "no_text", detail)]
+            return [*items, Rejected(source, WHOLE_FILE, "no_text", detail)]
         return items or [Dropped("empty")]
     said = {name.lower(): value for name in ("Title", "Author") if (value := document.get_metadata_value(name).strip())}
     blank = sum(not page for page in pages)

@@ -11,6 +11,7 @@ from tilth.corpus.formats.jsonl import own_id
 from tilth.corpus.formats.lines import excerpt, read_lines
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_LINE = 64_000_000
 _DELIMITERS = ",;\t|"
@@ -47,7 +48,7 @@ def read_table(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
             try:
                 column = find_text_column(columns, reading.text_column)
             except NoTextColumn as error:
-                yield Rejected(source, where, "no_text_column", f"{error}; the first row is read as the header")
+                yield Rejected(source, WHOLE_FILE, "no_text_column", f"{error}; {where} is read as the header")
                 return
         elif row and columns and len(row) != len(columns):
             detail = f"{len(row)} fields where the header has {len(columns)}: {excerpt(feed.line)}"

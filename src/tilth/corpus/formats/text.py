@@ -8,6 +8,7 @@ from typing import Any
 from tilth.corpus.compression import Stream
 from tilth.corpus.reading import PLAIN, Reading
 from tilth.corpus.records import Item, Record, Rejected
+from tilth.corpus.rejections import WHOLE_FILE
 
 LARGE = 4_000_000
 """Bytes past which a file is cut."""
@@ -68,4 +69,4 @@ def _record(content: bytes, source: str, part: int, offset: int) -> Item:
         return Record(name, content.decode("utf-8"), source, {"part": part} if part else {})
     except UnicodeDecodeError as error:
         where = f"byte {offset + error.start:,} is not UTF-8 ({error.reason}); convert the file to UTF-8"
-        return Rejected(source, f"part {part}" if part else "whole file", "invalid_utf8", where)
+        return Rejected(source, f"part {part}" if part else WHOLE_FILE, "invalid_utf8", where)
