@@ -16,6 +16,8 @@ from tilth.model.model import INITIAL_DEVIATION
 from tilth.recipe import load_recipe
 from tilth.tokens.shards import open_shards
 from tilth.tokens.tokenizer import load_tokenizer
+from tilth.train.account import found_at_start
+from tilth.train.distributed import World
 from tilth.train.loop import pretrain
 from tilth.train.prepare import _trunk_config, check_family, fresh_model, prepare
 from tilth.train.trackers import read_log
@@ -279,3 +281,11 @@ def test_unknown_tokens_are_told(recipe, corpus, few_words, tmp_path, capsys):
     assert warning["kind"] == "unknown" and 50 < share < 99
     assert f"the tokenizer knows nothing of {share} % of the tokens" in warning["message"]
     assert warning["message"] in capsys.readouterr().err
+
+
+def test_processes_without_rows_are_told(opened):
+    run = opened("gpt2-mini")
+    assert list(found_at_start(run)) == []
+    run.world = World(size=20)
+    (finding,) = found_at_start(run)
+    assert finding.message.startswith("a step has 16 rows for 20 processes, so that 4 wait for the others")

@@ -1,6 +1,7 @@
 """What a run says of itself when it starts, and when it ends."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,20 +49,27 @@ def describe_start(run: "Run") -> dict[str, Any]:
     }
 
 
-def unknown_tokens(run: "Run") -> Finding | None:
-    """Whether the tokenizer knows too little of the training text, by its first million tokens."""
+def found_at_start(run: "Run") -> Iterator[Finding]:
+    """What is to be told before the first step: processes without rows, and a tokenizer that knows too little of the
+    training text, by its first million tokens."""
+    rows, processes = run.rows_per_step, run.world.size
+    if rows < processes:
+        yield Finding(
+            "idle",
+            f"a step has {rows} rows for {processes} processes, so that {processes - rows} wait for the others: raise "
+            "train.batch_tokens, or start fewer",
+        )
     split, special = run.prepared.train.split, run.prepared.tokenizer.special
     if special.unk is None:
-        return None
+        return
     tokens = split.tokens(np.array([0]), np.array([min(split.num_tokens, UNKNOWN_LOOKED_AT)]))
     share = float((tokens == special.unk).mean())
-    if share <= UNKNOWN_SHARE:
-        return None
-    return Finding(
-        "unknown",
-        f"the tokenizer knows nothing of {100 * share:.0f} % of the tokens, which masked models are not asked for, so "
-        "that losses say less than they seem to: use tokenizer.kind=byte_bpe, or a larger tokenizer.vocab_size",
-    )
+    if share > UNKNOWN_SHARE:
+        yield Finding(
+            "unknown",
+            f"the tokenizer knows nothing of {100 * share:.0f} % of the tokens, which masked models are not asked for, "
+            "so that losses say less than they seem to: use tokenizer.kind=byte_bpe, or a larger tokenizer.vocab_size",
+        )
 
 
 def sum_up(run: "Run", reason: str, signal_number: int | None) -> dict[str, Any]:

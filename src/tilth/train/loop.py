@@ -26,7 +26,7 @@ from tilth.model.threads import choose_threads, threads_restored
 from tilth.objectives.objective import Batch
 from tilth.progress import progress_bar
 from tilth.recipe import Recipe
-from tilth.train.account import describe_start, sum_up, unknown_tokens
+from tilth.train.account import describe_start, found_at_start, sum_up
 from tilth.train.batches import Batches, batch_rows
 from tilth.train.checkpoint import load_latest, recorded_threads
 from tilth.train.control import Control
@@ -205,7 +205,7 @@ class Run:
             progress_bar("Pre-training", 1.0, "budget", shown=progress) as update,
         ):
             try:
-                if not self.position.step and (finding := unknown_tokens(self)) is not None:
+                for finding in () if self.position.step else found_at_start(self):
                     respond(self, finding, [])
                 while self.position.spent < 1 and self.ended is None:
                     self.prepared.shards.verification.poll()
