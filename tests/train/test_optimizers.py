@@ -8,7 +8,7 @@ from tilth.model.families import FAMILIES
 from tilth.model.model import Model, build_model
 from tilth.recipe import TrainSettings
 from tilth.train.adamw import AdamW
-from tilth.train.batched_muon import MOST, BatchedMuon, orthogonalised
+from tilth.train.batched_muon import MOMENTUM, MOST, BatchedMuon, orthogonalised
 from tilth.train.optimizers import Optimizers
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -284,7 +284,8 @@ def test_muon_moves_each_map_as_torchs_would_but_all_rows_alike(widest, monkeypa
         for start, many in zip(starts, maps, strict=True)
     ]
     ours = BatchedMuon(joined, maps, lr=0.1, weight_decay=0.1)
-    theirs = torch.optim.Muon([part for each in split for part in each], lr=1.0, weight_decay=0.0)
+    parts = [part for each in split for part in each]
+    theirs = torch.optim.Muon(parts, lr=1.0, weight_decay=0.0, momentum=MOMENTUM)
     expected = [start.clone() for start in starts]
     for step in range(4):
         for index, matrix in enumerate(joined):
