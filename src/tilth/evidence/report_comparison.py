@@ -45,7 +45,8 @@ def comparison_context(result: dict[str, Any]) -> dict[str, Any]:
         "notes": truncation_notes(result.get("truncated") or {}, result.get("examples") or {}),
         "method": (
             f"Each system was trained on the same labelled examples with {seeds} different seeds at each budget, and "
-            f"scored by {metric} on the same test data, which no system learned from. {_INTERVALS}"
+            f"scored by {metric} on the same test data, which no system learned from. Models from scratch are "
+            f"trained with the settings of the pre-trained ones, though other rates may suit them better. {_INTERVALS}"
         ),
         "pictures": _pictures(result, metric),
         "metric": metric,

@@ -65,7 +65,7 @@ def _headline(result: dict[str, Any]) -> list[Stat]:
     stats = []
     for name, score in (result.get("valid") or {}).items():
         low, high = human.decimal(score.get("low")), human.decimal(score.get("high"))
-        caption = f"On validation data, 95\u00a0% interval {low} to {high}; 1 is perfect."
+        caption = f"On the validation data that chose the weights, 95\u00a0% interval {low} to {high}; 1 is perfect."
         stats.append(Stat(capitalized(metric_name(name)), human.decimal(score.get("value")), caption))
     if examples := result.get("examples"):
         held_out = f"And {human.count(examples['valid'])} to validate." if examples.get("valid") else "None held out."
