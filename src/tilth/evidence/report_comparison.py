@@ -16,8 +16,8 @@ _LONGEST_BESIDE = 40
 _INTERVALS = (
     "Ranges and bars are 95\u00a0% intervals over both seeds (other labelled examples and random draws) and test texts "
     "(another test set). With all labels every seed learns from the same examples: what others would have done is not "
-    "in the interval there. A system that gives the same with every seed, as TF-IDF with all labels may, has an interval "
-    "over test texts alone."
+    "in the interval there. A system that gives the same with every seed, as TF-IDF with all labels may, has an "
+    "interval over test texts alone."
 )
 
 
