@@ -224,6 +224,12 @@ def test_a_changed_recipe_is_named(overrides, named, recipe, corpus, finished, c
     assert (copied / "recipe.yaml").read_bytes() == (finished / "recipe.yaml").read_bytes()
 
 
+def test_a_budget_below_what_was_done_is_refused(recipe, corpus, copied):
+    with pytest.raises(UsageError, match=r"has done 12 steps already, more than train\.budget=7 steps: give"):
+        pretrain(recipe(*FINISHED, "train.budget=7 steps"), corpus, copied, resume=True, accept_changes=True)
+    pretrain(recipe(*FINISHED, "train.budget=13 steps"), corpus, copied, resume=True, accept_changes=True)
+
+
 def test_another_corpus_is_named(recipe, make_corpus, copied):
     other = make_corpus([text[:200] for text in list(topics.values())[30:50]])
     with pytest.raises(TilthError, match="made from another corpus"):

@@ -3,6 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from tilth.errors import UsageError
 from tilth.files import recover_folder
 from tilth.train.checkpoint import Checkpoint, go_back, load_latest
 from tilth.train.identity import check_identity, measured_otherwise
@@ -47,7 +48,8 @@ def snapshot(run: "Run", milestone: bool) -> Checkpoint:
 def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
     """Take up the newest whole checkpoint; returns what the log should tell of it.
 
-    Raises: TilthError when none is whole; UsageError for changes that lead to another result and are not accepted.
+    Raises: TilthError when none is whole; UsageError for changes that lead to another result and are not accepted, and
+    for a budget below what has been done.
     """
     # The first process reads, so that all go on from the same checkpoint whatever they see of the folder.
     checkpoint, problems, found = None, [], None
@@ -75,6 +77,12 @@ def restore(run: "Run", accept_changes: bool) -> dict[str, list[str]]:
     if before.get("micro_batch_tokens") != now["micro_batch_tokens"]:
         run.rows_per_micro_batch = rows
     run.position.recount(before, now)
+    if before.get("budget") != now["budget"] and run.position.spent > 1:
+        done = run.position.units(run.settings.budget)
+        raise UsageError(
+            f"the run has done {done:.5g} {run.settings.budget.unit} already, more than train.budget="
+            f"{run.settings.budget}: give it as much or more"
+        )
     _forget_other_losses(run, checkpoint)
     return {"damaged": problems, **changes}
 
