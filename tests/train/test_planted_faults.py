@@ -65,7 +65,7 @@ def test_wrong_labels_are_found(recipe, corpus, monkeypatch, tmp_path):
     monkeypatch.setattr(Causal, "make_batch", shuffled)
     # By a sample of so few words the loss is estimated too roughly to tell that it stays where it is.
     settings = recipe(
-        "gpt2-mini", "train.budget=120 steps", "train.evaluate_every=10 steps", "train.decay=0.2", "train.lr=1e-2",
+        "gpt2-mini", "train.budget=120 steps", "train.evaluate_every=10 steps", "train.decay=0.2", "train.lr=5e-3",
         "objective.vocabulary_share=1",
     )  # fmt: skip
     pretrain(settings, corpus, tmp_path / "run", progress=False)
