@@ -16,7 +16,7 @@ from tilth.corpus import writer
 from tilth.corpus.card import card_markdown
 from tilth.corpus.card_text import render_card
 from tilth.corpus.formats import text as text_format
-from tilth.corpus.output import PLACES
+from tilth.corpus.output import PLACES, places_hash
 from tilth.corpus.reader import is_corpus, open_corpus
 from tilth.errors import TilthError, UsageError
 
@@ -333,3 +333,13 @@ def test_the_card_fits_a_terminal(tmp_path, build):
     assert "dropped 14 duplicate: the same text as an earlier document" in said
     assert "leak check passed: 0 groups and 0 texts are on both sides" in said
     assert "broken 1 invalid_json; see " in said
+
+
+def test_where_sources_lie_does_not_depend_on_where_a_build_was_started(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    hashes = []
+    for folder, name in ((tmp_path, "a"), (tmp_path / "a", "../a"), (tmp_path, str(tmp_path / "a"))):
+        monkeypatch.chdir(folder)
+        hashes.append(places_hash([name, "installed-docs", "s3://bucket/texts"]))
+    assert len(set(hashes)) == 1 and hashes[0] == places_hash(["s3://bucket/texts", "a", "installed-docs"])
+    assert places_hash(["b", "installed-docs", "s3://bucket/texts"]) != hashes[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tilth.corpus.reader import CARD, is_corpus
 from tilth.corpus.settings import TRANSPORT, CorpusSettings
+from tilth.corpus.sources import INSTALLED_DOCS
 from tilth.errors import UsageError
 from tilth.files import fingerprint, read_json
 from tilth.urls import is_url
@@ -33,7 +34,8 @@ def check_out(out: Path) -> None:
 
 def places_hash(sources: Iterable[str]) -> str:
     """A hash of where sources lie, their order aside. A card, equal on all machines, leaves that out."""
-    return fingerprint(sorted(each if is_url(each) else os.path.abspath(each) for each in sources))
+    named = [each if is_url(each) or each == INSTALLED_DOCS else os.path.abspath(each) for each in sources]
+    return fingerprint(sorted(named))
 
 
 def are_elsewhere(corpus: Path, sources: Iterable[str]) -> bool:
