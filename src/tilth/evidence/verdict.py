@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from tilth.key import Key
+from tilth.tasks.metrics import LEVEL, NORMAL_QUANTILE
 
 RESAMPLES = 500
-LEVEL = 0.95
-_NORMAL_QUANTILE = 1.959964
 
 
 class TestNoise:
@@ -55,7 +54,7 @@ def interval(
     if seeds < 2:
         return mean, None, None
     over_seeds = float(t.ppf(0.5 + LEVEL / 2, seeds - 1)) * float(np.std(values_S, ddof=1)) / math.sqrt(seeds)
-    over_tests = _NORMAL_QUANTILE * float(np.std(resampled_SR.mean(0), ddof=1))
+    over_tests = NORMAL_QUANTILE * float(np.std(resampled_SR.mean(0), ddof=1))
     half = math.hypot(over_seeds, over_tests)
     return mean, max(bounds[0], mean - half), min(bounds[1], mean + half)
 

@@ -11,7 +11,8 @@ from tilth.key import Key
 
 RESAMPLES = 1000
 LEVEL = 0.95
-_NORMAL_QUANTILE = 1.959964
+NORMAL_QUANTILE = 1.959964
+"""Standard deviations on either side of the mean that hold `LEVEL` of a normal distribution."""
 _CELLS_AT_ONCE = 4_000_000
 
 
@@ -73,7 +74,7 @@ def scores_with_intervals(true: np.ndarray, predicted: np.ndarray, seed: int = 0
     for name, value in scores(true, predicted).items():
         low, high = np.percentile(np.concatenate(resampled[name]), [tail, 100 - tail])
         if right in (0, len(true)):
-            beyond = _NORMAL_QUANTILE**2 / (len(true) + _NORMAL_QUANTILE**2)
+            beyond = NORMAL_QUANTILE**2 / (len(true) + NORMAL_QUANTILE**2)
             low, high = (1 - beyond, 1.0) if right else (0.0, beyond)
         intervals[name] = {"value": value, "low": float(low), "high": float(high)}
     return intervals
