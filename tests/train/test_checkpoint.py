@@ -15,9 +15,12 @@ from tilth.key import Key
 from tilth.train.checkpoint import (
     FORMAT_VERSION,
     Checkpoint,
+    checkpoint_paths,
+    held_out_losses,
     holds_checkpoints,
     load_latest,
     save_checkpoint,
+    step_of,
     verify_checkpoint,
 )
 
@@ -153,6 +156,37 @@ def test_the_best_and_the_milestones_stay(tmp_path):
     kept = sorted(path.name for path in tmp_path.glob("step-*"))
     assert kept == ["step-00000002-mine", "step-00000003", "step-00000005", "step-100000000"]
     assert load_latest(tmp_path)[0].state["loss"] == 1e8
+
+
+def test_the_best_is_found_among_losses_that_can_be_compared(tmp_path, recipe):
+    """Step 4 goes on with another held-out text, accepted; step 6 is damaged later."""
+
+    def identity(evaluate_tokens: int) -> dict:
+        return {"recipe": recipe("gpt2-mini", f"train.evaluate_tokens={evaluate_tokens}").model_dump(mode="json")}
+
+    def save(step: int, loss: float | None, evaluate_tokens: int) -> None:
+        changed = replace(checkpoint(float(step)), held_out_loss=loss, identity=identity(evaluate_tokens))
+        save_checkpoint(tmp_path, step, changed, keep=1)
+
+    def kept() -> list[int]:
+        return [step_of(path) for path in checkpoint_paths(tmp_path)]
+
+    save(1, 2.0, 1000)
+    save(2, 1.0, 1000)
+    save(3, 1.5, 1000)
+    assert kept() == [2, 3]
+    save(4, None, 2000)
+    assert kept() == [2, 4], "until an evaluation the best is that of before"
+    save(5, 3.0, 2000)
+    assert kept() == [5]
+    save(6, 4.0, 2000)
+    assert held_out_losses(checkpoint_paths(tmp_path)) == {
+        tmp_path / "step-00000005": 3.0, tmp_path / "step-00000006": 4.0,
+    }  # fmt: skip
+    for damage in ({"identity": None}, {"identity": {}}, {"held_out_loss": "low"}):
+        record = json.loads((tmp_path / "step-00000006" / "state.json").read_text())
+        (tmp_path / "step-00000006" / "state.json").write_text(json.dumps(record | damage))
+        assert held_out_losses(checkpoint_paths(tmp_path)) == {tmp_path / "step-00000005": 3.0}
 
 
 class WritesAFile:

@@ -10,6 +10,7 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from torch import Tensor
 
 from tilth.errors import TilthError
 from tilth.files import read_json, recover_folder, sha256_file, whole_folder, write_json, write_text
+from tilth.train.identity import measured_otherwise
 from tilth.train.mending import unwritable
 
 FORMAT_VERSION = 3
 _TENSOR_FILES = ("weights.safetensors", "optimizer.safetensors")
 _FILES = (*_TENSOR_FILES, "state.json")
 _NAME = re.compile(r"step-([0-9]{8,})")
+_UNREADABLE = (TilthError, OSError, KeyError, TypeError)
+"""What reading the `state.json` of a damaged checkpoint raises."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,8 @@ class Checkpoint:
 def save_checkpoint(folder: Path, step: int, checkpoint: Checkpoint, keep: int) -> Path:
     """Write `folder/step-<step>`, verify it, point `folder/latest` at it, then prune.
 
-    What stays: the newest `keep`, the milestones, the protected one, and the one with the lowest held-out loss.
-    Checkpoints of later steps, which only a resume that found them damaged leaves behind, go.
+    What stays: the newest `keep`, the milestones, the protected one, and the one with the lowest of the
+    `held_out_losses`. Checkpoints of later steps, which only a resume that found them damaged leaves behind, go.
 
     Raises: TilthError when it cannot be written or `folder` is not there; older checkpoints are then untouched.
     """
@@ -97,7 +101,7 @@ def verify_checkpoint(path: Path) -> None:
             raise TilthError(f"the checkpoint {path} lacks {name}")
         if sha256_file(file) != hashes[name]:
             raise TilthError(f"the checkpoint {path} is damaged: {name} does not match its hash")
-    if (step := read_json(path / "state.json")["step"]) != _step(path):
+    if (step := read_json(path / "state.json")["step"]) != step_of(path):
         raise TilthError(f"the checkpoint {path} is that of step {step}: its folder was renamed")
 
 
@@ -117,7 +121,7 @@ def go_back(folder: Path, step: int) -> Checkpoint:
     path = folder / f"step-{step:08d}"
     checkpoint = read_checkpoint(path)
     for other in checkpoint_paths(folder):
-        if _step(other) > step:
+        if step_of(other) > step:
             shutil.rmtree(other, ignore_errors=True)
     write_text(folder / "latest", path.name + "\n")
     return checkpoint
@@ -159,10 +163,29 @@ def holds_checkpoints(folder: Path) -> bool:
 
 def checkpoint_paths(folder: Path) -> list[Path]:
     """The checkpoints of a folder, damaged ones too, oldest first. Nothing else in the folder is ever removed."""
-    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=_step)
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of)
 
 
-def _step(path: Path) -> int:
+def held_out_losses(paths: Sequence[Path]) -> dict[Path, float]:
+    """The held-out losses that checkpoints tell of, oldest first: those that can be compared with the newest of them,
+    which losses before an accepted change of the text, or of what is predicted in it, cannot.
+    """
+    losses: dict[Path, float] = {}
+    newest = None
+    for path in reversed(paths):
+        with contextlib.suppress(*_UNREADABLE):
+            record = read_json(path / "state.json")
+            loss, identity = record["held_out_loss"], record["identity"]
+            if not isinstance(loss, float) or not math.isfinite(loss):
+                continue
+            if "held_out" not in measured_otherwise(identity, newest or identity):
+                losses[path] = loss
+            newest = newest or identity
+    return dict(reversed(losses.items()))
+
+
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's folder names; -1 for another folder."""
     match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else -1
 
@@ -184,21 +207,14 @@ def _manifest(hashes: dict[str, str]) -> bytes:
 
 def _prune(folder: Path, newest: Path, keep: int, protected: int | None) -> None:
     paths = checkpoint_paths(folder)
-    past = [path for path in paths if _step(path) <= _step(newest)]
-    kept = {*past[-keep:], *(path for path in past if _step(path) == protected)}
-    losses: list[tuple[float, int, Path]] = []
+    past = [path for path in paths if step_of(path) <= step_of(newest)]
+    kept = {*past[-keep:], *(path for path in past if step_of(path) == protected)}
     for path in past:
-        try:
-            record = read_json(path / "state.json")
-            milestone, loss = record["milestone"], record["held_out_loss"]
-        except (TilthError, OSError, KeyError, TypeError):  # a damaged one is no one's choice
-            continue
-        if milestone:
-            kept.add(path)
-        if isinstance(loss, float) and math.isfinite(loss):
-            losses.append((loss, -_step(path), path))
-    if losses:
-        kept.add(min(losses)[2])
+        with contextlib.suppress(*_UNREADABLE):  # a damaged one is no one's choice
+            if read_json(path / "state.json")["milestone"]:
+                kept.add(path)
+    if losses := held_out_losses(past):
+        kept.add(min(losses, key=lambda path: (losses[path], -step_of(path))))
     # What a kill left half-written goes too: one save is written at a time, and this one is done.
     for path in (*paths, *folder.glob(".step-*.partial"), *folder.glob(".step-*.replaced")):
         if path not in kept:

@@ -14,7 +14,6 @@ import torch
 from tilth.errors import UsageError
 from tilth.model.precision import compute_dtype
 from tilth.recipe import Recipe, on_resume
-from tilth.train.parallel import compiles
 from tilth.train.prepare import Prepared
 from tilth.version import RESULT_VERSION
 
@@ -29,16 +28,19 @@ _MEASURED_BY = {
 
 
 def run_identity(
-    recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype, processes: int = 1
+    recipe: Recipe, prepared: Prepared, device: torch.device, dtype: torch.dtype, processes: int, compiled: bool
 ) -> dict[str, Any]:
-    """All that the bits of a run's result depend on, as JSON. dtype: the type of activations."""
+    """All that the bits of a run's result depend on, as JSON.
+
+    dtype: the type of activations. compiled: whether training steps are.
+    """
     on_cpu = device.type == "cpu"
     return {
         "recipe": recipe.model_dump(mode="json"),
         "corpus": prepared.corpus.fingerprint,
         "tokenizer": prepared.tokenizer.fingerprint,
         "compute_type": str(dtype).removeprefix("torch."),
-        "compiled": compiles(recipe.train, device, processes),  # fused operations round otherwise
+        "compiled": compiled,  # fused operations round otherwise
         "device": device.type,
         "processor": _processor(device),
         # Sums are split over threads, and another split rounds otherwise.

@@ -41,7 +41,7 @@ from tilth.train.mending import unwritable
 from tilth.train.monitor import Monitor, Starvation
 from tilth.train.optimizers import Optimizers
 from tilth.train.out_of_memory import step_in_memory
-from tilth.train.parallel import Replica
+from tilth.train.parallel import Replica, compiles
 from tilth.train.persistence import restore, snapshot
 from tilth.train.position import Position
 from tilth.train.prepare import Prepared, fresh_model, prepare
@@ -130,7 +130,8 @@ class Run:
         self.prompts = list(self.settings.prompts) or default_prompts(
             prepared.validation.split, prepared.tokenizer, prepared.objective.heads[0]
         )
-        self.identity = run_identity(recipe, prepared, device, self.dtype, self.world.size)
+        compiled = compiles(self.settings, device, self.world.size)
+        self.identity = run_identity(recipe, prepared, device, self.dtype, self.world.size, compiled)
         self.position = Position(self.settings, prepared.train, self.rows_per_step, recipe.data.length)
         if self.world.size > 1:
             self.position.clock.agreed = 0.0

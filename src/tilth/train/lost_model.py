@@ -1,13 +1,11 @@
 """The best model of a run, made again where its folder has gone."""
 
-import math
 import sys
 from typing import TYPE_CHECKING
 
 from tilth.errors import TilthError, UsageError
-from tilth.files import read_json
 from tilth.model.folder import save_model
-from tilth.train.checkpoint import checkpoint_paths, read_checkpoint
+from tilth.train.checkpoint import checkpoint_paths, held_out_losses, read_checkpoint, step_of
 from tilth.train.prepare import fresh_model
 
 if TYPE_CHECKING:
@@ -25,7 +23,9 @@ def restore_model(run: "Run", accept_changes: bool, problems: list[str]) -> tupl
     folder, monitor = run.out / "model", run.monitor
     if monitor.best_step == 0 or (folder / "model.safetensors").is_file():
         return monitor.best_step, monitor.best_loss
-    losses = _losses(run)
+    # Later checkpoints than the run's are of another past.
+    past = [path for path in checkpoint_paths(run.out / "checkpoints") if step_of(path) <= run.position.step]
+    losses = {step_of(path): loss for path, loss in held_out_losses(past).items()}
     step = monitor.best_step
     if losses.get(step) != monitor.best_loss:  # a rewind may have led to another state of the same step
         if not accept_changes:
@@ -43,17 +43,3 @@ def restore_model(run: "Run", accept_changes: bool, problems: list[str]) -> tupl
     problems.append(f"{folder} had gone, and was made again from the checkpoint of step {step}")
     print(problems[-1], file=sys.stderr)
     return step, losses[step]
-
-
-def _losses(run: "Run") -> dict[int, float]:
-    """The held-out losses that checkpoints tell of, by step; later ones than the run's are of another past."""
-    losses = {}
-    for path in checkpoint_paths(run.out / "checkpoints"):
-        try:
-            record = read_json(path / "state.json")
-            step, loss = record["step"], record["held_out_loss"]
-        except (TilthError, OSError, KeyError, TypeError):
-            continue
-        if step <= run.position.step and isinstance(loss, float) and math.isfinite(loss):
-            losses[step] = loss
-    return losses
