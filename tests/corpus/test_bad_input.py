@@ -48,6 +48,8 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
     (raw / "twice.txt.gz").write_bytes(gzip.compress(gzip.compress(b"text")))
     (raw / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n" + noise(500))
     (raw / "letter.rtf").write_bytes(b"{\\rtf1 text}")
+    (raw / "letter.docx").write_bytes(b"PK\x03\x04" + noise(500))
+    (raw / "letters").write_bytes(b"PK\x03\x04" + noise(500))
     (raw / "link.txt").symlink_to(raw / "nowhere.txt")
     (raw / ".hidden.txt").write_text("hidden")
     corpus = build(raw, max_rejected=0.2)
@@ -59,9 +61,9 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
         "raw/twice.txt.gz": "wrong_format",
         "raw/link.txt": "unreadable",
     }
-    assert corpus.card["in"] == 40
+    assert corpus.card["in"] == 42
     assert corpus.card["kept"] == 30
-    assert corpus.card["dropped"] == {"empty": 2, "unsupported": 2}
+    assert corpus.card["dropped"] == {"empty": 2, "unsupported": 4}
     assert corpus.card["rejected"] == {
         "binary": 1,
         "invalid_utf8": 2,
@@ -69,7 +71,7 @@ def test_broken_files_are_set_aside_by_reason(tmp_path, build, documents, set_as
         "unreadable": 1,
         "wrong_format": 1,
     }
-    assert "files of formats that are not read: 1 .png, 1 rtf" in corpus.card["notes"]
+    assert "files of formats that are not read: 1 .docx, 1 .png, 1 rtf, 1 zip" in corpus.card["notes"]
     assert any("1 hidden" in note for note in corpus.card["notes"])
 
 

@@ -156,5 +156,6 @@ def read_stream(stream: Stream, source: str, name: str, reading: Reading) -> Ite
         detail = f"the name says {hint}, the content is " + ("not" if kind == "binary" else kind)
         yield Rejected(source, WHOLE_FILE, "binary" if kind == "binary" else "wrong_format", detail)
     else:
-        path = PurePosixPath(name)
-        yield Dropped("unsupported", detail=path.suffix if kind == "binary" and path.suffix else kind)
+        # A zip may be a document of an office suite, which its name alone tells.
+        suffix = PurePosixPath(name).suffix if kind in ("binary", "zip") else ""
+        yield Dropped("unsupported", detail=suffix or kind)
