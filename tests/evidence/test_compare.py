@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -316,6 +317,19 @@ def test_noise_of_the_test_set_agrees_with_the_bootstrap():
     expected = scores_with_intervals(true, predicted)["macro_f1"]
     assert resampled.mean() == pytest.approx(scores(true, predicted)["macro_f1"], abs=0.005)
     assert np.percentile(resampled, 97.5) == pytest.approx(expected["high"], abs=0.008)
+
+
+def test_the_resamples_of_a_large_test_set_take_a_byte_for_each_text():
+    true = np.arange(20_000) % 2
+    tracemalloc.start()
+    try:
+        noise = TestNoise(true, 2)
+        figures = noise.macro_f1(true)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert figures.tolist() == [1.0] * 500
+    assert 500 * 20_000 < peak < 1.3 * 500 * 20_000
 
 
 def point(system: str, budget: int | str, seed: int, true: np.ndarray, predicted: np.ndarray) -> dict:

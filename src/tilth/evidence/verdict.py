@@ -24,19 +24,24 @@ class TestNoise:
 
     def __init__(self, true_N: np.ndarray, num_classes: int) -> None:
         size = len(true_N)
-        weights = Key(0, 0, "test resamples").generator().multinomial(size, np.full(size, 1 / size), size=RESAMPLES)
-        self._weights_RN = weights.astype(np.float32)
-        self._true_N = true_N
+        generator, shares = Key(0, 0, "test resamples").generator(), np.full(size, 1 / size)
+        self._times_RN = np.empty((RESAMPLES, size), np.uint8)  # no text is drawn as often as 256 times
+        for times_N in self._times_RN:
+            times_N[:] = generator.multinomial(size, shares)
         self._is_true_NC = np.eye(num_classes, dtype=np.float32)[true_N]
-        self._support_RC = self._weights_RN @ self._is_true_NC
+        self._support_RC = self._sums(self._is_true_NC)
 
     def macro_f1(self, predicted_N: np.ndarray) -> np.ndarray:
         """Macro-F1 of predictions on each resample (R,), over the classes that occur."""
         is_predicted_NC = np.eye(self._is_true_NC.shape[1], dtype=np.float32)[predicted_N]
-        right_RC = self._weights_RN @ (self._is_true_NC * is_predicted_NC)
-        both_RC = self._support_RC + self._weights_RN @ is_predicted_NC
+        right_RC = self._sums(self._is_true_NC * is_predicted_NC)
+        both_RC = self._support_RC + self._sums(is_predicted_NC)
         f1_RC = np.divide(2 * right_RC, both_RC, out=np.zeros_like(right_RC), where=both_RC > 0)
         return f1_RC.sum(1) / (both_RC > 0).sum(1)
+
+    def _sums(self, values_NC: np.ndarray) -> np.ndarray:
+        """Sums over the texts of each resample (R, C), some resamples at a time: a large test set fills the memory."""
+        return np.concatenate([times.astype(np.float32) @ values_NC for times in np.array_split(self._times_RN, 50)])
 
 
 def interval(
