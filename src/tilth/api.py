@@ -1,7 +1,7 @@
 """The verbs: one function each, with the names and arguments of the command line. Results are plain JSON values."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -187,7 +187,8 @@ def pretrain(
     recipe: a built-in name or a YAML file. corpus: a corpus folder, or raw data to build one from. overrides:
     `key=value`. resume: go on from the newest whole checkpoint. accept_changes: go on although the recipe, corpus,
     tokenizer, code, number format or thread count changed in a way that leads to another result. processes: how many
-    to train with on this machine, started by torchrun; under torchrun leave it at 1.
+    to train with on this machine, started by torchrun, of which the first shows a bar whatever `progress` says; under
+    torchrun leave it at 1.
     Returns the run's summary, with the path of its report.
     Raises: UsageError and TilthError as `tilth.train.loop.pretrain`; Interrupted when a signal stopped it, once it is
     saved.
@@ -348,7 +349,7 @@ def compare(
 
 def predict(
     model: StrPath,
-    texts: Sequence[str] = (),
+    texts: Iterable[str] | None = None,
     *,
     data: StrPath | None = None,
     text_column: str | None = None,
@@ -357,17 +358,18 @@ def predict(
 
     data: a file to take the texts from, a table or one text a line: see `tilth.use.texts.read_texts`. What is no text
     is left out, and each result has the "line" that its text is from.
-    Raises: UsageError for texts beside `data`, TilthError when the model has no labels or the file cannot be used.
+    Raises: UsageError for texts beside `data` and what is no text, TilthError when the model has no head that gives a
+    text one label or the file cannot be used.
     """
     from tilth.use.predict import predict as run_prediction
     from tilth.use.texts import read_texts
 
-    if len(texts) and data is not None:
+    if texts is not None and data is not None:
         raise UsageError("give texts or --data, not both")
     if data is None and text_column is not None:
         raise UsageError("--text-column is for --data only")
     if data is None:
-        return run_prediction(model, texts)
+        return run_prediction(model, () if texts is None else texts)
     numbered = read_texts(data, text_column)
     found = run_prediction(model, [text for _, text in numbered])
     return [{"line": line, **each} for (line, _), each in zip(numbered, found, strict=True)]

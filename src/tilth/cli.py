@@ -474,7 +474,7 @@ def predict(
     """Label texts with a fine-tuned model."""
     lines = [] if texts or data is not None else _lines_of_standard_input()
     with _working():
-        given = texts or [text for _, text in lines]
+        given = texts or ([text for _, text in lines] if data is None else None)
         predictions = tilth.predict(model, given, data=data, text_column=text_column)
     if lines:
         predictions = [{"line": line, **each} for (line, _), each in zip(lines, predictions, strict=True)]

@@ -114,6 +114,20 @@ def test_wrong_use(corpus, task, given, words):
         match_corpus(corpus, task, **given)
 
 
+def test_few_broken_records_of_a_task_are_left_out(corpus, task, tmp_path, capsys):
+    whole = Path(task).read_text() + "\n"
+    rows = whole.count("\n") - 1  # but for the header
+    broken = tmp_path / "broken.tsv"
+    broken.write_text(whole + "one\ttoo\tmany\n" * 2)
+    found = match_corpus(corpus, str(broken))
+    assert found["sampled"]["texts"] == rows
+    assert f"--to: broken.tsv, line {rows + 2}: 3 fields" in (told := capsys.readouterr().err)
+    assert f"2 of {rows + 2} records were left out" in told
+    broken.write_text(whole + "one\ttoo\tmany\n" * 40)
+    with pytest.raises(UsageError, match=rf"--to: broken\.tsv, line .*; 40 of {rows + 40} records are broken"):
+        match_corpus(corpus, str(broken))
+
+
 def test_nothing_to_match(corpus, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(UsageError, match="there is no text in"):

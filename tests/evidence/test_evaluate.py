@@ -53,5 +53,5 @@ def test_unknown_labels_are_named(classifier: Path, tmp_path: Path):
 
 
 def test_a_model_without_labels_is_told(small_folder, tmp_path: Path):
-    with pytest.raises(TilthError, match="has no labels; fine-tune it first"):
+    with pytest.raises(TilthError, match="has no head that gives a text one label; fine-tune it first"):
         evaluate_task(small_folder("bert", "masked"), write(tmp_path / "test.tsv", [("film", "yes")]), progress=False)

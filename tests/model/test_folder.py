@@ -215,6 +215,25 @@ def test_a_classifier_of_two_unnamed_classes_opens(tokenizer_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "config",
+    [
+        {"problem_type": "multi_label_classification", "id2label": {0: "toxic", 1: "insult", 2: "threat"}},
+        {"problem_type": "regression", "id2label": {0: "joy", 1: "anger"}},
+        {"num_labels": 1},
+    ],
+)
+def test_a_classifier_that_does_not_give_one_label_is_a_trunk(config, tokenizer_folder, tmp_path):
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    theirs = transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=30, **size, **config))
+    theirs.save_pretrained(tmp_path)
+    tokenizer_folder(tmp_path, FAMILIES["bert"])
+    model, _ = load_model(tmp_path)
+    assert tuple(model.heads) == () and model.labels == []
+    weight = theirs.bert.encoder.layer[0].output.dense.weight
+    assert torch.equal(model.trunk.blocks[0].mlp.down.weight, weight)  # pyright: ignore
+
+
+@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}, "holds a LlamaForCausalLM; Tilth opens Bert"),

@@ -129,7 +129,17 @@ def test_a_prompt_longer_than_the_model_is_an_error(causal):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": 0}, {"top_p": 0.0}, {"max_tokens": 0}]
+    "settings",
+    [
+        {"temperature": -1},
+        {"temperature": float("nan")},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"max_tokens": 0},
+        {"top_k": 2.5},
+        {"stop": "the"},
+        {"stop": ["the", ""]},
+    ],
 )
 def test_settings_out_of_range_are_errors(causal, settings):
     model, tokenizer = causal

@@ -163,6 +163,12 @@ def test_tables_start_larger_where_blocks_add_to_them_and_logits_keep_their_size
     assert after == pytest.approx(before, rel=0.2)
 
 
+def test_nearly_all_can_be_dropped():
+    torch.manual_seed(0)
+    values = dropout(torch.ones(2**20), 0.999999, training=True)
+    assert values.unique().tolist() == [0, 65_536] and values.mean() == pytest.approx(1, abs=1)
+
+
 def test_dropout_acts_in_training_only_and_is_set_everywhere():
     for name in FAMILIES:
         model = small(name)

@@ -1,3 +1,4 @@
+import itertools
 from pydoc_data.topics import topics
 
 import numpy as np
@@ -43,8 +44,9 @@ def document_tokens(split: ShardSplit, number: int) -> list[int]:
     return split.tokens(np.array([start]), np.array([end - start])).tolist()
 
 
-def contains(whole: list[int], part: list[int]) -> bool:
-    return any(whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1))
+def places_of(whole: list[int], part: list[int]) -> list[int]:
+    starts = range(len(whole) - len(part) + 1)
+    return [start for start in starts if whole[start : start + len(part)] == part]
 
 
 @pytest.mark.parametrize("epoch", [0, 1])
@@ -65,13 +67,41 @@ def test_b_follows_a_or_is_from_another_document(make, epoch):
             assert second.tolist() == text[len(first) :]
             assert len(first) in starts
         else:
-            assert any(contains(other, second.tolist()) for number, other in enumerate(texts) if number != document)
+            assert any(places_of(other, second.tolist()) for number, other in enumerate(texts) if number != document)
         assert has_inner_sentence or label == RANDOM
         if has_inner_sentence:
             labels.append(label)
     # Where there is a choice it is even: four standard deviations.
     assert len(labels) > 60
     assert np.mean(labels) == pytest.approx(0.5, abs=4 * 0.5 / len(labels) ** 0.5)
+
+
+def test_the_length_of_a_pair_does_not_tell_what_it_is(make):
+    """Of documents of many rows: B is as long as what follows A, from wherever in another document it is."""
+    names = sorted(topics)
+    texts = tuple("\n\n".join(topics[name] for name in names[number::6])[:12_000] for number in range(6))
+    objective, packing, _ = make("bert-mini", "data.length=32", texts=texts)
+    rows = packing.rows(np.arange(packing.num_rows))
+    whole = [document_tokens(packing.split, number) for number in range(packing.split.num_documents)]
+    sentences = [
+        set(packing.split.sentence_starts(int(start), int(end - start)).tolist())
+        for start, end in itertools.pairwise(packing.split.document_starts)
+    ]
+    short, at_sentences, random_pairs = [], 0, 0
+    for piece, document, first, second, label in pairs_of(objective, packing):
+        short.append((label, len(first) + len(second) < rows.real_lengths[piece]))
+        if label == RANDOM:
+            random_pairs += 1
+            at_sentences += any(
+                place in sentences[number]
+                for number, tokens in enumerate(whole)
+                if number != document
+                for place in places_of(tokens, second.tolist())
+            )
+    assert not any(is_short for label, is_short in short if label == FOLLOWS)
+    assert np.mean([is_short for label, is_short in short if label == RANDOM]) < 0.01
+    # The others begin with a piece that has no sentence start inside.
+    assert random_pairs > 300 and 0.5 < at_sentences / random_pairs < 1
 
 
 def test_pairs_and_masks_fit_their_rows(make):

@@ -78,6 +78,10 @@ def test_the_losses_are_those_of_the_paper_computed_plainly(made, model):
     batch = batch_of(made, [1, 4])
     masked, detection = batch.predictions["masked"], batch.predictions["replaced_token"]
     logits = model.generator.heads["masked"](model.generator.encode(batch.inputs).flatten(0, 1)[masked.places])
+    probabilities = logits.softmax(-1).double()
+    of_originals = probabilities.gather(1, masked.targets[:, None])[:, 0]
+    same = int(of_originals.argmax())  # where the generator is to draw the original token
+    batch.draws[same] = probabilities[same].cumsum(-1)[masked.targets[same]] - of_originals[same] / 2
     drawn = [int(np.searchsorted(row.softmax(-1).double().cumsum(-1).numpy(), float(draw), side="right"))
              for row, draw in zip(logits, batch.draws, strict=True)]  # fmt: skip
     tokens = batch.inputs.tokens.clone()
@@ -85,7 +89,8 @@ def test_the_losses_are_those_of_the_paper_computed_plainly(made, model):
     original = batch.inputs.tokens.clone()
     original.view(-1)[masked.places] = masked.targets
     labels = (tokens != original).float().flatten()[detection.places]
-    assert 0 < labels.sum() <= len(drawn)
+    assert labels[(detection.places == masked.places[same]).nonzero()[0]] == 0
+    assert 0 < labels.sum() < len(drawn)
     verdicts = model.heads["replaced_token"](
         model.encode(replace(batch.inputs, tokens=tokens)).flatten(0, 1)[detection.places]
     )

@@ -6,10 +6,12 @@ import lzma
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from tilth.corpus.build import build_corpus
 from tilth.corpus.formats.columns import TEXT_COLUMNS
@@ -138,6 +140,23 @@ def test_an_unknown_header_is_not_taken_for_an_example(tmp_path: Path):
     assert len(read_examples(write(tmp_path / "b.jsonl", jsonl([("rare", "x"), *[("y", "y")] * 20])))) == 21
 
 
+def test_the_columns_of_a_small_file_without_a_header_are_told(tmp_path: Path):
+    rows = [("the film is fine", "p"), ("a bore", "n"), ("bad", "n"), ("good", "p"), ("loud", "n")]
+
+    def read(rows: list[tuple[str, str]]) -> Examples:
+        return read_examples(write(tmp_path / "a.tsv", "".join(f"{a}\t{b}\n" for a, b in rows)))
+
+    with pytest.raises(TilthError, match="'review', 'stars'.*looks like a header"):
+        read([("review", "stars"), *rows])
+    assert len(read([("the first of a kind", "u"), *rows])) == 6
+    assert len(read(rows)) == 5
+    with pytest.raises(
+        TilthError, match=r"of 8 rows, the first column has 2 values and the second 8: is the label first"
+    ):
+        read([(f"{number % 2}", f"text {number}") for number in range(8)])
+    assert len(read([(f"text {number}", f"{number}") for number in range(8)])) == 8
+
+
 def test_labels_of_any_plain_type_become_strings_in_order(tmp_path: Path):
     labels = [10, 9.0, "2", True, None, float("nan"), [1], "", 9]
     content = "".join(json.dumps({"text": "x", "label": label}) + "\n" for label in labels + ["2"] * 40)
@@ -239,6 +258,13 @@ def test_a_column_that_is_named_twice_is_refused(tmp_path: Path):
     assert pairs(read_examples(write(tmp_path / "a", "text,label,,\na,1,,\nb,2,,\n"))) == [("a", "1"), ("b", "2")]
 
 
+def test_labels_that_are_bytes_are_none(tmp_path: Path):
+    table = pa.table({"text": ["x"] * 30, "label": pa.array([b"u"] + [b"v"] * 29)})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(TilthError, match="30 of 30 rows cannot be used .line 1: the label is not one value"):
+        read_examples(tmp_path / "a.parquet")
+
+
 def test_too_many_broken_rows_are_an_error(tmp_path: Path):
     def file(good: int, bad: int) -> Path:
         return write(tmp_path / "a.tsv", "text\tlabel\n" + "x\ty\n" * good + "\ty\n" * bad)
@@ -252,7 +278,7 @@ def test_too_many_broken_rows_are_an_error(tmp_path: Path):
     assert len(read_examples(file(18, 2)).rejected) == 2
     with pytest.raises(TilthError, match="2 of 19 rows"):
         read_examples(file(17, 2))
-    with pytest.raises(TilthError, match="1 of 2 rows cannot be used .line 3: not valid UTF-8."):
+    with pytest.raises(TilthError, match="1 of 2 rows cannot be used .line 3: not valid UTF-8.*iconv -f WINDOWS-1252"):
         read_examples(write(tmp_path / "two.tsv", b"text\tlabel\nfine\tgood\ncaf\xe9\tbad\n"))
 
 
@@ -267,7 +293,11 @@ def test_too_many_broken_rows_are_an_error(tmp_path: Path):
         (b"PAR1 and then nothing", "not a whole Parquet file"),
         (gzip.compress(jsonl(ROWS * 1000).encode())[:-20], "is damaged"),
         (b'text,label\n"never closed,1\n', "a quote may be open"),
-        (b"id;text;label\n1;fine;0\n", "starts with 'id;text;label'. Separate the cells of a table by commas or tabs"),
+        ("text,label\nfine,0\n".encode("utf-16"), "is UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8"),
+        ("text,label\nfine,0\n".encode("utf-16-be"), "is binary"),
+        (b"text,label\rfine,0\r", r"ends its lines by carriage returns alone; convert it first: tr '.r' '.n'"),
+        (b'text,label\n"say \\"no\\" now",1\n', "a quote may be open, or one within a cell not doubled"),
+        (b'{\n "data": [\n  {"text": "fine"', "one JSON object over several lines; write one on each line"),
         (b'[\n {"text": "fine",\n', r"is not a whole JSON array: .*line \d column \d.*Mend it or write jsonl"),
         (b'{"text": "' + b"x" * 16_100_000, "line 1 is longer than 16,000,000 characters"),
     ],

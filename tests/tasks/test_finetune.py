@@ -140,7 +140,10 @@ def test_the_best_model_on_held_out_data_is_the_one_kept(small_folder, train: Pa
 def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path, capsys):
     few, start = write(tmp_path / "few.jsonl", reviews(16)), small_folder("bert", "masked")
     result = finetune(start, few, tmp_path / "out", overrides=["min_steps=20"])
-    told = "No examples are held out: 0.15 of 16 are fewer than 100, too few to tell better weights from lucky ones."
+    told = (
+        "No examples are held out: 0.15 of 16, which leave each label a text, are fewer than 100, too few to tell "
+        "better weights from lucky ones."
+    )
     assert told in capsys.readouterr().err
     other = write(tmp_path / "other.jsonl", [("nothing else is good", "good"), ("nothing else is bad", "bad")])
     for name, valid, setting in (("valid", other, []), ("none", None, ["valid_share=0"])):
@@ -154,6 +157,9 @@ def test_few_examples_are_all_learned_from(small_folder, tmp_path: Path, capsys)
     train, held_out = split_for_stopping(examples, FinetuneSettings(valid_share=0.1))
     assert held_out is not None and (len(train), len(held_out)) == (900, 100)
     assert split_for_stopping(examples.take(range(990)), FinetuneSettings(valid_share=0.1))[1] is None
+    for labels in (1000, 930):  # no label has a second text, or 70 of them have
+        of_many = Examples(examples.texts, [str(number % labels) for number in range(1000)])
+        assert split_for_stopping(of_many, FinetuneSettings(valid_share=0.1)) == (of_many, None)
 
 
 def test_long_texts_are_cut_and_counted(small_folder, tmp_path: Path):
@@ -323,3 +329,15 @@ def test_examples_that_are_also_validation_data_are_not_learned_from(small_folde
     )
     assert result["examples"] == {"train": 140, "valid": 21}
     assert result["left_out_as_also_in_valid"] == 20
+
+
+def test_a_label_that_no_example_is_left_of_is_not_learned(small_folder, tmp_path: Path):
+    train = write(tmp_path / "train.jsonl", [*reviews(40), ("so so", "neither")])
+    for valid, examples in (("so so", 1), ("it is all good", 0)):
+        held_out = write(tmp_path / "valid.jsonl", [(valid, "good")] * 3)
+        result = finetune(
+            small_folder("bert", "masked"), train, tmp_path / f"out{examples}", valid=held_out, overrides=FAST,
+            progress=False,
+        )  # fmt: skip
+        assert result["left_out_as_also_in_valid"] == examples
+        assert result["labels"] == (["bad", "good"] if examples else ["bad", "good", "neither"])

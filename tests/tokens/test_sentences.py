@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from tilth.tokens.sentences import sentence_starts
 
@@ -16,6 +17,13 @@ def test_sentences_end_at_marks_before_a_space_and_no_small_letter():
 
 def test_empty_lines_end_a_sentence():
     assert cut("A heading\n \nthe text\non two lines") == ["A heading\n \n", "the text\non two lines"]
+
+
+@pytest.mark.parametrize("text", ["A document.", "in small letters.", "日本の朝。"])
+def test_blank_lines_that_lead_to_nothing_start_no_sentence(text):
+    """So many that a time which grows with their square would be hours."""
+    assert cut(text + "\n \n" * 200_000) == [text + "\n \n" * 200_000]
+    assert cut("One." + "\n \n" * 200_000 + "Two.") == ["One." + "\n \n" * 200_000, "Two."]
 
 
 def test_ideographic_marks_need_no_space():

@@ -1,6 +1,7 @@
 """What a run does about what the monitor finds; and that it does the same when it is interrupted."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -238,6 +239,25 @@ def test_a_change_after_a_record_cut_short_is_replayed(tmp_path):
     assert control.take(7) is None and control.take(8) == Change(lr=0.2)
     again = Control(tmp_path, resume=True)
     assert [again.take(step) for step in (3, 5, 8)] == [Change(lr=0.1), None, Change(lr=0.2)]
+
+
+def test_a_change_is_new_however_old_its_file(tmp_path):
+    """A copy that keeps the time of its original; but what a crash left behind is no request."""
+    first = Control(tmp_path, resume=False)
+
+    def copy() -> None:
+        ask(tmp_path, "lr: 0.2")
+        os.utime(tmp_path / "control.yaml", ns=(10**18, 10**18))
+
+    for step in (0, 10):
+        copy()
+        assert [first.take(step + look) for look in range(3)] == [None, Change(lr=0.2), None]
+    copy()
+    resumed = Control(tmp_path, resume=True)
+    assert [resumed.take(step) for step in (1, 11, 12, 13)] == [Change(lr=0.2), Change(lr=0.2), None, None]
+    assert not (tmp_path / "control.yaml").exists()
+    copy()
+    assert [resumed.take(step) for step in (14, 15)] == [None, Change(lr=0.2)]
 
 
 @pytest.mark.parametrize(

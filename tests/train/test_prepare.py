@@ -6,6 +6,7 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+import tilth
 from tilth.corpus.reader import seal
 from tilth.errors import TilthError, UsageError
 from tilth.files import sha256_file
@@ -155,6 +156,23 @@ def test_roberta_counts_positions_as_transformers_will(kind, recipe, corpus, tmp
     assert (ours - again).abs().max() == 0
     assert (ours - theirs).abs().max() < 1e-4
     assert reopened.config.max_length == model.config.max_length == 32
+
+
+def test_roberta_without_a_padding_token_counts_positions_from_what_pads_instead(recipe, corpus, tmp_path):
+    tilth.tokenizer_train(corpus, tmp_path / "whole.json", kind="byte_bpe", vocab_size=300, progress=False)
+    content = json.loads((tmp_path / "whole.json").read_text().replace("<pad>", "<unused>"))
+    (tmp_path / "no padding.json").write_text(json.dumps(content))
+    settings = recipe("roberta-mini", f"tokenizer.path={tmp_path / 'no padding.json'}", "model.start=random")
+    prepared = prepared_in(tmp_path / "run", settings, corpus)
+    assert prepared.tokenizer.special.pad is None and prepared.tokenizer.special.eot is not None
+    model = fresh_model(settings, prepared).eval()
+    save_model(model, prepared.tokenizer, tmp_path / "model")
+    tokens = torch.arange(20, 45)[None]
+    with torch.no_grad():
+        ours = model.heads["masked"](model.encode(Inputs.of_rows(tokens))[0])
+        theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()(tokens).logits[0]
+    assert model.config.position_offset == prepared.tokenizer.special.eot + 1
+    assert (ours - theirs).abs().max() < 1e-4
 
 
 def test_what_an_abandoned_start_left_is_made_again(recipe, corpus, tmp_path):

@@ -68,6 +68,34 @@ def test_the_lock_is_held_while_the_run_lives(recipe, corpus, tmp_path, monkeypa
         assert ".lock" in names(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["model", "shards", "tokenizer.json", "log.jsonl"])
+def test_what_is_of_no_run_is_not_replaced(name, recipe, corpus, tmp_path):
+    run = tmp_path / "run"
+    mine = run / name if "." in name else run / name / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(UsageError, match=rf"run holds {name}, which a run would replace, but no recipe.yaml"):
+        pretrain(recipe("gpt2-mini"), corpus, run, progress=False)
+    assert mine.read_text() == "precious" and names(run) == [name]
+
+
+def test_a_run_that_was_killed_while_it_was_prepared_starts_anew(recipe, corpus, tmp_path, monkeypatch):
+    run, settings = tmp_path / "run", recipe("gpt2-mini", "train.budget=1 steps")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("tilth.train.prepare.write_shards", kill)
+        with pytest.raises(Killed):
+            pretrain(settings, corpus, run, progress=False)
+    assert "tokenizer.json" in names(run) and "shards" not in names(run)
+    assert pretrain(settings, corpus, run, progress=False)["step"] == 1
+
+
 def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(95, "Operation not supported")

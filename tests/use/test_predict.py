@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -68,6 +69,22 @@ def test_a_bare_text_is_refused(small_folder, tmp_path: Path):
         predict(tmp_path / "not opened", "good")
 
 
+def test_texts_come_in_any_collection_and_nothing_else(small_folder):
+    model, tokenizer = load_model(small_folder("bert", "masked"))
+    model.add_head("classify", labels=["yes", "no"], seed=1)
+    texts = ["the cat", "a dog"]
+    answers = predict_with(model, tokenizer, texts)
+    for given in (tuple(texts), iter(texts), np.array(texts), np.array(texts, object)):
+        assert predict_with(model, tokenizer, given) == answers
+    for given, words in (
+        ([*texts, float("nan")], r"^texts\[2\] is no text but nan$"),
+        ([None], r"^texts\[0\] is no text but None$"),
+        (["a\ud800"], r"^texts\[0\] has a lone surrogate, which is no character: 'a\\ud800'$"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            predict_with(model, tokenizer, given)
+
+
 def test_a_model_without_labels_is_told(small_folder):
-    with pytest.raises(TilthError, match="gives no labels; fine-tune it first"):
+    with pytest.raises(TilthError, match="has no head that gives a text one label; fine-tune it first"):
         predict(small_folder("bert", "masked"), ["text"])

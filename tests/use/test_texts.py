@@ -86,16 +86,15 @@ def test_an_unknown_header_is_not_taken_for_a_text(tmp_path: Path):
     assert len(read_texts(tmp_path / "a.tsv")) == 20
 
 
-@pytest.mark.parametrize("header", ["id;text;rating", "text;rating"])
-def test_a_semicolon_table_is_refused_as_by_finetune(tmp_path: Path, header: str):
+@pytest.mark.parametrize("delimiter", [";", "|"])
+def test_a_semicolon_table_is_read_as_by_finetune(tmp_path: Path, delimiter: str):
     path = tmp_path / "semi.csv"
-    path.write_text(f"{header}\n1;good film;5\n2;bad film;1\n")
-    message = f"semi.csv is not jsonl, csv, tsv or parquet: it starts with '{header}'. .* by commas or tabs"
-    for text_column in (None, "text"):
-        with pytest.raises(TilthError, match=message):
-            read_texts(path, text_column)
-    with pytest.raises(TilthError, match=message):
-        read_examples(path)
+    table = 'id;"text, whole";label\n1;"good; or so, film";5\n2;bad film;1\n'
+    path.write_text(table.replace(";", delimiter))
+    texts = [f"good{delimiter} or so, film", "bad film"]
+    assert read_texts(path, "text, whole") == texts
+    examples = read_examples(path, "text, whole")
+    assert (examples.texts, examples.labels) == (texts, ["5", "1"])
 
 
 def test_prose_with_the_name_of_a_column_in_its_first_line_is_lines(tmp_path: Path, capsys):
@@ -113,6 +112,7 @@ def test_prose_with_the_name_of_a_column_in_its_first_line_is_lines(tmp_path: Pa
         ("a.txt", table("\t", ["text", "label"])),
         ("a.txt.bz2", bz2.compress(table(",", ["text", "label"]))),
         ("a", b"\xef\xbb\xbf" + table("\t", ["text", "label"])),
+        ("a.txt", table(",", ["text", "label"]).replace(b'","', b'";"')),
     ],
 )
 def test_what_may_be_a_table_by_its_first_line_is_not_guessed_at(tmp_path: Path, name: str, content: bytes):

@@ -12,11 +12,13 @@ from tilth.corpus.filters.nearest import Neighbours, fit_neighbours
 from tilth.corpus.reader import is_corpus
 from tilth.corpus.reading import Reading
 from tilth.corpus.records import Record, Rejected
+from tilth.corpus.rejections import allowed_rejections, missing_after
 from tilth.corpus.sample import read_some
 from tilth.corpus.settings import CorpusSettings, Repeated
 from tilth.corpus.sources import Source, find_sources, read_files
 from tilth.errors import UsageError
 from tilth.key import Key
+from tilth.progress import announce
 
 SAMPLED = 5000
 """Documents of the sources that the examples are told from; of corpora, which are quick to read, all that are read."""
@@ -63,17 +65,28 @@ def learn_likeness(
 
 
 def read_examples(paths: Sequence[str], text_column: str | None, asked: str) -> Iterator[str]:
-    """The texts of files or folders, of which every record has to be readable.
+    """The texts of files or folders; broken records are left out, and standard error says so.
 
-    asked: the option or setting that named them. Raises: UsageError.
+    asked: the option or setting that named them.
+    Raises: UsageError for a file that cannot be read, and for more broken records than a build allows by default.
     """
     reading = Reading(text_column or Reading.text_column)
+    broken: list[str] = []
+    count = 0
     for source in find_sources(paths, None):
         for item in read_files(source.files, source.installed, reading):
             if isinstance(item, Rejected):
-                raise UsageError(f"{asked}: {item.source}, {item.record}: {item.detail}")
+                broken.append(f"{asked}: {item.source}, {item.record}: {item.detail}")
+                if missing_after(item):
+                    raise UsageError(broken[-1])
             if isinstance(item, Record):
+                count += 1
                 yield item.text
+    count += len(broken)
+    if len(broken) > allowed_rejections(count, CorpusSettings().max_rejected):
+        raise UsageError(f"{broken[0]}; {len(broken)} of {count} records are broken")
+    if broken:
+        announce(f"{broken[0]}; {len(broken)} of {count} records were left out")
 
 
 def sample_texts(sources: Sequence[Source], settings: CorpusSettings, folder: Path, run: Runner) -> Iterator[str]:

@@ -83,6 +83,8 @@ def compare(
             num_rejected += len(held_out.rejected)
         else:
             examples, held_out = hold_out(examples, TEST_SHARE, settings.seed)
+            if not len(held_out):
+                raise TilthError(f"no label of {data} has two texts, of which one could be held out: give --test")
         pool, num_leaked = without(examples, held_out)
         labels = pool.label_names()
         if len(labels) < 2:

@@ -36,7 +36,7 @@ def evaluate_task(
     Returns each metric as {"value", "low", "high"} (95 % bootstrap intervals over examples), "per_class", "confusion"
     (counts; rows are the true labels), "labels", "examples", "rejected" (rows that are no examples, and where) and
     "truncated" (texts longer than the model reads). With `out`, also writes evaluation.json and confusion.svg there.
-    Raises: TilthError when the model has no labels, or the data has labels the model does not know.
+    Raises: TilthError when the model has no such head, or the data has labels the model does not know.
     """
     work = find_task(task)
     examples = work.read(data, text_column, label_column)
@@ -55,7 +55,8 @@ def _scored(
     model, tokenizer = load_model(model_path)
     if work.name not in model.heads:
         raise TilthError(
-            f"{model_path} has no labels; fine-tune it first (tilth finetune), or score its text with --lm"
+            f"{model_path} has no head that gives a text one label; fine-tune it first (tilth finetune), or score its "
+            "text with --lm"
         )
     model.to(pick_device(device))
     encoded, truncated = encode(work, model, tokenizer, examples)

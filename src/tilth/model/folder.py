@@ -95,7 +95,8 @@ def saved_step(folder: Path) -> int | None:
 def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
     """Open a model folder (ours, or anyone's of a known architecture) or a name on the Hugging Face hub.
 
-    Weights are read from safetensors only; nothing is unpickled and no remote code runs.
+    Weights are read from safetensors only; nothing is unpickled and no remote code runs. A head that Tilth does not
+    have, such as one that gives a text several labels or a number, is left out.
     Raises: UsageError when it is not there, TilthError when it is incomplete, is of an unknown architecture, or does
     not fit its tokenizer.
     """
@@ -116,6 +117,8 @@ def load_model(source: str | Path) -> tuple[Model, TextTokenizer]:
         raise TilthError(f"{folder} is a variant of {family.name} that Tilth does not have: {error}") from None
     try:
         labels = _labels(config) if "classify" in heads else []
+        if len(labels) < 2 or config.get("problem_type") not in (None, "single_label_classification"):
+            heads, labels = tuple(name for name in heads if name != "classify"), []
     except ValueError as error:
         raise TilthError(f"{folder / 'config.json'} is damaged: {error}; download or save the model again") from None
     if trunk_config.generator_size and not (folder / GENERATOR).is_dir():
@@ -169,6 +172,8 @@ def _labels(config: dict[str, Any]) -> list[str]:
         raise ValueError("id2label does not name the classes 0, 1, 2, ...")
     if not all(isinstance(name, str) for name in names.values()):
         raise ValueError("id2label holds a name that is no text")
+    if len(set(names.values())) < len(names):
+        raise ValueError("id2label gives two classes one name")
     return [names[str(index)] for index in range(len(names))]
 
 

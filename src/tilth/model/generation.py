@@ -63,7 +63,7 @@ def complete(
     Raises: TilthError when the model is not causal, puts out NaN or infinity, or a prompt fills its context; UsageError
     for settings out of range and for no prompts.
     """
-    _check(model, temperature, top_k, top_p, max_tokens, prompts)
+    _check(model, temperature, top_k, top_p, max_tokens, prompts, stop)
     texts = [_Text(tokenizer, prompt, model.config.max_length, max_tokens, stop) for prompt in prompts]
     was_training = model.training
     model.eval()
@@ -218,17 +218,20 @@ def _check(
     top_p: float | None,
     max_tokens: int,
     prompts: Sequence[str],
+    stop: Sequence[str],
 ) -> None:
     if isinstance(prompts, str) or not prompts:
         raise UsageError(f"prompts must be one text or more in a list, not {prompts!r}")
+    if isinstance(stop, str) or not all(isinstance(text, str) and text for text in stop):
+        raise UsageError(f"stop must be texts in a list, none of them empty, not {stop!r}")
     if "causal" not in model.heads:
         raise TilthError(
             f"this {model.family.name} model cannot generate: it has no causal head; use a gpt2, gpt3 or qwen3 model"
         )
     if not temperature >= 0:  # NaN is not
         raise UsageError(f"temperature must be 0 or more, not {temperature}")
-    if top_k is not None and top_k < 1:
-        raise UsageError(f"top_k must be 1 or more, not {top_k}")
+    if top_k is not None and (top_k < 1 or not isinstance(top_k, int)):
+        raise UsageError(f"top_k must be a whole number of 1 or more, not {top_k}")
     if top_p is not None and not 0 < top_p <= 1:
         raise UsageError(f"top_p must be above 0 and at most 1, not {top_p}")
     if max_tokens < 1:

@@ -34,7 +34,7 @@ def dropout(values: Tensor, rate: float, training: bool) -> Tensor:
         return values
     if values.device.type != "cpu":
         return F.dropout(values, rate)
-    dropped = round(rate * 65_536)
+    dropped = min(65_535, round(rate * 65_536))
     draws = torch.empty(values.numel() // 4 + 1, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     kept = draws[: values.numel()].view(values.shape) >= dropped - 32_768
     return values * kept.to(values.dtype).mul_(65_536 / (65_536 - dropped))

@@ -1,7 +1,9 @@
 """BERT's pre-training (Devlin et al. 2019, section 3.1 and appendix A.2): masked tokens, and whether B follows A.
 
 A piece of a document is cut at a sentence start drawn at random into A and B; half of the time B gives way to text from
-another document. Unlike BERT's script, the text so displaced is not moved to another example; other epochs see it.
+another document. Unlike BERT's script, the text so displaced is not moved to another example; other epochs see it. The
+other text is as long as the one it displaces, wherever its document has that much: otherwise the length of a pair would
+tell what it is.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +19,9 @@ from tilth.objectives.objective import Batch, Predictions, blank_predictions, ro
 from tilth.recipe import Recipe
 from tilth.tokens.packing import Framing, Packing, Rows
 from tilth.tokens.tokenizer import TextTokenizer
+
+_DRAWS = 8
+"""Of another text, until one is long enough."""
 
 FOLLOWS, RANDOM = 0, 1
 """The labels of `BertForPreTraining`."""
@@ -93,12 +98,19 @@ class NextSentence(Masked):
         return _Pairs(replace(rows, tokens=np.concatenate(tokens), lengths=lengths), second_starts, labels)
 
     def _other_text(self, packing: Packing, document: int, room: int, generator: np.random.Generator) -> np.ndarray:
-        """At most `room` tokens from the start of a sentence of another document."""
+        """At most `room` tokens from the start of a sentence of another document: the most of a few draws."""
         own = packing.pieces_of(document)
-        number = int(generator.integers(packing.num_pieces - len(own)))
-        _, start, length = packing.piece(number if number < own.start else number + len(own))
-        cut = _sentence_cut(packing, start, length, generator) % max(1, length)
-        return packing.split.tokens(np.array([start + cut]), np.array([min(room, length - cut)]))
+        begin = most = 0
+        for _ in range(_DRAWS):
+            number = int(generator.integers(packing.num_pieces - len(own)))
+            other, start, length = packing.piece(number if number < own.start else number + len(own))
+            start += _sentence_cut(packing, start, length, generator) % max(1, length)
+            there = min(room, int(packing.split.document_starts[other + 1]) - start)
+            if there > most:
+                begin, most = start, there
+            if most == room:
+                break
+        return packing.split.tokens(np.array([begin]), np.array([most]))
 
 
 @dataclass(frozen=True)

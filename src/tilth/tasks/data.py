@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ LABEL_COLUMNS = ("label", "intent", "class", "category")
 NOT_UTF8 = "not valid UTF-8"
 MOST_REJECTED = 0.01
 """Share of the rows that may be broken; see `allowed_rejections`."""
+_NAME = re.compile(r"[\w.-]+")
+"""What a column may be called."""
+_FEWEST_ROWS = 6
+"""Of a table whose columns are told from what is in them."""
 _ROWS_WITH_COLUMNS = 1000
 """Rows that are looked at for the columns there are: a JSON object may lack some of them."""
 
@@ -161,7 +166,7 @@ def _example(text: Any, label: Any) -> tuple[str, str, str | None]:
     text, reason = usable_text(text)
     if reason:
         return "", "", reason
-    if isinstance(label, (list, dict)):
+    if isinstance(label, (list, dict, bytes)):
         return "", "", "the label is not one value"
     name = "" if label is None or label != label else str(label).strip()
     if not name:
@@ -200,8 +205,11 @@ def check_rejected(path: str | Path, rows: int, rejected: Sequence[Rejected]) ->
     """
     if len(rejected) > allowed_rejections(rows, MOST_REJECTED):
         reasons = [f"line {row.line}: {row.reason}" for row in rejected]
+        what_to_do = "Mend the file"
+        if any(row.reason == NOT_UTF8 for row in rejected):
+            what_to_do = "Convert the file, for instance by iconv -f WINDOWS-1252 -t UTF-8"
         raise TilthError(
-            f"{path}: {len(rejected)} of {rows} rows cannot be used ({listed(reasons, quote=False)}). Mend the file"
+            f"{path}: {len(rejected)} of {rows} rows cannot be used ({listed(reasons, quote=False)}). {what_to_do}"
         )
 
 
@@ -227,11 +235,20 @@ def rejected_message(source: str, used: int, rejected: Sequence[Rejected]) -> st
 
 
 def check_headerless(path: Path, texts: Sequence[str], labels: Sequence[str]) -> None:
-    """Check that the first row of a file that was read as one without a header is not one.
+    """Check that the first row of a file that was read as one without a header is not one, and that its second column
+    is the label.
 
-    Raises: TilthError when it has a label of its own among labels that come again and again.
+    Raises: TilthError when that row has a label of its own among labels that come again and again (in a small file,
+    beside a text that could be a name), and when the texts come again and again but the labels do not.
     """
-    if len(texts) > 10 and labels.count(labels[0]) == 1 and len(set(labels)) <= len(texts) // 2:
+    half = len(texts) // 2
+    if len(texts) >= _FEWEST_ROWS and len(set(texts)) <= half < len(set(labels)):
+        raise TilthError(
+            f"{path}: of {len(texts)} rows, the first column has {len(set(texts))} values and the second "
+            f"{len(set(labels))}: is the label first? Add a first line that names the columns, such as label<TAB>text"
+        )
+    may_be_name = len(texts) > 10 or _NAME.fullmatch(texts[0].strip()) is not None
+    if may_be_name and labels.count(labels[0]) == 1 and len(set(labels)) <= half:
         raise TilthError(
             f"{path}: the first row ({texts[0][:40]!r}, {labels[0]!r}) is the only one with its label and looks like a "
             "header. Name its columns with --text-column and --label-column, or remove the row"

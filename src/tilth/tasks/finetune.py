@@ -59,14 +59,15 @@ def finetune(
     with new_folder(Path(out)) as folder:
         examples = work.read(data, text_column, label_column)
         tell_rejected(examples, progress)
-        labels = examples.label_names()
         rejected, num_leaked = [asdict(row) for row in examples.rejected], 0
         if valid is not None:
             held_out: Examples | None = work.read(valid, text_column, label_column)
             tell_rejected(held_out, progress)
             rejected += [asdict(row) for row in held_out.rejected]
             examples, num_leaked = without(examples, held_out)
+            labels = examples.label_names()
         else:
+            labels = examples.label_names()
             examples, held_out = split_for_stopping(examples, settings)
             if held_out is None and settings.valid_share:
                 announce(_none_held_out(examples, settings.valid_share), progress)
@@ -121,14 +122,15 @@ def split_for_stopping(examples: Examples, settings: FinetuneSettings) -> tuple[
     """(train, held out) for early stopping; none are held out where they were fewer than 100, nor more than 2,000."""
     if settings.valid_share * len(examples) < FEWEST_HELD_OUT:
         return examples, None
-    return hold_out(examples, min(settings.valid_share, MOST_HELD_OUT / len(examples)), settings.seed)
+    train, held_out = hold_out(examples, min(settings.valid_share, MOST_HELD_OUT / len(examples)), settings.seed)
+    return (examples, None) if len(held_out) < FEWEST_HELD_OUT else (train, held_out)
 
 
 def _none_held_out(examples: Examples, share: float) -> str:
     return (
-        f"No examples are held out: {share:g} of {len(examples)} are fewer than {FEWEST_HELD_OUT}, too few to tell "
-        "better weights from lucky ones. So training does not stop early and the last weights are kept, not the best; "
-        "--valid FILE gives examples to choose by."
+        f"No examples are held out: {share:g} of {len(examples)}, which leave each label a text, are fewer than "
+        f"{FEWEST_HELD_OUT}, too few to tell better weights from lucky ones. So training does not stop early and the "
+        "last weights are kept, not the best; --valid FILE gives examples to choose by."
     )
 
 

@@ -1,8 +1,9 @@
 """Rows of JSON lines, JSON arrays, CSV, TSV and Parquet files, told by content; each row comes with its line, or with
 what is wrong.
 
-CSV is read with the usual quoting, its first line as the header. TSV is read without, because the tab-separated files
-of language tasks hold unbalanced quotes, unless its beginning shows that a CSV writer wrote it.
+CSV, divided by commas, semicolons or bars, is read with the usual quoting, its first line as the header. TSV is read
+without, because the tab-separated files of language tasks hold unbalanced quotes, unless its beginning shows that a CSV
+writer wrote it.
 """
 
 import codecs
@@ -53,6 +54,8 @@ def read_rows(
         if stream.head.startswith(b"PAR1"):
             with stream.spool() as whole:
                 yield from _parquet_rows(path, whole)
+        elif stream.head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            raise TilthError(f"{path} is UTF-16 text; convert it first: iconv -f UTF-16 -t UTF-8")
         elif b"\0" in stream.head:
             raise TilthError(f"{path} is binary, not jsonl, csv, tsv or parquet")
         else:
@@ -84,6 +87,8 @@ def _text_rows(
     headerless: tuple[str, str],
     one_column: str | None,
 ) -> Iterator[Row]:
+    if b"\r" in stream.head and b"\n" not in stream.head:
+        raise TilthError(f"{path} ends its lines by carriage returns alone; convert it first: tr '\\r' '\\n'")
     lines = numbered_lines(path, stream.chunks())
     first = next((line for line in lines if line[1].strip()), None)
     if first is None:
@@ -91,19 +96,30 @@ def _text_rows(
     lines = itertools.chain([first], lines)
     if is_json_array(stream.head):
         yield from _array_rows(path, first[0], "".join(line for _, line in lines))
+    elif first[1].strip() == "{":
+        raise TilthError(
+            f"{path} starts with one JSON object over several lines; write one on each line, or a list of them alone"
+        )
     elif first[1].lstrip().startswith("{"):
         yield from _json_rows(lines)
     elif "\t" in first[1] and is_quoted(stream.head.decode("utf-8", "replace")):
         yield from _quoted_rows(path, lines, "\t", is_header, headerless)
     elif "\t" in first[1] or one_column == "\t":
         yield from _tab_rows(path, lines, is_header, headerless)
-    elif "," in first[1] or (one_column == "," and ";" not in first[1]):
-        yield from _quoted_rows(path, lines, ",", lambda cells: True, headerless)
+    elif (delimiter := _delimiter(first[1])) or one_column == ",":
+        yield from _quoted_rows(path, lines, delimiter or ",", lambda cells: True, headerless)
     else:
         raise TilthError(
             f"{path} is not jsonl, csv, tsv or parquet: it starts with {first[1].strip()[:60]!r}. "
-            "Separate the cells of a table by commas or tabs"
+            "Separate the cells of a table by commas, semicolons or tabs"
         )
+
+
+def _delimiter(header: str) -> str | None:
+    """What divides most cells of a CSV's header, outside of quotes; None where there is one cell."""
+    outside = _QUOTED_CELL.sub("", header)
+    delimiter = max(",;|", key=outside.count)
+    return delimiter if delimiter in outside else None
 
 
 def is_json_array(head: bytes) -> bool:
@@ -208,7 +224,8 @@ def _quoted_rows(
             cells = next(reader, None)
         except csv.Error as error:
             raise TilthError(
-                f"{path}, near line {line_number}: {error}; a quote may be open. Mend it or write jsonl"
+                f"{path}, near line {line_number}: {error}; a quote may be open, or one within a cell not doubled. "
+                "Mend it or write jsonl"
             ) from None
         if cells is None:
             return

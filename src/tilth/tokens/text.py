@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer, processors
 
-from tilth.errors import TilthError
+from tilth.errors import TilthError, UsageError
 from tilth.files import fingerprint, write_text
 from tilth.tokens.backend import encode_with_ends
 from tilth.tokens.byte_bpe import byte_bpe, is_unicode
@@ -165,8 +165,9 @@ class TextTokenizer:
 
     def _fast_for(self, segments: list[str]) -> ChunkMemory | None:
         """What encodes these segments faster than `tokenizers`, to the same ids and ends, if anything does."""
-        if not all(map(is_unicode, segments)):
-            return None  # for `tokenizers` to refuse
+        for segment in segments:
+            if not is_unicode(segment):
+                raise UsageError(f"a text holds a lone surrogate, which is no character: {segment[:60]!r}")
         before = self._seen_characters
         self._seen_characters += sum(map(len, segments))
         if before < _WORD_PIECE_BULK <= self._seen_characters:

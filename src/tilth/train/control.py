@@ -39,7 +39,9 @@ class Control:
         self._left: tuple[int, int] | None = None
         """What was not valid and could not be set aside, as it was then."""
         self._rates: dict[int, float] = {}
-        self._taken: list[int] = []
+        self._taken: set[int] = set()
+        """When the files of the record were written: one of them may still be there, if a crash came before its
+        removal."""
         if not resume:
             self._record.unlink(missing_ok=True)
         elif self._record.exists():
@@ -59,7 +61,7 @@ class Control:
                     "rate that it told of is then not made again)"
                 ) from None
             self._rates[step] = lr
-            self._taken.append(asked)
+            self._taken.add(asked)
 
     def take(self, step: int) -> Change | None:
         """The change to make before a step, counted from 0.
@@ -77,12 +79,13 @@ class Control:
             status = os.stat(self._file)
         except OSError:
             self._seen = None
+            self._taken.clear()  # what comes from now on is new, also where it is as old as another
             return None
         # A file that still changes is still being written.
         seen, self._seen = self._seen, (status.st_mtime_ns, status.st_size)
         if seen != self._seen or self._seen == self._left:
             return None
-        if status.st_mtime_ns in self._taken:  # a crash came between the record and the removal
+        if status.st_mtime_ns in self._taken:
             self._file.unlink(missing_ok=True)
             return None
         try:
@@ -106,7 +109,6 @@ class Control:
         return "now control.invalid.yaml"
 
     def _append(self, record: dict[str, Any]) -> None:
-        self._taken.append(record["asked"])
         with open(self._record, "a+b") as file:
             if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
                 file.write(b"\n")  # ends a line that a crash cut short

@@ -44,7 +44,7 @@ from tilth.train.out_of_memory import step_in_memory
 from tilth.train.parallel import Replica, compiles
 from tilth.train.persistence import restore, snapshot
 from tilth.train.position import Position
-from tilth.train.prepare import Prepared, fresh_model, prepare
+from tilth.train.prepare import RECIPE, Prepared, fresh_model, prepare
 from tilth.train.responses import respond, respond_to_layers, take_change
 from tilth.train.run_folder import alone_in, check_run, holds_run
 from tilth.train.samples import default_prompts, sample
@@ -184,7 +184,7 @@ class Run:
         self.saver = Saver(out / "checkpoints", self.settings.keep_checkpoints, self.trackers.log)
         if self.world.is_first:
             (out / "summary.json").unlink(missing_ok=True)  # of a run that ended, and now goes on
-            write_text(out / "recipe.yaml", recipe.to_yaml())
+            write_text(out / RECIPE, recipe.to_yaml())
         if resume:
             # The log was cut to where it was when this checkpoint was begun, and so does not tell of it.
             self.trackers.log("checkpoint", self.position.step, path=f"checkpoints/step-{self.position.step:08d}")

@@ -8,6 +8,7 @@ from tilth.corpus.output import are_elsewhere
 from tilth.corpus.reader import Corpus, is_corpus, open_corpus
 from tilth.corpus.settings import CorpusSettings
 from tilth.errors import TilthError, UsageError
+from tilth.files import write_text
 from tilth.model.config import TrunkConfig
 from tilth.model.families import FAMILIES, Family
 from tilth.model.first_block import start_first_block
@@ -20,6 +21,8 @@ from tilth.tokens.packing import Packing
 from tilth.tokens.shards import Shards, open_shards, write_shards
 from tilth.tokens.tokenizer import TextTokenizer, load_tokenizer, train_tokenizer
 
+RECIPE = "recipe.yaml"
+"""What a run writes first into its folder."""
 TOKENIZER = "tokenizer.json"
 
 
@@ -51,6 +54,8 @@ def prepare(
     corpus = _corpus(recipe, corpus_path, run, resume, progress, accept_changes)
     if tokenizer is None:
         tokenizer = _suitable(train_tokenizer(recipe.tokenizer, corpus, recipe.seed, progress=progress), recipe)
+    if not resume:
+        write_text(run / RECIPE, recipe.to_yaml())
     if not (resume and (run / TOKENIZER).exists()):
         tokenizer.save(run / TOKENIZER)
         tokenizer = load_tokenizer(run / TOKENIZER)
@@ -90,7 +95,8 @@ def fresh_model(recipe: Recipe, prepared: Prepared, warm: bool = True) -> Model:
 def trunk_config(recipe: Recipe, tokenizer: TextTokenizer) -> TrunkConfig:
     """The shape of the recipe's trunk. Raises: UsageError when the sizes do not fit together."""
     config = _trunk_config(recipe, check_family(recipe), tokenizer.vocab_size)
-    pad = tokenizer.special.pad
+    special = tokenizer.special
+    pad = special.eot if special.pad is None else special.pad  # as a model folder is written
     if config.position_offset and pad is not None:
         # transformers counts RoBERTa's positions from the padding id, whatever the tokenizer's is.
         config = replace(config, position_offset=pad + 1)

@@ -7,7 +7,11 @@ from pathlib import Path
 from tilth.errors import UsageError
 from tilth.files import locked, output_folder
 from tilth.train.checkpoint import holds_checkpoints
+from tilth.train.prepare import RECIPE
 from tilth.train.trackers import has_saved
+
+_REPLACED = ("checkpoints", "log.jsonl", "model", "shards", "tensorboard", "tokenizer.json")
+"""What a start writes after the recipe, whatever was there."""
 
 
 @contextlib.contextmanager
@@ -42,5 +46,11 @@ def check_run(out: Path, resume: bool, accept_changes: bool) -> None:
         raise UsageError(
             f"{out} already holds a run, whose checkpoints have gone; choose another --out, or remove that folder first"
         )
-    if resume and not (out / "recipe.yaml").exists():
+    others = [name for name in _REPLACED if (out / name).exists()]
+    if not resume and others and not (out / RECIPE).exists():
+        raise UsageError(
+            f"{out} holds {', '.join(others)}, which a run would replace, but no {RECIPE}, so they are of no run: "
+            "choose another --out"
+        )
+    if resume and not (out / RECIPE).exists():
         raise UsageError(f"{out} holds no run to resume; start one without --resume")

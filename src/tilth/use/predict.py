@@ -1,6 +1,6 @@
 """Labels for texts from a fine-tuned model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +10,35 @@ from tilth.errors import TilthError, UsageError
 from tilth.model.folder import load_model
 from tilth.model.model import Model
 from tilth.model.precision import pick_device
+from tilth.tasks.data import is_utf8
 from tilth.tasks.inference import all_logits
 from tilth.tasks.task import find_task
 from tilth.tokens.tokenizer import TextTokenizer
 
 
-def predict(model: str | Path, texts: Sequence[str], device: str = "auto") -> list[dict[str, Any]]:
+def predict(model: str | Path, texts: Iterable[str], device: str = "auto") -> list[dict[str, Any]]:
     """Classify texts with a fine-tuned model: a folder (ours or anyone's) or a hub name. Computed in float32.
 
     device: auto (the best there is), cpu, cuda or mps.
     Returns for each text {"text", "label", "probabilities": {label: p}}, and "truncated": True where the model read
     only its beginning.
-    Raises: TilthError when the model has no labels, UsageError when the device is not there or `texts` is no list.
+    Raises: TilthError when the model has no head that gives a text one label, UsageError when the device is not there,
+    and when `texts` is one text or holds what is none.
     """
-    _check(texts)
+    texts = _checked(texts)
     place = pick_device(device)
     loaded, tokenizer = load_model(model)
     return predict_with(loaded.to(place), tokenizer, texts)
 
 
-def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -> list[dict[str, Any]]:
+def predict_with(model: Model, tokenizer: TextTokenizer, texts: Iterable[str]) -> list[dict[str, Any]]:
     """As `predict`, with a model that is already open, on the device where it is."""
-    _check(texts)
+    texts = _checked(texts)
     if "classify" not in model.heads:
-        raise TilthError(f"this {model.family.name} model gives no labels; fine-tune it first (tilth finetune)")
+        raise TilthError(
+            f"this {model.family.name} model has no head that gives a text one label; fine-tune it first (tilth "
+            "finetune)"
+        )
     if not texts:
         return []
     task = find_task("classify")
@@ -51,6 +56,13 @@ def predict_with(model: Model, tokenizer: TextTokenizer, texts: Sequence[str]) -
     return results
 
 
-def _check(texts: Sequence[str]) -> None:
+def _checked(texts: Iterable[str]) -> Sequence[str]:
     if isinstance(texts, str):
         raise UsageError(f"texts must be texts in a list, not {texts!r}")
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"texts[{number}] is no text but {text!r}")
+        if not is_utf8(text):
+            raise UsageError(f"texts[{number}] has a lone surrogate, which is no character: {text[:40]!r}")
+    return texts

@@ -23,8 +23,8 @@ from tilth.tasks.formats import is_json_array, numbered_lines, opened, read_rows
 
 _TABLES = {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"}
 _COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
-_HEADER = re.compile(r'"?[\w.-]+"?(?:(?:,|\t)"?[\w.-]+"?)+')
-"""Words with a comma or tab between them and no blank, as no sentence has them."""
+_HEADER = re.compile(r'"?[\w.-]+"?(?:[,;\t]"?[\w.-]+"?)+')
+"""Words with a comma, semicolon or tab between them and no blank, as no sentence has them."""
 
 
 def read_texts(path: str | Path, text_column: str | None = None) -> list[tuple[int, str]]:
@@ -80,7 +80,7 @@ def _is_json_object(line: str) -> bool:
 
 def _check_is_no_header(path: Path, first: str) -> None:
     """Check that a file that is to be read line by line does not start as a table does, whose rows are no texts."""
-    header = [cell.strip('"') for cell in re.split("[,\t]", first)] if _HEADER.fullmatch(first) else []
+    header = [cell.strip('"') for cell in re.split("[,;\t]", first)] if _HEADER.fullmatch(first) else []
     if column := next((name for name in TEXT_COLUMNS if name in header), None):
         raise TilthError(
             f"{path} may be a table, because it starts with {first[:60]!r}: read it with --text-column {column}. "
