@@ -405,6 +405,13 @@ def test_an_evaluation_names_the_rows_and_columns_of_its_counts(capsys):
     render.evaluation({**value, "labels": ["true", "not_true"]})
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["true", "label", "true", "not_true"] in lines and ["true", "11", "26"] in lines
+    long = ["a refund that was not received", "a card that has not come yet", "an account to be closed"]
+    counts = [[123456, 2, 3], [4, 5, 6], [7, 8, 90]]
+    render.evaluation({**value, "labels": long, "confusion": counts})
+    lines = capsys.readouterr().out.splitlines()
+    assert ["true", "label", "1", "2", "3"] in [line.split() for line in lines]
+    for number, (label, row) in enumerate(zip(long, counts, strict=True), 1):
+        assert f"{number} {label} {' '.join(map(str, row))}" in [" ".join(line.split()) for line in lines]
     many = [f"label{number}" for number in range(30)]
     render.evaluation({**value, "labels": many, "confusion": [[1] * 30] * 30})
     assert "true label" not in capsys.readouterr().out

@@ -128,8 +128,12 @@ def evaluation(values: Mapping[str, Any]) -> None:
     of_labels = [{"label": label, **figures} for label, figures in values["per_class"].items()]
     _print_table(console, "per label", of_labels)
     if len(labels) <= MOST_SHOWN_LABELS:
-        rows = zip(labels, values["confusion"], strict=True)
-        counts = [{"true label": label, **dict(zip(labels, row, strict=True))} for label, row in rows]
+        heads, columns = labels, labels
+        if max(map(len, ["true label", *labels])) + sum(2 + len(label) for label in labels) > console.width:
+            columns = [str(number) for number in range(1, len(labels) + 1)]
+            heads = [f"{number} {label}" for number, label in zip(columns, labels, strict=True)]
+        rows = zip(heads, values["confusion"], strict=True)
+        counts = [{"true label": head, **dict(zip(columns, row, strict=True))} for head, row in rows]
         _print_table(console, "counts by true label (row) and predicted label (column)", counts)
 
 
