@@ -157,6 +157,21 @@ def test_the_delimiter_and_the_quotes_of_a_tsv(content, texts, tmp_path, build, 
     assert [found[f"a.tsv:{line}"].text for line in (2, 3)] == texts
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_rows_that_an_open_quote_makes_one_cell_are_set_aside(delimiter, tmp_path, build, documents, set_aside):
+    between = [f"Row {number} is whole.,x" for number in range(20)]
+    poem = "\n".join(f"line {number}" + ", and so on" * (number % 3) for number in range(20))
+    lines = ["text,label", '"5 inch screen,x', *between, '6 inch",y', f'"{poem}",x']
+    lines += [f"Other {number}.,y" for number in range(30)]
+    (tmp_path / "a.csv").write_text("".join(line.replace(",", delimiter) + "\n" for line in lines))
+    corpus = build(tmp_path / "a.csv")
+    (record,) = set_aside(corpus.path)
+    assert (record["record"], record["reason"]) == ("lines 2-23", "malformed_row")
+    assert record["detail"].startswith("a cell of many lines that look like rows, as when a quote is open: ")
+    kept = [document.text for document in documents(corpus).values()]
+    assert len(kept) == 31 and poem.replace(",", delimiter) in kept
+
+
 def test_quoted_csv_keeps_newlines_delimiters_and_quotes(tmp_path, build, documents):
     (tmp_path / "a.csv").write_text('id;text\nx;"one; two\nthree ""four"""\ny;plain\n')
     found = documents(build(tmp_path / "a.csv"))

@@ -292,6 +292,10 @@ def test_wrong_use_is_told(small_folder, data, tmp_path: Path):
     one.write_text("a\tgood\nb\tgood\n")
     with pytest.raises(TilthError, match="only one label"):
         run(start, {"data": one, "test": data["test"]}, out)
+    each = tmp_path / "each.tsv"
+    each.write_text("text\tlabel\n" + "".join(f"text {number}\t{number}\n" for number in range(30)))
+    with pytest.raises(TilthError, match="no label of .*each.tsv has two texts.*give --test"):
+        run(start, {"data": each, "test": None}, out)
     out.mkdir(exist_ok=True)
     (out / "points.jsonl").write_text('{"a": 1}\n')
     with pytest.raises(TilthError, match="is not a record of trainings"):

@@ -258,6 +258,21 @@ def test_a_column_that_is_named_twice_is_refused(tmp_path: Path):
     assert pairs(read_examples(write(tmp_path / "a", "text,label,,\na,1,,\nb,2,,\n"))) == [("a", "1"), ("b", "2")]
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_rows_that_an_open_quote_makes_one_cell_are_told(tmp_path: Path, delimiter: str):
+    def table(*rows: str) -> Path:
+        lines = ["text,label", '"he said ""no"", and left",x', *rows, *["a good one,y"] * 30]
+        return write(tmp_path / "a.csv", "".join(line.replace(",", delimiter) + "\n" for line in lines))
+
+    between = [f"good one {number},x" for number in range(20)]
+    examples = read_examples(table('"5 inch screen,x', *between, '6 inch",y'))
+    assert examples.texts[1:] == ["a good one"] * 30
+    told = "a cell of many lines that look like rows, as when a quote is open"
+    assert [(row.line, row.reason) for row in examples.rejected] == [(3, told)]
+    poem = "\n".join(f"line {number}" + ", and so on" * (number % 3) for number in range(20))
+    assert read_examples(table(f'"{poem}",x')).texts[1].count("\n") == 19
+
+
 def test_labels_that_are_bytes_are_none(tmp_path: Path):
     table = pa.table({"text": ["x"] * 30, "label": pa.array([b"u"] + [b"v"] * 29)})
     parquet.write_table(table, tmp_path / "a.parquet")

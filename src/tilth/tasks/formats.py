@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from tilth.corpus.compression import Broken, Stream, file_chunks, open_stream
+from tilth.corpus.formats.table import holds_rows
 from tilth.errors import TilthError, UsageError
 
 LONGEST_LINE = 16_000_000
@@ -235,7 +236,9 @@ def _quoted_rows(
             if len(names) <= 2 and not is_header(names):
                 names, is_row = list(headerless[: len(names)]), True
             _check_names(path, names)
-        if is_row and cells:
+        if is_row and cells and holds_rows(cells, delimiter):
+            yield line_number, "a cell of many lines that look like rows, as when a quote is open"
+        elif is_row and cells:
             yield line_number, _row(names, cells)
         line_number = first_number + reader.line_num
 

@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
 from tilth.corpus.compression import HEAD, Stream
@@ -14,6 +14,8 @@ from tilth.corpus.records import Item, Record, Rejected
 from tilth.corpus.rejections import WHOLE_FILE
 
 MAX_LINE = 64_000_000
+FEWEST_LINES = 10
+"""Of a cell that may be rows."""
 _DELIMITERS = ",;\t|"
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
@@ -23,9 +25,9 @@ def read_table(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
 
     Raises: Broken after the last whole row.
     """
-    feed = _Feed(stream, source)
+    feed, dialect = _Feed(stream, source), _dialect(stream.head, source)
     csv.field_size_limit(MAX_LINE)
-    rows = csv.reader(feed, **_dialect(stream.head, source), strict=True)
+    rows = csv.reader(feed, **dialect, strict=True)
     columns: list[str] | None = None
     column = ""
     ended = False
@@ -53,10 +55,25 @@ def read_table(stream: Stream, source: str, reading: Reading) -> Iterator[Item]:
         elif row and columns and len(row) != len(columns):
             detail = f"{len(row)} fields where the header has {len(columns)}: {excerpt(feed.line)}"
             yield Rejected(source, where, "ragged_row", detail)
+        elif row and columns and holds_rows(row, dialect["delimiter"]):
+            detail = "a cell of many lines that look like rows, as when a quote is open"
+            yield Rejected(source, where, "malformed_row", f"{detail}: {excerpt(feed.line)}")
         elif row and columns:
             metadata = dict(zip(columns, row, strict=True))
             text = metadata.pop(column)
             yield Record(own_id(metadata) or f"{source}:{feed.first}", text, source, metadata)
+
+
+def holds_rows(row: Sequence[str], delimiter: str) -> bool:
+    """Whether a cell is of many lines that nearly all have as many cells as the row: a quote that opens in one row and
+    closes in another makes one cell of all between.
+    """
+    for cell in row if len(row) > 1 else ():
+        lines = cell.split("\n")[1:-1]
+        like_rows = sum(line.count(delimiter) == len(row) - 1 for line in lines)
+        if len(lines) >= FEWEST_LINES and like_rows >= 0.9 * len(lines):
+            return True
+    return False
 
 
 class _Feed:
