@@ -199,10 +199,14 @@ def pretrain(
     from tilth.train.distributed import forget_start, join
     from tilth.train.launch import launch
     from tilth.train.loop import pretrain as run_pretraining
+    from tilth.train.prepare import RECIPE
 
     run = Path(out)
     if run.exists() and not run.is_dir():
         raise UsageError(f"{run} is a file; choose another --out")
+    written = run / RECIPE
+    if not resume and written.exists() and Path(recipe).exists() and written.samefile(recipe):
+        raise UsageError(f"{written} is what the run would write its whole recipe to; choose another --out")
     if processes != 1:
         load_recipe(recipe, overrides)
         arguments = [str(recipe), "--corpus", str(corpus), "--out", str(out), *overrides]

@@ -79,6 +79,19 @@ def test_what_is_of_no_run_is_not_replaced(name, recipe, corpus, tmp_path):
     assert mine.read_text() == "precious" and names(run) == [name]
 
 
+def test_the_recipe_of_a_start_is_not_replaced(recipe, corpus, tmp_path):
+    written = recipe("gpt2-mini", "train.budget=1 steps").to_yaml() + "# why these settings\n"
+    (tmp_path / "recipe.yaml").write_text(written)
+    with pytest.raises(
+        UsageError, match=r"recipe\.yaml is what the run would write its whole recipe to; choose another"
+    ):
+        tilth.pretrain(tmp_path / "recipe.yaml", corpus, tmp_path, progress=False)
+    assert (tmp_path / "recipe.yaml").read_text() == written
+    tilth.pretrain(tmp_path / "recipe.yaml", corpus, tmp_path / "run", progress=False)
+    again = tilth.pretrain(tmp_path / "run" / "recipe.yaml", corpus, tmp_path / "run", resume=True, progress=False)
+    assert again["step"] == 1
+
+
 def test_a_run_that_was_killed_while_it_was_prepared_starts_anew(recipe, corpus, tmp_path, monkeypatch):
     run, settings = tmp_path / "run", recipe("gpt2-mini", "train.budget=1 steps")
 
