@@ -90,6 +90,7 @@ def _system_message(error: OSError) -> str:
 
 
 _KEPT = {
+    "corpus": "nothing half-written is left: the same command starts again, or goes on from the parts that are kept",
     "pretrain": "its checkpoints are kept: --resume goes on from the last; before the first, start it again",
     "compare": "the finished trainings are kept: the same command goes on from them",
     "demo": "the finished stages are kept: the same command goes on from them",

@@ -221,6 +221,28 @@ def test_globs_overlaps_and_the_output_inside_the_source(tmp_path, build, docume
         build("out/train")
 
 
+def test_what_a_killed_build_leaves_beside_its_corpus_is_not_counted(tmp_path, build, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text(prose(0))
+    for name in (".out.parts", ".out.partial", ".mine"):
+        (tmp_path / name).mkdir()
+    assert [note for note in build(".").card["notes"] if "hidden" in note][0].endswith(
+        "1 hidden files or folders (names that start with a dot) were not read"
+    )
+
+
+def test_a_link_that_leads_to_itself_is_a_broken_link(tmp_path, build, set_aside):
+    (tmp_path / "raw").mkdir()
+    for number in range(20):
+        (tmp_path / "raw" / f"{number}.txt").write_text(prose(number))
+    (tmp_path / "raw" / "self.txt").symlink_to("self.txt")
+    corpus = build(tmp_path / "raw")
+    assert corpus.card["kept"] == 20
+    assert [(record["source"], record["reason"]) for record in set_aside(corpus.path)] == [
+        ("raw/self.txt", "unreadable")
+    ]
+
+
 def test_files_of_a_pattern_are_named_from_where_it_begins_to_vary(tmp_path, build, documents, monkeypatch):
     for folder in ("x", "y"):
         (tmp_path / "g" / folder).mkdir(parents=True)

@@ -14,6 +14,7 @@ from tilth.corpus.compression import open_stream
 from tilth.corpus.formats import epub as epub_module
 from tilth.corpus.formats import pdf as pdf_module
 from tilth.corpus.formats import read_stream, tell_format
+from tilth.corpus.formats.pages import Line, join_lines
 from tilth.corpus.libraries import forget_used, used_libraries
 from tilth.corpus.reading import PLAIN
 from tilth.corpus.records import Dropped, Item, Record, Rejected
@@ -125,6 +126,14 @@ PARAGRAPHS = (
 def test_paragraphs_broken_words_and_lines_of_a_page():
     (record,) = read(pdf(BODY), "a.pdf")
     assert record == Record("a.pdf", PARAGRAPHS, "a.pdf", {"title": "A title", "author": "A. Uthor", "pages": 1})
+
+
+def test_a_line_without_blanks_takes_no_time_that_grows_with_its_square():
+    """Quadratic time would be an hour."""
+    line = Line("ab1" * 300_000, 0, 100, 700, 10)
+    assert join_lines([[line]]) == line.text
+    broken = [Line("a well-known ab", 0, 100, 700, 10, hyphen=True), Line(line.text, 0, 100, 688, 10)]
+    assert join_lines([broken]) == "a well-known ab" + line.text
 
 
 def test_what_repeats_in_the_margins_is_left_out():

@@ -273,6 +273,23 @@ def test_a_killed_build_goes_on_from_its_finished_parts(sources, build, tmp_path
     assert not parts.exists()
 
 
+def test_parts_that_workers_made_of_a_small_build_are_kept(build, tmp_path, monkeypatch):
+    """Pages go to workers whatever the size of the build."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.html").write_text(f"<html><body><article><p>{text(1)}</p></article></body></html>")
+
+    def stop(*rest):
+        raise KeyboardInterrupt
+
+    for source, kept in ((tmp_path / "raw", True), (tmp_path / "plain.txt", False)):
+        (tmp_path / "plain.txt").write_text(text(2))
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(build_module, "assemble", stop)
+            build(source)
+        assert (tmp_path / ".out.parts").exists() == kept
+        shutil.rmtree(tmp_path / ".out.parts", ignore_errors=True)
+
+
 def test_parts_of_changed_files_or_settings_are_not_taken(sources, build, tmp_path, monkeypatch):
     def stop(*rest):
         raise KeyboardInterrupt

@@ -204,6 +204,9 @@ def test_what_resembles_the_examples_is_kept(tmp_path, build, documents):
     [
         (["filters.langage={}"], "no filter 'langage'; did you mean language"),
         (["filters.language.kep=[en]"], r"filters\.language: got an unexpected keyword argument 'kep'"),
+        (["filters.lines.repeated_from=x"], r"filters\.lines: repeated_from is 'x': Input should be a valid integer"),
+        (["filters.personal.regions=US"], r"filters\.personal: regions is 'US': .*Sequence"),
+        (["filters.quality.gopher.stop_words=[]"], r"gopher: 0 stop words are given, of which no text can have"),
         (["filters.quality=3"], r"filters\.quality: must be a valid dictionary"),
         (["filters.like.keep=0.5"], r"filters\.like: paths is a list"),
         (["filters.contamination.paths=[nowhere.jsonl]"], r"nowhere\.jsonl cannot be read"),

@@ -78,6 +78,13 @@ def test_a_corpus_matched_to_text_of_its_own_kind(corpus, tmp_path):
     assert found["verdict"].startswith("The corpus is hardly to be told from the task's text")
 
 
+def test_the_task_s_own_texts_in_the_corpus_are_no_better_than_chance(tmp_path, build):
+    texts = [text(FARM, 7000 + n) for n in range(150)]
+    own = write(tmp_path / "own.jsonl", texts)
+    auc = match_corpus(build(own), str(own))["two_sample"]["auc"]
+    assert auc["low"] <= 0.5 <= auc["high"] and auc["value"] == pytest.approx(0.5, abs=0.1)
+
+
 def test_length_does_not_give_texts_away(corpus, tmp_path):
     short = [text(FARM if n % 2 else SEA, 9000 + n, 6) for n in range(300)]
     auc = match_corpus(corpus, str(write(tmp_path / "short.jsonl", short)))["two_sample"]["auc"]

@@ -90,6 +90,16 @@ def test_a_source_without_training_text_is_not_said_to_be_at_its_cap():
     assert mixture.copies.tolist() == [1] * 10 and mixture.note([]) == []
 
 
+def test_a_temperature_near_zero_takes_the_largest_source():
+    member = np.repeat([0, 1], [900, 100])
+    digests = np.random.default_rng(0).integers(0, 256, (1000, 16), np.uint8)
+    for temperature in (0.01, 1e-6):
+        settings = CorpusSettings(temperature=temperature)
+        found = choose_mixture(["a", "b"], member, np.full(1000, 10**9), digests, settings)
+        assert found.asked == pytest.approx([1, 0])
+        assert found.copies[member == 0].sum() == pytest.approx(1000, abs=30) and not found.copies[member == 1].any()
+
+
 def test_a_temperature_flattens_the_sizes():
     member = np.repeat([0, 1], [900, 100])
     digests = np.random.default_rng(0).integers(0, 256, (1000, 16), np.uint8)
@@ -98,7 +108,7 @@ def test_a_temperature_flattens_the_sizes():
     def mixture(temperature: float, **more):
         return choose_mixture(["a", "b"], member, sizes, digests, CorpusSettings(temperature=temperature, **more))
 
-    assert mixture(1).asked.tolist() == [0.9, 0.1] and mixture(1).copies.tolist() == [1] * 1000
+    assert mixture(1).asked == pytest.approx([0.9, 0.1]) and mixture(1).copies.tolist() == [1] * 1000
     assert mixture(2).asked == pytest.approx([0.75, 0.25])
     assert mixture(2).epochs == pytest.approx([750 / 900, 2.5])
     assert mixture(2).copies[member == 1].tolist().count(2) + mixture(2).copies[member == 1].tolist().count(3) == 100

@@ -177,6 +177,7 @@ HOSTILE = {
     "underscores": "_" * 1_000_000,
     "markers": "*#:;" * 250_000,
     "digits": "{{convert|" + "9" * 1_000_000 + "|m}}",
+    "blanks in an argument": "{{quote|" + " " * 1_000_000 + "!=x}}",
     "coordinates": "{{coord" + "|1|N" * 250_000 + "}}",
     "lines": "a\n" * 500_000,
     "poem": "<poem>" + "\n<br>" * 200_000,

@@ -160,7 +160,7 @@ def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
         try:
             yield folder
         except BaseException:
-            if kept and any(folder.glob(f"[!.]*/{ACCOUNT}")):
+            if (kept or (folder / _KEPT).exists()) and any(folder.glob(f"[!.]*/{ACCOUNT}")):
                 announce(f"Finished parts are kept in {folder}: the same build goes on from them.")
             else:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -243,6 +243,10 @@ def _runner(on: str, workers: int | None, size: int) -> Runner:
     return functools.partial(run_in_processes, count=workers or usable_processors())
 
 
+_KEPT = ".kept"
+"""In the folder of parts: they stay when the build fails."""
+
+
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:
     """Run the tasks in this process, up to the first that holds what may hang or crash its parser: workers go on."""
     for number, task in enumerate(tasks):
@@ -250,6 +254,7 @@ def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None
             with Mark(mark_of(parts / task.id), task.deadly, told=tick):
                 run_task(task, parts / task.id, functions_of(task.settings))
         except Unguarded:
+            (parts / _KEPT).touch()  # a page or a book may take minutes
             yield from run_in_processes(tasks[number:], parts, tick, usable_processors())
             return
         yield task

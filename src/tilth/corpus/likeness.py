@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tilth.corpus.clean import clean_text
 from tilth.corpus.file_task import TEXTS, Runner, plan_tasks, read_batches
 from tilth.corpus.filters.classifier import Scorer, fit_classifier
 from tilth.corpus.filters.nearest import Neighbours, fit_neighbours
@@ -81,7 +82,7 @@ def read_examples(paths: Sequence[str], text_column: str | None, asked: str) -> 
                     raise UsageError(broken[-1])
             if isinstance(item, Record):
                 count += 1
-                yield item.text
+                yield clean_text(item.text)
     count += len(broken)
     if len(broken) > allowed_rejections(count, CorpusSettings().max_rejected):
         raise UsageError(f"{broken[0]}; {len(broken)} of {count} records are broken")

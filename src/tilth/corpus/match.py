@@ -125,7 +125,10 @@ def _two_sample(task: Sequence[str], corpus: Sequence[str], seed: int) -> dict[s
     the two have equal distributions of length, which would give them away.
     """
     generator = Key(seed, 0, "two samples").generator()
-    scorer = fit_classifier(_spans(task, corpus, generator), _spans(corpus, task, generator), seed)
+    numbers: dict[str, int] = {}
+    contents = [np.array([numbers.setdefault(text, len(numbers)) for text in texts]) for texts in (task, corpus)]
+    spans = _spans(task, corpus, generator), _spans(corpus, task, generator)
+    scorer = fit_classifier(*spans, seed, contents=(contents[0], contents[1]))
     given, sample = scorer.given_scores, scorer.sample_scores
     drawn = [
         _told_apart(np.sort(generator.choice(given, len(given))), np.sort(generator.choice(sample, len(sample))))

@@ -89,7 +89,10 @@ def choose_mixture(
     if settings.mixture:
         weights = np.array([settings.mixture[name] for name in names])
     else:
-        weights = totals ** (1 / (settings.temperature or 1.0))
+        weights = totals
+        if settings.temperature:
+            # The root of each source's part of the largest: that of its size may be more than a number holds.
+            weights = (totals / max(1, totals.max())) ** (1 / settings.temperature)
     asked = weights / weights.sum()
     amounts, capped = _fill(asked, settings.max_epochs * totals, totals.sum())
     epochs = np.divide(amounts, totals, out=np.zeros(len(names)), where=totals > 0)

@@ -72,7 +72,7 @@ def find_sources(given: Sequence[str], out: Path | None, base_url: str = "", man
     problems: list[str] = []
     sources: list[Source] = []
     seen: set[Path | str] = set()
-    out = out and out.resolve()
+    out = out and _real(out)
     for text in given:
         if text == INSTALLED_DOCS:
             modules = [_file(path, name) for name, path in installed_modules()]
@@ -91,7 +91,7 @@ def find_sources(given: Sequence[str], out: Path | None, base_url: str = "", man
             base = os.path.abspath(os.path.dirname(re.split(r"[*?[]", text)[0]))
         if not roots:
             problems.append(f"{text}: no such file or folder, and nothing matches it as a pattern")
-        elif any(root.resolve() == out or out in root.resolve().parents for root in roots):
+        elif any(_real(root) == out or out in _real(root).parents for root in roots):
             problems.append(f"{text} is in the output folder, which the corpus would replace")
         source = Source(printable(os.path.basename(os.path.abspath(text))))
         for root in roots:
@@ -171,9 +171,10 @@ def _collect(root: Path, base: str, source: Source, seen: set[Path | str], out: 
                 subfolders[:], names = ["train", "validation"], []
             for notes in _SAVED_DATASET:
                 names = [name for name in names if name not in notes] if notes.issubset(names) else names
-            hidden += sum(name.startswith(".") for name in [*subfolders, *names])
+            ours = {f".{out.name}{end}" for end in (".parts", ".partial", ".replaced")} if out else set()
+            hidden += sum(name.startswith(".") and name not in ours for name in [*subfolders, *names])
             subfolders[:] = [
-                name for name in subfolders if not name.startswith(".") and (Path(folder) / name).resolve() != out
+                name for name in subfolders if not name.startswith(".") and _real(Path(folder, name)) != out
             ]
             paths += [Path(folder, name) for name in names if not name.startswith(".")]
             linked = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
@@ -181,7 +182,7 @@ def _collect(root: Path, base: str, source: Source, seen: set[Path | str], out: 
     else:
         paths = [root]
     for path in sorted(paths, key=os.fsencode):
-        real = path.resolve()
+        real = _real(path)
         if real in seen:
             repeated += 1
             continue
@@ -192,6 +193,11 @@ def _collect(root: Path, base: str, source: Source, seen: set[Path | str], out: 
         source.notes.append(_told_of_hidden(hidden))
     if repeated:
         source.notes.append(_told_of_repeated(repeated))
+
+
+def _real(path: Path) -> Path:
+    """The path without links; unlike `Path.resolve`, also of a link that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _file(path: Path, name: str) -> File:

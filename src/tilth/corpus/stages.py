@@ -7,6 +7,7 @@ as well, and `units` where repeated ones are to be taken out.
 """
 
 import functools
+import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import TypeAdapter, ValidationError
 
 from tilth.corpus.clean import cleaner
 from tilth.corpus.dedupe import DIGEST_BYTES, deduplicator
@@ -81,10 +83,20 @@ def functions_of(settings: CorpusSettings) -> list[BatchFunction]:
 @functools.cache
 def _filter_function(name: str, parameters: str, files: tuple[tuple[str, int, int], ...]) -> BatchFunction:
     """Filters remember nothing, and some read lists and models: one for each process. files: to tell old from new."""
+    make, given = FILTERS[name].make, json.loads(parameters)
+    signature = inspect.signature(make)
     try:
-        return FILTERS[name].make(**json.loads(parameters))
+        signature.bind(**given)
     except TypeError as error:
-        raise UsageError(f"filters.{name}: {str(error).partition('() ')[2] or error}") from None
+        raise UsageError(f"filters.{name}: {error}") from None
+    for parameter, value in given.items():
+        if parameter == "scorer":  # what was learned
+            continue
+        try:
+            TypeAdapter(signature.parameters[parameter].annotation).validate_python(value)
+        except ValidationError as error:
+            raise UsageError(f"filters.{name}: {parameter} is {value!r}: {error.errors()[0]['msg']}") from None
+    return make(**given)
 
 
 def states_of_files(filters: Iterable[Mapping[str, Any]]) -> list[tuple[str, int, int]]:

@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import unicodedata
 
 import pytest
 
+from tilth.corpus.clean import clean_text
 from tilth.corpus.filters.contamination import contamination, found_items, read_evaluation_sets
 from tilth.errors import UsageError
 
@@ -33,6 +35,14 @@ def test_thirteen_words_in_a_row_are_a_match_whatever_case_and_signs(run, tests_
     ]
     assert run(contamination([tests_file]), *texts).dropped == ["contaminated", "contaminated", None, None]
     assert run(contamination([tests_file], ngram=12), *texts).dropped == ["contaminated"] * 3 + [None]
+
+
+def test_a_text_is_found_in_whatever_form_of_unicode_it_is(run, tmp_path):
+    sentence = "Les élèves français étudiaient déjà l'été à l'école près du théâtre où Noël avait joué"
+    for form in ("NFC", "NFD"):
+        (tmp_path / f"{form}.txt").write_text(unicodedata.normalize(form, sentence))
+        text = clean_text(unicodedata.normalize("NFD", f"Before. {sentence}. After."))
+        assert run(contamination([str(tmp_path / f"{form}.txt")]), text).dropped == ["contaminated"]
 
 
 def test_shorter_texts_match_whole_and_the_shortest_not_at_all(run, tests_file):

@@ -1,5 +1,7 @@
 """Words of a list count as whole words, in any case, alone and as phrases."""
 
+import unicodedata
+
 import pytest
 
 from tilth.corpus.filters.words import words
@@ -17,6 +19,11 @@ def test_whole_words_in_any_case(run, listed):
     texts = ["a bad day", "BAD", "badly, badge", "ein übel", "Very, bad - thing!", "a very good thing", ""]
     expected = ["listed_words", "listed_words", None, "listed_words", "listed_words", None, None]
     assert run(words(listed), *texts).dropped == expected
+
+
+def test_a_list_in_another_form_of_unicode(run, tmp_path):
+    (tmp_path / "list.txt").write_text(unicodedata.normalize("NFD", "übel\n"))
+    assert run(words(str(tmp_path / "list.txt")), "ein übel").dropped == ["listed_words"]
 
 
 def test_the_share_at_both_sides(run, listed):

@@ -35,11 +35,11 @@ FILTERS = {
         Filter("lines", 1, lines.lines, lines.REASONS),
         Filter("c4", 1, c4.c4, c4.REASONS),
         Filter("quality", 1, quality.quality, quality.REASONS),
-        Filter("words", 1, words.words, words.REASONS),
+        Filter("words", 2, words.words, words.REASONS),
         Filter("like", 1, classifier.like, classifier.REASONS),
         Filter("nearest", 1, nearest.nearest, nearest.REASONS),
-        Filter("contamination", 1, contamination.contamination, contamination.REASONS),
-        Filter("personal", 1, personal.personal, {}, ("phonenumbers", "python-stdnum")),
+        Filter("contamination", 2, contamination.contamination, contamination.REASONS),
+        Filter("personal", 2, personal.personal, {}, ("phonenumbers", "python-stdnum")),
     )
 }
 """In an order that makes sense: what tells most for least first, what masks last."""

@@ -84,12 +84,19 @@ class Scorer:
         return fingerprint([*(array.astype("<f8").tobytes().hex() for array in arrays), self.bias])
 
 
-def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed: int = 0) -> Scorer:
+def fit_classifier(
+    like_texts: Iterable[str],
+    sample_texts: Iterable[str],
+    seed: int = 0,
+    contents: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Scorer:
     """Learn to tell the texts of `like_texts` from those of the corpus.
 
     sample_texts: documents of the corpus, any number; of more than `MOST`, a seeded sample is drawn as they pass. A
     fifth of the given texts (of fewer than ten: of their pieces) and of the sample is held out for `auc` and for the
     scores that thresholds are from. Equal texts and seed give equal scorers.
+    contents: a number for each of the texts and of the documents, the same for those that are the same: they are then
+    held out together, so that none is told by a copy that was learned from. No more than `MOST` of either.
     Raises: UsageError when there are fewer than 20 pieces or documents of either kind.
     """
     from sklearn.linear_model import LogisticRegression
@@ -102,9 +109,7 @@ def fit_classifier(like_texts: Iterable[str], sample_texts: Iterable[str], seed:
     for name, count in (("the texts to resemble", len(like)), ("the corpus's documents", len(sample))):
         if count < FEWEST:
             raise UsageError(f"like: {name} make {count} pieces of text; {FEWEST} or more are needed to learn from")
-    groups = (origin, np.arange(len(sample)))
-    held = [_held_out(texts, Key(seed, index, "like held out")) for index, texts in enumerate(groups)]
-    test = np.concatenate(held)
+    test = _held_out_of_both(origin, len(sample), contents, seed)
     features = hashed_words(like + sample)
     labels = np.repeat([1, 0], [len(like), len(sample)])
     with threadpool_limits(1):  # sums in one order, whatever the machine
@@ -167,6 +172,18 @@ def cut_texts(texts: Iterable[str], seed: int) -> tuple[list[str], np.ndarray]:
     if len(np.unique(origin)) < 10:
         origin = np.arange(len(drawn))
     return [text for _, text in drawn], origin
+
+
+def _held_out_of_both(
+    origin: np.ndarray, documents: int, contents: tuple[np.ndarray, np.ndarray] | None, seed: int
+) -> np.ndarray:
+    """bool (pieces and documents,): what is held out."""
+    if contents is not None and origin.max() < len(contents[0]) and documents == len(contents[1]):
+        test = _held_out(np.concatenate([contents[0][origin], contents[1]]), Key(seed, 0, "both held out"))
+        if all(0 < part.sum() < len(part) for part in (test[: len(origin)], test[len(origin) :])):
+            return test
+    groups = (origin, np.arange(documents))
+    return np.concatenate([_held_out(texts, Key(seed, index, "like held out")) for index, texts in enumerate(groups)])
 
 
 def _held_out(origin: np.ndarray, key: Key) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from tilth.corpus.clean import clean_text
 from tilth.corpus.filters.columns import mark_dropped
 from tilth.corpus.filters.evaluation_sets import read_items
 from tilth.corpus.filters.hashes import HashSet
@@ -68,7 +69,7 @@ def read_evaluation_sets(paths: Sequence[str], ngram: int = 13, fields: Sequence
         for texts in read_items(Path(path), fields):
             told = False
             for text in texts:
-                for piece in pieces(text.casefold()):
+                for piece in pieces(clean_text(text).casefold()):  # documents are cleaned before they come here
                     segments = Segments([piece])
                     words = len(segments.words.hashes)
                     if words < SHORTEST:

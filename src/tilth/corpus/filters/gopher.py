@@ -45,13 +45,19 @@ def gopher(
     max_hashes, max_ellipses: signs for each word. min_stop_words: how many different words of `stop_words` (for
     another language give its own) a document has, in lower case, capitalised, or all capitals.
     Gopher drops what has more than 100,000 words; here books are kept, so that `max_words` has no default.
-    Raises: UsageError for a limit that is no number, or a stop word that is not one word.
+    Raises: UsageError for a limit that is no number, a stop word that is not one word, and fewer of them than
+    min_stop_words.
     """
     limits = {name: value for name, value in locals().items() if name != "stop_words"}
     check_limits(limits, "gopher")
     for word in stop_words:
         if len(word_hashes(word)) != 1:
             raise UsageError(f"gopher: the stop word {word!r} is not one word")
+    if min_stop_words is not None and len(set(stop_words)) < min_stop_words:
+        raise UsageError(
+            f"gopher: {len(set(stop_words))} stop words are given, of which no text can have min_stop_words="
+            f"{min_stop_words}; give more, or null for no such rule"
+        )
     forms = {int(word_hashes(form)[0]): index for index, word in enumerate(stop_words) for form in _cases(word)}
     members = HashSet(np.array(list(forms), np.uint64))
     word_of = np.array([forms[int(value)] for value in members.values], np.int64)

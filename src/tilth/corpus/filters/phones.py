@@ -13,15 +13,16 @@ from tilth.corpus.filters.masking import mask_digits, substitute
 from tilth.errors import UsageError, import_extra
 
 _CANDIDATE = re.compile(
-    r"""(?<![\w.,/+=:#$€£%&-])(?<!\d[\ \u00a0])
+    r"""(?<![\w.,/+=#$€£%&-])(?<![\W\d_]:)(?<!^:)(?:(?<!\d[\ \u00a0])|(?=\+))
     (?:\+\ ?\d | \(\+?\d | \d)
-    (?:[\ \u00a0()./-]{0,3}\d){6,15}
-    (?![\w%°$€£]|[.,/:-]\d|\ ?[\u00d7x*=+]\ ?\d)""",
+    (?:[\ \u00a0()./\u2010\u2011-]{0,3}\d){6,31}
+    (?![\w%°$€£]|[.,/:-]\d|\ ?[\u00d7x*=]\ ?\d|\+\ ?\d|\ \+\ \d)""",
     re.VERBOSE,
 )
 _DATE = re.compile(r"\(?(?:\d{1,2}[./-]\d{1,2}[./-](?:19|20)\d\d\b|(?:19|20)\d\d[./-](?:0?[1-9]|1[0-2])[./-]\d)")
 _DECIMAL = re.compile(r"\(?\d+\.{1,3}\d+")
 _YEARS = re.compile(r"(?:19|20)\d\d(?:\D{1,3}(?:19|20)\d\d)+")
+_PHONE_WORD = re.compile(r"\b(?:phone|telephone|tel|fax|mobile|cell)\b", re.IGNORECASE)
 _BOOK_WORD = re.compile(r"\b(?:ISBN|ISSN|EAN|DOI|PMID|UPC|ASIN|No|Nr)\b[-\s\w:.#]{0,8}\Z", re.IGNORECASE)
 
 
@@ -35,24 +36,28 @@ def phone_masker(regions: Sequence[str]) -> Callable[[str], tuple[str, int]]:
         raise UsageError(f"personal: {', '.join(unknown)} is no region; write codes such as US, GB, DE")
     strict = phonenumbers.Leniency.STRICT_GROUPING
 
-    def is_phone(candidate: str) -> bool:
+    def masked(candidate: str) -> str | None:
+        """With the digits of the numbers in it as 0, each of which begins and ends with it or at a blank."""
         for region in [None] if "+" in candidate else regions:
-            found = list(phonenumbers.PhoneNumberMatcher(candidate, region, leniency=strict, max_tries=20))
-            if len(found) == 1 and found[0].raw_string == candidate:
-                return True
-        return False
+            result = candidate
+            for found in phonenumbers.PhoneNumberMatcher(candidate, region, leniency=strict, max_tries=20):
+                around = candidate[max(0, found.start - 1) : found.start] + candidate[found.end : found.end + 1]
+                if not around.strip():
+                    result = result[: found.start] + mask_digits(found.raw_string) + result[found.end :]
+            if result != candidate:
+                return result
+        return None
 
     def mask(match: re.Match[str]) -> str | None:
         candidate = match[0]
         digits = sum(character.isdigit() for character in candidate)
         if "+" not in candidate and len(candidate) == digits:  # a bare run of digits may be anything
             return None
-        if candidate.count("(") > 1 or not 7 <= digits <= 15:
-            return None
         if _DATE.match(candidate) or _DECIMAL.fullmatch(candidate) or _YEARS.fullmatch(candidate):
             return None
-        if _BOOK_WORD.search(match.string, max(0, match.start() - 24), match.start()):
+        before = match.string[max(0, match.start() - 24) : match.start()]
+        if _BOOK_WORD.search(before) and not _PHONE_WORD.search(before):
             return None
-        return mask_digits(candidate) if is_phone(candidate) else None
+        return masked(candidate)
 
     return lambda text: substitute(_CANDIDATE, mask, text)

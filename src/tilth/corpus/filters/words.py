@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from tilth.corpus.clean import clean_text
 from tilth.corpus.filters.hashes import HashSet
 from tilth.corpus.filters.rules import check_limits, judging_stage, share
 from tilth.corpus.filters.segments import Segments, covered, gather
@@ -45,7 +46,7 @@ def _read(path: str) -> dict[int, HashSet]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"words: cannot read the list {path}: {error}") from None
     phrases: defaultdict[int, set[int]] = defaultdict(set)
-    for segments in gather([line.casefold() for line in lines]):
+    for segments in gather([clean_text(line).casefold() for line in lines]):
         counts = segments.per_document(segments.words.document)
         ends = np.cumsum(counts)
         for length in np.unique(counts[counts > 0]).tolist():

@@ -24,8 +24,10 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 _ROMAN = re.compile(r"[ivxlc]{1,12}", re.IGNORECASE)
 _ROMAN_DIGITS = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
 _SENTENCE_END = re.compile(r"[.!?:;…。！？][\"'”’)\]]*$")
-_BROKEN_WORD = re.compile(r"(\w+)\ufffe(\w+)")
-_HYPHENATED = re.compile(r"\w+-\w+")
+# From the start of a word on, and none of it given back: a long run of letters would take a time that grows with its
+# square.
+_BROKEN_WORD = re.compile(r"(?<!\w)(\w++)\ufffe(\w+)")
+_HYPHENATED = re.compile(r"(?<!\w)\w++-\w+")
 
 
 @dataclass(frozen=True, slots=True)

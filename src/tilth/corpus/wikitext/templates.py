@@ -19,7 +19,7 @@ Arguments = tuple[list[str], dict[str, str]]
 """The positional arguments, and the named ones."""
 
 _START = re.compile(r"\w+[-/]")
-_NAMED = re.compile(r"\s*([\w\- ]{1,30}?)\s*=(.*)", re.DOTALL)
+_NAME = re.compile(r"[\w\- ]{1,30}")
 _NUMBER = re.compile(r"[-−+]?[\d.,/⁄+]+(?:e[-−+]?\d+)?")
 _MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
@@ -51,13 +51,13 @@ def arguments(parts: list[str]) -> Arguments:
     positional: list[str] = []
     named: dict[str, str] = {}
     for part in parts:
-        match = _NAMED.fullmatch(part) if "=" in part else None
-        if match is None:
+        name, equals, value = (each.strip() for each in part.partition("="))
+        if not equals or not _NAME.fullmatch(name):
             positional.append(part.strip())
-        elif match[1].isdecimal():
-            positional.append(match[2].strip())
+        elif name.isdecimal():
+            positional.append(value)
         else:
-            named[match[1].lower()] = match[2].strip()
+            named[name.lower()] = value
     return positional, named
 
 
