@@ -121,6 +121,7 @@ def test_a_full_disk_while_pretraining_and_finetuning(tilth, texts, labelled, sm
 
 def test_a_run_that_ended_before_its_first_checkpoint_is_started_anew(tilth, texts, tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("seed: 0\n")
     (tmp_path / "run" / "log.jsonl").write_text('{"event": "start", "step": 0}\n')
     done = tilth("pretrain", "roberta-mini", "--corpus", texts, "--out", tmp_path / "run", *TINY, "--json")
     assert done.returncode == 0, done.stderr

@@ -60,7 +60,7 @@ def test_every_verb_has_help(verb):
 )  # fmt: skip
 def test_a_model_that_is_not_there_is_wrong_use(words: str, model: str, tmp_path: Path):
     data, out = tmp_path / "data.tsv", tmp_path / "out"
-    data.write_text("text\tlabel\n" + "a text\tgood\nanother\tbad\n" * 10)
+    data.write_text("text\tlabel\n" + "".join(f"text {number}\t{number % 2}\n" for number in range(20)))
     given = {"MODEL": model, "DATA": str(data), "OUT": str(out)}
     result = run(*(given.get(word, word) for word in words.split()))
     assert (result.exit_code, result.stdout) == (2, "")
