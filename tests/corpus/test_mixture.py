@@ -108,7 +108,7 @@ def test_a_temperature_flattens_the_sizes():
     def mixture(temperature: float, **more):
         return choose_mixture(["a", "b"], member, sizes, digests, CorpusSettings(temperature=temperature, **more))
 
-    assert mixture(1).asked == pytest.approx([0.9, 0.1]) and mixture(1).copies.tolist() == [1] * 1000
+    assert mixture(1).asked.tolist() == [0.9, 0.1] and mixture(1).copies.tolist() == [1] * 1000
     assert mixture(2).asked == pytest.approx([0.75, 0.25])
     assert mixture(2).epochs == pytest.approx([750 / 900, 2.5])
     assert mixture(2).copies[member == 1].tolist().count(2) + mixture(2).copies[member == 1].tolist().count(3) == 100

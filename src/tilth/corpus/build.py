@@ -148,6 +148,10 @@ def build_corpus(
     return open_corpus(out)
 
 
+_KEPT = ".kept"
+"""In the folder of parts: they stay when the build fails."""
+
+
 @contextlib.contextmanager
 def _parts_folder(out: Path, kept: bool) -> Iterator[Path]:
     """The folder beside `out` where tasks are finished. kept: it stays for the next build when this one fails.
@@ -241,10 +245,6 @@ def _runner(on: str, workers: int | None, size: int) -> Runner:
     if workers is None and size <= ALONE:
         return _run_here
     return functools.partial(run_in_processes, count=workers or usable_processors())
-
-
-_KEPT = ".kept"
-"""In the folder of parts: they stay when the build fails."""
 
 
 def _run_here(tasks: Sequence[FileTask], parts: Path, tick: Callable[[int], None]) -> Iterator[FileTask]:

@@ -90,7 +90,7 @@ def choose_mixture(
         weights = np.array([settings.mixture[name] for name in names])
     else:
         weights = totals
-        if settings.temperature:
+        if settings.temperature not in (None, 1):
             # The root of each source's part of the largest: that of its size may be more than a number holds.
             weights = (totals / max(1, totals.max())) ** (1 / settings.temperature)
     asked = weights / weights.sum()
